@@ -1,7 +1,8 @@
 """Frozen, strictly validated settings, the profiles, and the digest that names a run.
 
-Settings are grouped for the reader and flat for the user: every leaf name is unique, so `replace(settings, mask_ratio=0.5)`
-and `lcmae train -p mask_ratio=0.5` need no path. Everything but `runtime` affects results and enters the digest.
+Settings are grouped for the reader and flat for the user: every leaf name is unique, so that
+`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Everything but `runtime` affects
+results and enters the digest.
 """
 
 import difflib
@@ -62,7 +63,9 @@ class Model(Group):
     decoder_depth: int = Field(2, ge=0, description="decoder blocks")
     decoder_heads: int = Field(4, gt=0, description="decoder heads")
     projector_dim: int = Field(1024, gt=0, description="width of v, the output of the projector p (v2 section 5)")
-    project_from: Literal["pred", "tokens"] = Field("pred", description="input of p: h(x, m) or decoder features [open]")
+    project_from: Literal["pred", "tokens"] = Field(
+        "pred", description="input of p: h(x, m) or decoder features [open]"
+    )
 
 
 class Masking(Group):
@@ -74,10 +77,11 @@ class Loss(Group):
     reconstruction: float = Field(1.0, ge=0, description="weight of Eq. 1")
     cross_view: float = Field(0.0, ge=0, description="weight of Eq. 5; any weight means two views")
     in_view: float = Field(0.0, ge=0, description="weight of Eq. 6")
-    reduction: Literal["mean", "sum"] = Field("mean", description="mean over active terms, or sum per image [open]")
+    reduction: Literal["mean", "sum"] = Field("mean", description="mean over active terms, or sum per image")
     norm_pix: bool = Field(True, description="regress patches normalised by their own mean and variance")
     in_view_pixels: Literal["imagenet", "raw", "centred", "norm_pix"] = Field(
-        "imagenet", description="the x of Eq. 6: normalised by ImageNet's statistics, [0, 1], per-image centred, or per patch [open]"
+        "imagenet",
+        description="the x of Eq. 6: normalised ImageNet-normalised, [0, 1], per-image centred, or per patch [open]",
     )
     views: Literal[1, 2] | None = Field(None, description="masked views of an image; by default 2 if cross_view else 1")
 
@@ -176,7 +180,8 @@ class Settings(Group):
         cells = self.num_patches // unit**2
         if not 0 < int(cells * (1 - self.masking.mask_ratio)) < cells:
             raise ValueError(
-                f"mask_ratio: got {self.masking.mask_ratio}, expected a ratio that leaves a visible and a hidden one of {cells} cells"
+                f"mask_ratio: got {self.masking.mask_ratio}, expected a ratio that leaves "
+                f"a visible and a hidden one of {cells} cells"
             )
         for width, heads, names in (
             (self.model.width, self.model.heads, "heads: encoder width"),
@@ -185,12 +190,14 @@ class Settings(Group):
             if width % heads:
                 raise ValueError(f"{names} {width} does not divide by {heads} heads, expected a divisor")
             if width % 4:
-                raise ValueError(f"{names.split(': ')[1]}: got {width}, expected a multiple of 4 (2-D sin-cos positions)")
+                raise ValueError(
+                    f"{names.split(': ')[1]}: got {width}, expected a multiple of 4 (2-D sin-cos positions)"
+                )
         return self
 
 
 GROUPS: dict[str, type[Group]] = {
-    name: field.annotation  # type: ignore[misc]
+    name: field.annotation
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
 }
@@ -202,9 +209,9 @@ LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf 
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
     leaf = str(first["loc"][-1]) if first["loc"] else ""
-    return message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message.lower().removeprefix("input should be ")}"
+    return message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message}"
 
 
 def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Settings:
@@ -244,8 +251,8 @@ def digest(settings: Settings, data_identity: str) -> str:
 def profile(name: str) -> Settings:
     """The plain-MAE settings of a profile; studies change leaves from here.
 
-    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. lab: one GPU, ViT-Ti, the paper's 14x14 grid.
-    paper: v2 section 5, ViT-B/16 on ImageNet-1k.
+    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. lab: one GPU, ViT-Ti, the paper's 14x14
+    grid. paper: v2 section 5, ViT-B/16 on ImageNet-1k.
     """
     if name not in PROFILES:
         raise LcmaeError(f"unknown profile {name!r}: {nearest(name, PROFILES)}")
@@ -253,10 +260,13 @@ def profile(name: str) -> Settings:
 
 
 _PROFILE_LEAVES: dict[str, dict[str, Any]] = {
-    "smoke": {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "tensorboard": False, "progress": False},
+    "smoke": {
+        "steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "tensorboard": False, "progress": False,
+    },
     "quick": {"log_every": 5, "tensorboard": False},
     "lab": {
-        "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3, "decoder_width": 192, "decoder_heads": 6,
+        "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3,
+        "decoder_width": 192, "decoder_heads": 6,
         "batch_size": 256, "steps": None, "epochs": 100, "base_lr": 1e-3, "precision": "bf16", "compile": True,
         "log_every": 50, "checkpoint_every": 1000, "source": "parquet:data/imagenette-128",
     },
@@ -267,4 +277,4 @@ _PROFILE_LEAVES: dict[str, dict[str, Any]] = {
         "compile": True, "log_every": 50, "checkpoint_every": 1000, "workers": 8, "source": "folder:data/imagenet",
     },
 }  # fmt: skip
-"""Leaves in which each profile departs from the defaults. Rates of quick and lab: see CHANGELOG, "Learning-rate sweep"."""
+"""Leaves in which a profile departs from the defaults. Rates of quick and lab: CHANGELOG, "Learning-rate sweep"."""

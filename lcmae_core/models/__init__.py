@@ -1,0 +1,1 @@
+"""Patches, masks, encoder, decoders, and the masked autoencoder built from them."""

@@ -1,0 +1,123 @@
+"""The masked autoencoder h = g o f, with the projector p of LC-MAE (v2 sections 3.1 and 3.3).
+
+Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values of a patch, D and D' widths.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from timm.layers import LayerNorm
+from torch import Tensor, nn
+
+from lcmae_core import config
+from lcmae_core.config import LcmaeError
+from lcmae_core.models.decoders import TransformerDecoder
+from lcmae_core.models.encoder import Encoder
+from lcmae_core.models.masking import Mask
+
+
+class Output(NamedTuple):
+    """What a forward pass leaves, named, so that no analysis needs a hook.
+
+    pred: h(x, m), all patches. tokens: last decoder features. projected: v = p(h(x, m)), None without a projector.
+    latent: the encoder's normalised tokens, CLS first.
+    """
+
+    pred: Float[Tensor, "B N P"]
+    tokens: Float[Tensor, "B N D'"]
+    projected: Float[Tensor, "B N V"] | None
+    latent: Float[Tensor, "B K+1 D"]
+
+
+class MAE(nn.Module):
+    """Encoder, decoder and optional projector. Masks come in from outside; nothing draws inside `forward`.
+
+    LC-MAE is the same model with a projector: repeat images and masks as [view 1; view 2], then `.chunk(2)` the output.
+    """
+
+    def __init__(
+        self,
+        arch: config.Model,
+        image_size: tuple[int, int],
+        channels: int = 3,
+        *,
+        projector: bool = False,
+        decoder: bool = True,
+    ):
+        super().__init__()
+        self.arch, self.channels, self.image_size = arch, channels, image_size
+        values = arch.patch_size**2 * channels
+        self.encoder = Encoder(
+            image_size, arch.patch_size, channels, arch.width, arch.depth, arch.heads, arch.mlp_ratio
+        )
+        self.grid = self.encoder.grid
+        self.decoder = None
+        if decoder:
+            self.decoder = TransformerDecoder(
+                self.grid,
+                arch.width,
+                arch.decoder_width,
+                arch.decoder_depth,
+                arch.decoder_heads,
+                values,
+                arch.mlp_ratio,
+            )
+        source = values if arch.project_from == "pred" else arch.decoder_width
+        self.projector = nn.Linear(source, arch.projector_dim) if projector else None
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return self.grid[0] * self.grid[1]
+
+    def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Output:
+        """Encode the visible patches, predict all of them.
+
+        Raises:
+            LcmaeError: the model has no decoder (an encoder-only checkpoint), or the mask is for another grid.
+        """
+        if self.decoder is None:
+            raise LcmaeError(
+                "decoder: got an encoder-only checkpoint, expected a full one: "
+                "nothing can be reconstructed without decoder weights"
+            )
+        if mask.hidden.shape != (len(images), self.num_patches):
+            raise LcmaeError(f"mask: got shape {tuple(mask.hidden.shape)}, expected {(len(images), self.num_patches)}")
+        latent = self.encoder(images, mask.keep)
+        tokens, pred = self.decoder(latent, mask.restore)
+        return Output(pred, tokens, self._project(tokens, pred), latent)
+
+    def _project(self, tokens: Tensor, pred: Tensor) -> Tensor | None:
+        if self.projector is None:
+            return None
+        return self.projector(pred if self.arch.project_from == "pred" else tokens)
+
+
+def build_model(settings: config.Settings) -> MAE:
+    """The model of a run on the CPU, its weights drawn from the run's seed alone."""
+    model = MAE(
+        settings.model, settings.data.image_size, settings.data.channels, projector=settings.loss.needs_projector
+    )
+    return initialize(model, torch.Generator().manual_seed(settings.seed))
+
+
+@torch.no_grad()
+def initialize(model: MAE, generator: torch.Generator) -> MAE:
+    """The public MAE initialisation: linear layers Xavier-uniform with zero bias, norms (1, 0), the patch embedding
+    like a linear layer with the convolution's own bias, CLS and mask token N(0, 0.02)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    patch = model.encoder.patch_embed.proj
+    nn.init.xavier_uniform_(patch.weight.view(len(patch.weight), -1), generator=generator)
+    bound = patch.weight[0].numel() ** -0.5
+    nn.init.uniform_(patch.bias, -bound, bound, generator=generator)
+    nn.init.normal_(model.encoder.cls_token, std=0.02, generator=generator)
+    if model.decoder is not None:
+        nn.init.normal_(model.decoder.mask_token, std=0.02, generator=generator)
+    return model

@@ -1,0 +1,63 @@
+"""Images to patches and back, and the per-patch normalisation of the target.
+
+Letters: B images, C channels, H x W pixels, p patch side, N patches, P = p * p * C values of a patch.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lcmae_core.config import LcmaeError
+
+EPS = 1e-6
+"""Added to the variance of a patch before its root, as in the public MAE recipe."""
+
+
+class PatchStatistics(NamedTuple):
+    """Mean and standard deviation of each patch over its P values, each (B, N, 1)."""
+
+    mean: Float[Tensor, "*B N 1"]
+    std: Float[Tensor, "*B N 1"]
+
+
+def patchify(images: Float[Tensor, "B C H W"], patch: int) -> Float[Tensor, "B N P"]:
+    """Cut images into patches, row by row; within a patch the order is row, column, channel (channel-last).
+
+    Raises:
+        LcmaeError: the patch size does not divide the image.
+    """
+    b, c, h, w = images.shape
+    if h % patch or w % patch:
+        raise LcmaeError(f"patch size: got {patch} for {h}x{w} images, expected a divisor of both sides")
+    blocks = images.reshape(b, c, h // patch, patch, w // patch, patch)
+    return blocks.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, patch * patch * c)  # (B, N, P)
+
+
+def unpatchify(patches: Float[Tensor, "B N P"], patch: int, grid: tuple[int, int]) -> Float[Tensor, "B C H W"]:
+    """The inverse of `patchify`; `grid` is (rows, columns) of patches.
+
+    Raises:
+        LcmaeError: N is not rows * columns, or P is not a multiple of patch * patch.
+    """
+    b, n, p = patches.shape
+    rows, cols = grid
+    if n != rows * cols or p % patch**2:
+        raise LcmaeError(
+            f"patches: got shape {(b, n, p)}, expected (B, {rows * cols}, {patch**2} * C) for a {rows}x{cols} grid"
+        )
+    blocks = patches.reshape(b, rows, cols, patch, patch, p // patch**2)
+    return blocks.permute(0, 5, 1, 3, 2, 4).reshape(b, -1, rows * patch, cols * patch)  # (B, C, H, W)
+
+
+def patch_statistics(patches: Float[Tensor, "*B N P"]) -> PatchStatistics:
+    """Mean and sqrt(unbiased variance + 1e-6) of each patch over all its values, channels together."""
+    return PatchStatistics(
+        patches.mean(dim=-1, keepdim=True), (patches.var(dim=-1, keepdim=True, unbiased=True) + EPS).sqrt()
+    )
+
+
+def normalize_patches(patches: Float[Tensor, "*B N P"]) -> Float[Tensor, "*B N P"]:
+    """The norm-pix target: every patch minus its mean, over its standard deviation."""
+    mean, std = patch_statistics(patches)
+    return (patches - mean) / std
