@@ -1,0 +1,55 @@
+"""Three views of representational collapse: effective rank, mean cosine, and spread of each dimension.
+
+Letters: B images, N patches, M vectors, V dimensions of a vector.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lcmae_core.config import LcmaeError
+from lcmae_core.losses import unit
+
+
+class Collapse(NamedTuple):
+    """effective_rank: 1 (collapsed) to min(M, V). mean_cosine: 1 when collapsed. spread: 0 when collapsed, near 1 when
+    directions are isotropic."""
+
+    effective_rank: float
+    mean_cosine: float
+    spread: float
+
+
+def collapse(vectors: Float[Tensor, "M V"]) -> Collapse:
+    """All three at once, for vectors gathered over images and positions.
+
+    Raises:
+        LcmaeError: fewer than two vectors.
+    """
+    if len(vectors) < 2:
+        raise LcmaeError(f"vectors: got {len(vectors)}, expected at least 2")
+    return Collapse(effective_rank(vectors), mean_cosine(vectors), spread(vectors))
+
+
+def effective_rank(vectors: Float[Tensor, "M V"]) -> float:
+    """RankMe: exp of the entropy of the singular values, normalised to sum 1 (Garrido et al. 2023)."""
+    vectors = vectors.double()
+    gram = vectors @ vectors.T if len(vectors) < vectors.shape[1] else vectors.T @ vectors
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    share = singular / singular.sum().clamp(min=1e-300)
+    return float(torch.special.entr(share).sum().exp())
+
+
+def mean_cosine(vectors: Float[Tensor, "M V"]) -> float:
+    """Mean of cos(v_i, v_j) over ordered pairs i != j: (||sum u||^2 - sum ||u||^2) / (M (M - 1)), u of unit length."""
+    units = unit(vectors.double())
+    count = len(units)
+    return float((units.sum(dim=0).square().sum() - units.square().sum()) / (count * (count - 1)))
+
+
+def spread(vectors: Float[Tensor, "M V"]) -> float:
+    """Standard deviation of each dimension of v / ||v||, averaged over dimensions, times sqrt(V)."""
+    units = unit(vectors.double())
+    return float(units.std(dim=0, unbiased=False).mean() * units.shape[1] ** 0.5)

@@ -1,0 +1,1 @@
+"""What stays on disk: runs, their checkpoints, and the numbers that notebooks record."""

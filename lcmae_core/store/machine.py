@@ -1,0 +1,105 @@
+"""Which device computes, and what is said of it beside every number."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from lcmae_core.config import LcmaeError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+"""The checkout, when the package is installed from one; else the folder above the installed package."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU; or the one named.
+
+    Raises:
+        LcmaeError: the named device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        found = [
+            d for d, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if there
+        ]
+        raise LcmaeError(f"device: got {name!r}, expected one of: auto, {', '.join([*found, 'cpu'])}") from error
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, such as 'NVIDIA H200' or 'CPU, 2 threads (x86_64)'."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple MPS ({platform.machine()})"
+    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+@cache
+def commit() -> str:
+    """Short hash of the checkout's commit, '+' when files differ from it, 'unknown' outside a checkout."""
+    git = ["git", "-C", str(REPOSITORY)]
+    try:
+        top = subprocess.run(
+            [*git, "rev-parse", "--show-toplevel", "--short", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno", "lcmae_core"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    lines = top.stdout.split()
+    if top.returncode or len(lines) != 2 or Path(lines[0]) != REPOSITORY:
+        return "unknown"
+    return lines[1] + ("+" if dirty.stdout.strip() else "")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("lcmae-core", "torch", "timm", "torchvision", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def provenance(device: torch.device) -> dict[str, object]:
+    """Device, versions, commit and date: what every results file says of where its numbers come from."""
+    return {
+        "device": device_name(device),
+        "versions": versions(),
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def writable_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made if need be; relative ones stand below the repository (or the current folder, outside one).
+
+    Raises:
+        LcmaeError: it cannot be made or written to.
+    """
+    base = REPOSITORY if (REPOSITORY / "pyproject.toml").exists() else Path.cwd()
+    folder = Path(path).expanduser()
+    folder = folder if folder.is_absolute() else base / folder
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise LcmaeError(
+            f"out: got {str(folder)!r}, expected a folder that can be written ({error.strerror})"
+        ) from None
+    return folder

@@ -1,0 +1,97 @@
+"""The frame of a notebook: its settings from four parameters, and the file in which it records its numbers."""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lcmae_core.config import LcmaeError, Settings, profile, replace
+from lcmae_core.store.checkpoint import write_json
+from lcmae_core.store.machine import pick_device, provenance, writable_folder
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number with what a reader needs to judge it: unit, spread, count, the paper's value, and a caveat."""
+
+    value: float | str
+    unit: str = ""
+    sd: float | None = None
+    n: int | None = None
+    paper: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """What every notebook starts with.
+
+    profile: smoke | quick | lab | paper, by default $LCMAE_PROFILE, else quick. data: a source string, by default
+    $LCMAE_DATA, else the profile's own. out: by default outputs/<profile>.
+
+    Raises:
+        LcmaeError: an unknown profile, a value out of range, a folder that cannot be written.
+    """
+
+    number: str
+    title: str
+    profile: str | None = None
+    data: str | None = None
+    seed: int = 0
+    out: str | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def profile_name(self) -> str:
+        """The profile in force."""
+        return self.profile or os.environ.get("LCMAE_PROFILE") or "quick"
+
+    @property
+    def folder(self) -> Path:
+        """The output folder, absolute."""
+        return writable_folder(self.out or f"outputs/{self.profile_name}")
+
+    def settings(self, **changes: Any) -> Settings:
+        """The profile's settings with this notebook's data, seed and folder, then `changes` by leaf name."""
+        base = profile(self.profile_name)
+        source = self.data or os.environ.get("LCMAE_DATA") or base.data.source
+        return replace(base, {"source": source, "seed": self.seed, "out": str(self.folder)} | changes)
+
+    @property
+    def headless(self) -> bool:
+        """Whether nobody is there to turn a knob: papermill, nbval or a batch job runs the notebook."""
+        return bool(os.environ.get("LCMAE_HEADLESS"))
+
+    @property
+    def trained(self) -> bool:
+        """Whether the profile trains long enough for checks of quality to apply (from quick on)."""
+        return self.profile_name != "smoke"
+
+    def record(self, **values: Measured | float | str) -> Path:
+        """Write <out>/results/<number>.json with the values and where they come from."""
+        settings = self.settings()
+        content = {
+            "notebook": self.number,
+            "title": self.title,
+            "profile": self.profile_name,
+            "data": settings.data.source,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "values": {name: vars(v if isinstance(v, Measured) else Measured(v)) for name, v in values.items()},
+            **provenance(pick_device(settings.runtime.device)),
+        }
+        path = self.folder / "results" / f"{self.number}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, content)
+        return path
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """What the notebooks recorded below an output folder, in their order."""
+    files = sorted((Path(out) / "results").glob("*.json"))
+    try:
+        return [json.loads(f.read_text()) for f in files]
+    except ValueError as error:
+        raise LcmaeError(f"results: got a broken file below {str(out)!r} ({error}), expected JSON") from None

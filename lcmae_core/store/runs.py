@@ -1,0 +1,166 @@
+"""A run: one training, named by the digest of all that affects its results, done once and shared by everybody."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from lcmae_core.config import LcmaeError, Settings, digest, parse
+from lcmae_core.store.checkpoint import load_tensors, save_tensors, write_json
+from lcmae_core.store.machine import writable_folder
+
+MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder: settings.json, history.jsonl, snapshots/, checkpoints/, and at the end model.safetensors and
+    results.json (whose presence says that the run is done)."""
+
+    path: Path
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Name and digest, as the folder is called."""
+        return self.path.name
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has been trained to its end."""
+        return (self.path / RESULTS).exists()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Final numbers, with device, versions, commit and date.
+
+        Raises:
+            LcmaeError: the run is not finished.
+        """
+        if not self.done:
+            raise LcmaeError(f"run: got {self.name!r}, which is not finished, expected a finished run")
+        return json.loads((self.path / RESULTS).read_text())
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One entry for each logged step, in order."""
+        file = self.path / HISTORY
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def curve(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one logged quantity.
+
+        Raises:
+            LcmaeError: the run never logged it.
+        """
+        entries = [entry for entry in self.history if name in entry]
+        if not entries:
+            logged = sorted({key for entry in self.history for key in entry})
+            raise LcmaeError(f"curve: got {name!r}, expected one of: {', '.join(logged)}")
+        return [int(entry["step"]) for entry in entries], [entry[name] for entry in entries]
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Steps whose weights are kept: step 0 is the initialisation, the last is the trained model."""
+        kept = [int(f.stem.removeprefix("step-")) for f in (self.path / "snapshots").glob("step-*.safetensors")]
+        return sorted([*kept, *([self.results["steps"]] if self.done else [])])
+
+    def weights(self, step: int | None = None) -> dict[str, Tensor]:
+        """State dict at a kept step, by default the last.
+
+        Raises:
+            LcmaeError: nothing is kept at that step.
+        """
+        if step is None or (self.done and step == self.results["steps"]):
+            return load_tensors(self.path / MODEL)
+        if step not in self.snapshots:
+            raise LcmaeError(f"snapshot: got step {step}, expected one of: {', '.join(map(str, self.snapshots))}")
+        return load_tensors(self._snapshot(step))
+
+    def keep_snapshot(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Keep the weights of a step for later analysis."""
+        save_tensors(self._snapshot(step), weights)
+
+    def finish(self, weights: dict[str, Tensor], results: dict[str, Any]) -> None:
+        """Write the final weights, then the results, and drop the checkpoints that are no longer needed."""
+        save_tensors(self.path / MODEL, weights)
+        write_json(self.path / RESULTS, results)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove everything but the lock, to train again from the start."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
+
+    @contextmanager
+    def lock(self, timeout: float = -1) -> Iterator[None]:
+        """Hold the run against a second writer; one that comes later waits (`timeout` seconds, for ever by default).
+
+        Raises:
+            LcmaeError: another process still holds it after `timeout`.
+        """
+        lock, holder = FileLock(self.path / ".lock"), self.path / ".holder"
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            who = holder.read_text().strip() if holder.exists() else "unknown"
+            raise LcmaeError(
+                f"run: {self.name!r} is being written by process {who}, expected no other writer"
+            ) from None
+        try:
+            holder.write_text(f"{os.getpid()}\n")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def _snapshot(self, step: int) -> Path:
+        folder = self.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        return folder / f"step-{step:08d}.safetensors"
+
+
+def open_run(settings: Settings, data_identity: str) -> Run:
+    """The run of these settings on this data, its folder made if need be.
+
+    Raises:
+        LcmaeError: the output folder cannot be written.
+    """
+    path = run_folder(settings, data_identity)
+    writable_folder(path)
+    if not (path / SETTINGS).exists():
+        write_json(path / SETTINGS, settings.model_dump(mode="json"))
+    return Run(path, settings)
+
+
+def run_folder(settings: Settings, data_identity: str) -> Path:
+    """Where the run lies or would lie: <out>/runs/<terms>-s<seed>-<digest>."""
+    terms = [name for name in ("reconstruction", "cross_view", "in_view") if getattr(settings.loss, name) > 0]
+    label = {("reconstruction",): "mae", ("reconstruction", "cross_view", "in_view"): "lcmae"}.get(
+        tuple(terms), "+".join(terms)
+    )
+    return (
+        writable_folder(settings.runtime.out) / "runs" / f"{label}-s{settings.seed}-{digest(settings, data_identity)}"
+    )
+
+
+def load_run(path: Path | str) -> Run:
+    """The run in a folder.
+
+    Raises:
+        LcmaeError: the folder holds no run.
+    """
+    file = Path(path) / SETTINGS
+    if not file.exists():
+        raise LcmaeError(f"run: got {str(path)!r}, expected a run's folder with {SETTINGS}")
+    return Run(Path(path).resolve(), parse(json.loads(file.read_text())))

@@ -1,0 +1,1 @@
+"""Pre-training: the objective, the optimiser, and the loop that reads as one page."""

@@ -1,0 +1,59 @@
+"""What a run says while it trains: JSON lines, TensorBoard events, and a progress bar."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from lcmae_core.config import Settings
+from lcmae_core.store.checkpoint import write_atomic
+from lcmae_core.store.runs import HISTORY, Run
+
+
+class RunLog:
+    """Writes each logged step to history.jsonl, and on request to TensorBoard and a progress bar.
+
+    Opened at `start`, it drops what an interrupted process logged after its last checkpoint: those steps come again.
+    """
+
+    def __init__(self, run: Run, settings: Settings, start: int, total: int):
+        kept = [entry for entry in run.history if entry["step"] <= start]
+        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        write_atomic(run.path / HISTORY, lambda p: p.write_text(text))
+        self._file = (run.path / HISTORY).open("a", buffering=1)
+        self._images, self._since, self._from = settings.optim.batch_size, time.perf_counter(), start
+        self._board = _tensorboard(run, start) if settings.runtime.tensorboard else None
+        quiet = not settings.runtime.progress or bool(os.environ.get("LCMAE_HEADLESS"))
+        self._bar = tqdm(total=total, initial=start, desc=run.name, unit="step", disable=quiet, dynamic_ncols=True)
+
+    def tick(self) -> None:
+        """One step is done."""
+        self._bar.update()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the values of a step (steps done so far), with the speed since the last one."""
+        now = time.perf_counter()
+        speed = (step - self._from) * self._images / (now - self._since)
+        self._since, self._from = now, step
+        entry = {"step": step, **values, "images_per_s": round(speed, 1)}
+        self._file.write(json.dumps(entry) + "\n")
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} images/s")
+        if self._board is not None:
+            for name, value in entry.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        self._file.close()
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(run: Run, start: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=start + 1)

@@ -1,0 +1,153 @@
+"""Pre-training, in the order in which it happens."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from lcmae_core.config import Settings
+from lcmae_core.data.loader import Batch, Loader
+from lcmae_core.data.sources import open_source, source_identity
+from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
+from lcmae_core.store.machine import pick_device, provenance
+from lcmae_core.store.runs import Run, open_run
+from lcmae_core.training.evaluate import held_out
+from lcmae_core.training.log import RunLog
+from lcmae_core.training.objective import Terms, forward_views, loss_terms, view_masks
+from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
+from lcmae_core.training.watch import LossGuard, Stopped, stop_requests
+
+
+class Moment(NamedTuple):
+    """What a callback sees at a logged step: steps done, the model as it stands, the batch just used."""
+
+    step: int
+    model: MAE
+    batch: Batch
+
+
+Callback = Callable[[Moment], Mapping[str, float] | None]
+"""Measures something on the way; what it returns is logged with the step. It must not change the model."""
+
+
+def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Callback] = ()) -> Run:
+    """Train these settings, or return the run at once if it was trained before.
+
+    An interrupted run goes on from its last checkpoint, bit-equal on a CPU; `resume=False` starts it afresh. A run that
+    another process is training is waited for.
+
+    Raises:
+        LcmaeError: data, settings or folder are not usable.
+        NonFiniteLossError: the loss became NaN or infinite.
+        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+    """
+    run = open_run(settings, source_identity(settings.data.source))
+    with run.lock():
+        if not resume:
+            run.clear()
+            run = open_run(settings, source_identity(settings.data.source))
+        if not run.done:
+            _train(run, settings, tuple(callbacks))
+    return run
+
+
+def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:
+    began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
+    device = pick_device(runtime.device)
+    source = open_source(settings.data)
+    batch_size, held = optim.batch_size, {"hold_gb": runtime.hold_gb, "workers": runtime.workers}
+    loader = Loader(source.train, settings.data, seed=settings.seed, batch_size=batch_size, device=device, **held)
+    total = optim.steps or math.ceil(optim.epochs * loader.size / batch_size)
+
+    model = build_model(settings).to(device)
+    optimizer = build_optimizer(model, optim)
+    start, spent = _restore(run, model, optimizer)
+    compiled = torch.compile(model) if runtime.compile else model
+    snapshots = snapshot_steps(total, runtime.snapshots)
+    guard, log = LossGuard(device), RunLog(run, settings, start, total)
+
+    def save(step: int) -> None:
+        guard.settle()
+        rest = {"optimizer": optimizer.state_dict(), "seconds": spent + time.perf_counter() - began}
+        save_checkpoint(run.path / "checkpoints", step, model.state_dict(), rest)
+
+    if start == 0 and 0 in snapshots:
+        run.keep_snapshot(0, model.state_dict())
+    with stop_requests() as stop:
+        for step, batch in enumerate(loader.batches(start, total), start):
+            rate = learning_rate(step, total, optim)
+            set_learning_rate(optimizer, rate)
+            terms = _backward(compiled, settings, batch)
+            guard.check(step, batch, terms.total)
+            if optim.clip_grad is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            done = step + 1
+            log.tick()
+            if done % runtime.log_every == 0 or done == total:
+                log.write(done, _numbers(terms) | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
+            if done in snapshots:
+                guard.settle()
+                run.keep_snapshot(done, model.state_dict())
+            if (done % runtime.checkpoint_every == 0 and done < total) or stop.is_set():
+                save(done)
+            if stop.is_set():
+                raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
+    guard.settle()
+    log.close()
+    validation = Loader(
+        source.validation, settings.data, seed=settings.seed, batch_size=batch_size, device=device, **held
+    )
+    seconds = spent + time.perf_counter() - began
+    results = {"steps": total, "images": total * batch_size, "seconds": round(seconds, 2), "skipped": source.skipped}
+    run.finish(model.state_dict(), results | {"held_out": held_out(model, settings, validation)} | provenance(device))
+
+
+def _restore(run: Run, model: MAE, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Steps done and seconds spent so far, after loading the newest whole checkpoint (0, 0 without one)."""
+    found = load_checkpoint(run.path / "checkpoints")
+    if found is None:
+        return 0, 0.0
+    weights, rest = found
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(rest["optimizer"])
+    return rest["step"], rest["seconds"]
+
+
+def _backward(model: Any, settings: Settings, batch: Batch) -> Terms:
+    """Gradients of one step, in micro-batches; returns the terms averaged over them."""
+    parts = settings.optim.accumulate
+    chunks = [Batch(*(None if t is None else t.chunk(parts)[i] for t in batch)) for i in range(parts)]
+    found = []
+    for chunk in chunks:
+        masks = view_masks(settings, chunk, settings.loss.num_views)
+        with torch.autocast(chunk.images.device.type, torch.bfloat16, enabled=settings.optim.precision == "bf16"):
+            output = forward_views(model, chunk.images, masks)
+        terms = loss_terms(output, chunk.images, masks, settings.model.patch_size, settings.loss)
+        (terms.total / parts).backward()
+        found.append(terms)
+    return Terms(*(None if part[0] is None else torch.stack(part).detach().mean() for part in zip(*found)))
+
+
+def snapshot_steps(total: int, count: int) -> set[int]:
+    """`count` steps from 0 (the initialisation) to `total`, evenly spread on a logarithmic scale."""
+    if count == 0:
+        return set()
+    spread = torch.logspace(0, math.log10(total), max(count - 1, 1), dtype=torch.float64).round().int().tolist()
+    return {0, *spread} - {total}
+
+
+def _numbers(terms: Terms) -> dict[str, float]:
+    named = {"loss": terms.total, **terms._asdict()}
+    return {name: float(value) for name, value in named.items() if value is not None and name != "total"}
+
+
+def _measure(callbacks: tuple[Callback, ...], moment: Moment) -> dict[str, float]:
+    with torch.no_grad():
+        found = [callback(moment) or {} for callback in callbacks]
+    return {name: float(value) for values in found for name, value in values.items()}
