@@ -244,7 +244,8 @@ def digest(settings: Settings, data_identity: str) -> str:
     (`data_identity`), not by where it lies.
     """
     tree = settings.model_dump(mode="json", exclude={"runtime": True, "data": {"source"}}, exclude_defaults=True)
-    text = json.dumps([tree, data_identity], sort_keys=True)
+    departures = {group: leaves for group, leaves in tree.items() if leaves != {}}
+    text = json.dumps([departures, data_identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

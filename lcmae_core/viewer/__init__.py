@@ -1,0 +1,1 @@
+"""Figures, live controls and the report: arrays in, pictures out."""

@@ -1,0 +1,138 @@
+"""Figures: plain arrays in, one labelled Figure out, with no pyplot state.
+
+Letters: R rows, S images a row, H x W pixels, L panels, N patches.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+INK = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+"""Okabe and Ito's colour-blind-safe palette."""
+MAP = "viridis"
+
+Images = NDArray[np.floating[Any]]
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+class Picture(Figure):
+    """A Figure that shows itself as a PNG wherever a notebook is read, without any plotting backend."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=96, bbox_inches="tight", facecolor="white")
+        return buffer.getvalue()
+
+
+def image_rows(rows: Mapping[str, Images], columns: Sequence[str] = (), size: float = 1.15) -> Picture:
+    """One labelled row of images, each (S, H, W, 3) in [0, 1], for every entry; `columns` titles the first row."""
+    count = max(len(images) for images in rows.values())
+    figure = Picture(figsize=(size * count + 1.6, size * len(rows) + 0.3 * bool(columns)), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for (label, images), line in zip(rows.items(), axes):
+        for column, axis in enumerate(line):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+            if column < len(images):
+                axis.imshow(np.clip(images[column], 0, 1), interpolation="nearest")
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    for axis, title in zip(axes[0], columns):
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Curve]],
+    x: str,
+    y: Mapping[str, str] | str,
+    *,
+    log_x: bool = False,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    lines: Mapping[str, float] | None = None,
+) -> Picture:
+    """A panel for each entry of `panels`, a curve for each entry of it; a label keeps its colour across panels.
+
+    `y` labels the axes (one for all, or one a panel), `limits` sets their ranges, `lines` draws dashed references.
+    """
+    labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
+    figure = Picture(figsize=(0.4 + 3.6 * len(panels), 3.0), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, panel) in zip(axes, panels.items()):
+        for label, (steps, values) in panel.items():
+            place = labels.index(label)
+            marker = "o" if len(steps) < 30 else None
+            style = "-" if place < len(INK) else "--"
+            axis.plot(steps, values, style, color=INK[place % len(INK)], label=label, marker=marker, ms=3, lw=1.4)
+        _dress(axis, title, x, y if isinstance(y, str) else y[title], log_x)
+        if limits and title in limits:
+            axis.set_ylim(*limits[title])
+        if lines and title in lines:
+            axis.axhline(lines[title], color="0.5", ls="--", lw=1)
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    if len(handles) > 1:
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8, frameon=False)
+    return figure
+
+
+def bars(
+    values: Mapping[str, float],
+    y: str,
+    *,
+    title: str = "",
+    colours: Sequence[str] | None = None,
+    chance: float | None = None,
+) -> Picture:
+    """A labelled bar for each entry, its value written on top; `chance` draws the level of guessing."""
+    figure = Picture(figsize=(0.75 * len(values) + 1.6, 3.0), layout="constrained")
+    axis = figure.subplots()
+    drawn = axis.bar(list(values), list(values.values()), color=colours or INK[0], width=0.65)
+    axis.bar_label(drawn, fmt="%.3g", fontsize=8, padding=2)
+    axis.margins(y=0.15)
+    if chance is not None:
+        axis.axhline(chance, color="0.4", ls="--", lw=1)
+        axis.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
+    _dress(axis, title, "", y)
+    return figure
+
+
+def attention_row(
+    image: Images, maps: NDArray[Any], grid: tuple[int, int], query: int, titles: Sequence[str], unit: str = "attention"
+) -> Picture:
+    """The image with its query patch, then one map (L, N) a panel over the same grid, on one labelled colour scale.
+
+    The cross marks the query; a uniform map would have the value 1 / N everywhere.
+    """
+    figure = Picture(figsize=(1.75 * (len(maps) + 1) + 0.8, 2.1), layout="constrained")
+    axes = figure.subplots(1, len(maps) + 1)
+    side = image.shape[0] / grid[0], image.shape[1] / grid[1]
+    row, col = divmod(query, grid[1])
+    axes[0].imshow(np.clip(image, 0, 1))
+    axes[0].add_patch(
+        Rectangle((col * side[1] - 0.5, row * side[0] - 0.5), side[1], side[0], fill=False, ec="red", lw=2)
+    )
+    top = float(np.max(maps))
+    for axis, values in zip(axes[1:], maps):
+        shown = axis.imshow(values.reshape(grid), cmap=MAP, vmin=0, vmax=top)
+        axis.plot(col, row, "x", color="red", ms=7, mew=2)
+    figure.colorbar(shown, ax=axes[1:].tolist(), label=unit, shrink=0.85)
+    for axis, title in zip(axes, ["query", *titles]):
+        axis.set_title(title, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
+
+
+def _dress(axis: Any, title: str, x: str, y: str, log_x: bool = False) -> None:
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    if log_x:
+        axis.set_xscale("symlog", linthresh=1)

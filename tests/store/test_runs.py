@@ -1,0 +1,81 @@
+"""A run is one folder named by what affects its results, with one writer, and its snapshots come back by step."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lcmae_core.config import LcmaeError, profile, replace
+from lcmae_core.store.runs import load_run, open_run, run_folder
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return replace(profile("smoke"), out=str(tmp_path))
+
+
+def test_folder_depends_on_results_not_on_runtime(settings):
+    here = run_folder(settings, "photos-v1")
+    assert here.name.startswith("mae-s0-")
+    assert run_folder(replace(settings, log_every=7, device="cpu", workers=0), "photos-v1") == here
+    assert run_folder(replace(settings, source="folder:/elsewhere"), "photos-v1") == here  # content counts, not place
+    others = [replace(settings, seed=1), replace(settings, mask_ratio=0.5), replace(settings, cross_view=1)]
+    names = {run_folder(s, "photos-v1").name for s in others} | {run_folder(settings, "other").name, here.name}
+    assert len(names) == 5
+
+
+def test_name_says_which_terms(settings):
+    names = {
+        "lcmae": {"cross_view": 1, "in_view": 1},
+        "cross_view+in_view": {"reconstruction": 0, "cross_view": 1, "in_view": 1},
+    }
+    for name, weights in names.items():
+        assert run_folder(replace(settings, weights), "x").name.rsplit("-s0-")[0] == name
+
+
+def test_round_trip(settings):
+    run = open_run(settings, "photos-v1")
+    assert not run.done
+    for step in (0, 2):
+        run.keep_snapshot(step, {"w": torch.tensor([float(step)])})
+    run.finish({"w": torch.tensor([9.0])}, {"steps": 4})
+    again = load_run(run.path)
+    assert again.done
+    assert again.settings == settings
+    assert again.snapshots == [0, 2, 4]
+    assert [again.weights(s)["w"].item() for s in (0, 2, 4, None)] == [0, 2, 9, 9]
+    with pytest.raises(LcmaeError, match="snapshot: got step 3, expected one of: 0, 2, 4"):
+        again.weights(3)
+
+
+def test_unfinished_run_has_no_results(settings):
+    with pytest.raises(LcmaeError, match="is not finished"):
+        _ = open_run(settings, "x").results
+
+
+def test_second_writer_is_refused_and_told_who_writes(settings):
+    run = open_run(settings, "x")
+    code = (
+        "import sys, time; from lcmae_core.store.runs import load_run\n"
+        "with load_run(sys.argv[1]).lock(): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        message = f"is being written by process {holder.pid}, expected no other writer"
+        with pytest.raises(LcmaeError, match=message), run.lock(timeout=0.2):
+            pass
+        holder.kill()  # a killed holder leaves no lock behind
+    with run.lock(timeout=5):
+        pass
+
+
+def test_a_folder_without_run_is_named(tmp_path):
+    with pytest.raises(LcmaeError, match=r"expected a run's folder with settings.json"):
+        load_run(tmp_path)
+
+
+def test_unwritable_out_is_one_line(settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LcmaeError, match="out: got .*, expected a folder that can be written"):
+        open_run(replace(settings, out=str(tmp_path / "file")), "x")

@@ -1,0 +1,97 @@
+"""Settings are frozen and strict, leaves are unique, errors name the nearest, and the digest sees what affects results."""
+
+import pytest
+from pydantic import ValidationError
+
+from lcmae_core.config import GROUPS, LEAVES, PROFILES, LcmaeError, Runtime, Settings, digest, parse, profile, replace
+
+OTHER = {
+    "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
+    "on_unreadable": "skip", "validation_fraction": 0.2, "patch_size": 4, "width": 64, "depth": 2, "heads": 2,
+    "mlp_ratio": 2.0, "decoder_width": 64, "decoder_depth": 1, "decoder_heads": 2, "projector_dim": 64,
+    "project_from": "tokens", "mask_ratio": 0.5, "mask_unit": 2, "reconstruction": 0.5, "cross_view": 1.0, "in_view": 1.0,
+    "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32, "accumulate": 2,
+    "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1, "clip_grad": 1.0,
+    "precision": "bf16",
+}  # fmt: skip
+SPECIAL = {"source", "decoder", "epochs"}  # source counts by content; decoder has one choice; epochs replaces steps
+
+
+def test_every_leaf_name_is_unique():
+    names = [leaf for cls in GROUPS.values() for leaf in cls.model_fields]
+    assert len(names) == len(set(names))
+    assert set(LEAVES) == {*names, "seed"}
+
+
+def test_every_setting_outside_runtime_changes_the_digest():
+    assert set(OTHER) | SPECIAL == set(LEAVES) - set(Runtime.model_fields)
+    base = digest(Settings(), "x")
+    changed = {name: digest(replace(Settings(), {name: value}), "x") for name, value in OTHER.items()}
+    assert len({base, *changed.values()}) == len(OTHER) + 1
+    assert digest(replace(Settings(), steps=None, epochs=3.0), "x") != base
+    assert digest(Settings(), "y") != base
+
+
+def test_runtime_does_not():
+    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "hold_gb": 1.0, "compile": True, "log_every": 3,
+               "checkpoint_every": 7, "snapshots": 2, "tensorboard": False, "progress": False}  # fmt: skip
+    assert set(changes) == set(Runtime.model_fields)
+    assert digest(replace(Settings(), changes), "x") == digest(Settings(), "x")
+
+
+def test_digests_of_the_profiles_are_pinned():
+    """They name runs on people's disks: a change here orphans them, so a default that affects results never changes."""
+    assert {name: digest(profile(name), "photos-v1") for name in PROFILES} == PINNED
+
+
+PINNED = {"smoke": "6ac1881f4a", "quick": "8fb80fff20", "lab": "d5c654d21c", "paper": "c3632a5dfb"}
+
+
+def test_frozen_and_strict():
+    with pytest.raises(ValidationError):
+        Settings().seed = 3
+    with pytest.raises(LcmaeError, match="seed: got 'x', expected"):
+        replace(Settings(), seed="x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"mask_ratoi": 0.5}, "unknown setting 'mask_ratoi' (= 0.5): did you mean 'mask_ratio'?"),
+        ({"mask_ratio": 1.0}, "mask_ratio: got 1.0, expected less than 1"),
+        ({"mask_ratio": 0}, "mask_ratio: got 0, expected greater than 0"),
+        ({"mask_ratio": 0.999}, "mask_ratio: got 0.999, expected a ratio that leaves a visible and a hidden one of 64 cells"),
+        ({"patch_size": 7}, "patch_size: got 7, expected a divisor of image_size (64, 64)"),
+        ({"image_size": 4}, "image_size: got (4, 4), expected at least one patch of 8 px"),
+        ({"mask_unit": 3}, "mask_unit: got 3, expected a divisor of the 8x8 grid"),
+        ({"views": 1, "cross_view": 1.0}, "views: got 1, expected 2, because cross_view (Eq. 5) compares two views"),
+        ({"reconstruction": 0.0}, "reconstruction, cross_view, in_view: got 0, 0, 0, expected at least one weight above 0"),
+        ({"steps": None}, "steps, epochs: got None, None, expected exactly one of them"),
+        ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 64"),
+        ({"heads": 3}, "heads: encoder width 128 does not divide by 3 heads, expected a divisor"),
+        ({"width": 126, "heads": 2}, "encoder width: got 126, expected a multiple of 4 (2-D sin-cos positions)"),
+        ({"decoder": "conv9"}, "decoder: got 'conv9', expected 'transformer'"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(changes, line):
+    with pytest.raises(LcmaeError) as error:
+        replace(Settings(), changes)
+    assert str(error.value) == line
+
+
+def test_unknown_profile():
+    with pytest.raises(LcmaeError, match="unknown profile 'quik': did you mean 'quick'?"):
+        profile("quik")
+
+
+def test_plain_data_round_trip():
+    for name in PROFILES:
+        assert parse(profile(name).model_dump(mode="json")) == profile(name)
+
+
+def test_profiles_follow_the_design():
+    assert [profile(name).grid for name in PROFILES] == [(8, 8), (8, 8), (14, 14), (14, 14)]
+    paper = profile("paper")
+    assert paper.optim.lr == pytest.approx(6e-4)  # 1.5e-4 * 1024 / 256
+    assert profile("quick").optim.lr == pytest.approx(1e-3)
+    assert (paper.optim.warmup * paper.optim.epochs, paper.model.decoder_depth) == (20, 2)
