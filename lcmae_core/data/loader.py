@@ -1,0 +1,233 @@
+"""Batches on the device: order, crops and flips are a function of (seed, epoch, index), so training resumes anywhere.
+
+Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by worker
+processes. Both draw the same boxes from the same pictures.
+Letters: B images, C channels, M images of the split, H W canvas, h w crop.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..config import Data, LcmaeError
+from .augment import BOX_DRAWS, centre_boxes, crop_resize, draw_boxes, flip, normalize
+from .counter import Positions, counter_uniform, positions
+from .splits import THREADS, Split
+
+EVALUATION = -1
+"""The `epoch` of evaluation batches, which draw nothing."""
+
+
+class Batch(NamedTuple):
+    """Pictures ready for the model, with what identifies them; all on the device."""
+
+    images: Float[Tensor, "B C h w"]
+    """Normalised by ImageNet's statistics."""
+    epoch: Int64[Tensor, "B"]
+    index: Int64[Tensor, "B"]
+    labels: Int64[Tensor, "B"] | None
+
+
+class Canvas(NamedTuple):
+    """All pictures of a split, each in the top left corner of its own H x W."""
+
+    pixels: UInt8[Tensor, "M C H W"]
+    heights: Int64[Tensor, "M"]
+    widths: Int64[Tensor, "M"]
+
+
+def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Reduce a picture whose short side exceeds twice the crop's longer side to exactly that; never enlarge.
+
+    A crop of a fifth of the area (0.45 of the side) then still has a source pixel for nearly every pixel. Held and
+    streamed pictures are shrunk alike, so where they lie does not change results.
+    """
+    short, limit = min(image.size), 2 * max(size)
+    if short <= limit:
+        return image
+    target = tuple(max(limit, round(side * limit / short)) for side in image.size)
+    return image.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)  # type: ignore[arg-type]
+
+
+def _pixels(image: Image.Image) -> UInt8[Tensor, "C H W"]:
+    array = np.array(image)  # (H, W) or (H, W, C)
+    return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def _read_all(split: Split, size: tuple[int, int], largest: float) -> list[Tensor] | None:
+    """Every picture, shrunk; None as soon as a box around those read so far has more than `largest` pixels."""
+    pictures: list[Tensor] = []
+    bar = tqdm(total=len(split), desc=f"reading {split.name}", unit="image", delay=3, leave=False)
+    with ThreadPoolExecutor(THREADS) as pool, bar:
+        while len(pictures) < len(split):  # in blocks, so that giving up stops the reading
+            block = range(len(pictures), min(len(pictures) + 64, len(split)))
+            pictures += pool.map(lambda i: _pixels(shrink(split.read(i), size)), block)
+            bar.update(len(block))
+            if max(p.shape[1] for p in pictures) * max(p.shape[2] for p in pictures) > largest:
+                return None
+    return pictures
+
+
+def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float) -> Canvas | None:
+    """All pictures on one canvas on the CPU, or None if that would take more than `hold_gb` (10^9 bytes)."""
+    if not len(split):
+        return None
+    pictures = _read_all(split, size, hold_gb * 1e9 / (channels * len(split)))
+    if pictures is None:
+        return None
+    heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))
+    pixels = torch.zeros(len(split), channels, int(heights.max()), int(widths.max()), dtype=torch.uint8)
+    for place, picture in zip(pixels, pictures):
+        place[:, : picture.shape[1], : picture.shape[2]] = picture
+    return Canvas(pixels, heights, widths)
+
+
+class Views(NamedTuple):
+    """How images are cut: everything that a box or a flip depends on besides (epoch, index)."""
+
+    seed: int
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    mirror: bool
+
+    def boxes(self, epoch: Tensor, index: Tensor, heights: Tensor, widths: Tensor) -> Int64[Tensor, "B 4"]:
+        """Random boxes, drawn on the CPU so that every device cuts the same pixels."""
+        uniform = counter_uniform(self.seed, "crop", epoch, index, BOX_DRAWS)
+        return draw_boxes(uniform, heights, widths, self.scale, self.ratio)
+
+    def flips(self, epoch: Tensor, index: Tensor) -> Bool[Tensor, "B"]:
+        """Which images are mirrored."""
+        return counter_uniform(self.seed, "flip", epoch, index, 1)[:, 0] < (0.5 if self.mirror else 0.0)
+
+
+class _Crops(Dataset[Tensor]):
+    """(epoch, index) -> the cut and resized uint8 picture; what a decoding process runs."""
+
+    def __init__(self, split: Split, views: Views) -> None:
+        self.split, self.views = split, views
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor:
+        picture = shrink(self.split.read(place[1]), self.views.size)
+        epoch, index, width, height = (torch.tensor([n]) for n in (*place, *picture.size))
+        if place[0] == EVALUATION:
+            box = centre_boxes(height, width, self.views.size)
+        else:
+            box = self.views.boxes(epoch, index, height, width)
+        top, left, box_h, box_w = box[0].tolist()
+        # cut first: resize(box=...) would mix in pixels from beyond the box
+        cut = picture.crop((left, top, left + box_w, top + box_h))
+        h, w = self.views.size
+        return _pixels(cut.resize((w, h), Image.Resampling.BICUBIC))
+
+
+class Loader:
+    """Batches of one split.
+
+    Args:
+        split: pictures from `open_source`.
+        data: crop size, channels, augmentation.
+        seed: of order, crops and flips.
+        batch_size: images a training batch, on this device.
+        hold_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
+        workers: decoding processes when streaming.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        data: Data,
+        *,
+        seed: int,
+        batch_size: int,
+        device: torch.device | str,
+        hold_gb: float = 4.0,
+        workers: int = 2,
+    ) -> None:
+        self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
+        self.device = torch.device(device)
+        self._views = Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
+        self._crops = _Crops(split, self._views)
+        self._canvas = hold(split, data.image_size, data.channels, hold_gb)
+        if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
+            self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
+        self._labels = None if split.labels is None else torch.from_numpy(split.labels)
+
+    @property
+    def size(self) -> int:
+        """Images of the split."""
+        return len(self.split)
+
+    @property
+    def held(self) -> bool:
+        """Whether the pictures lie on the device (else they are streamed)."""
+        return self._canvas is not None
+
+    def batch(self, step: int) -> Batch:
+        """Training batch number `step`: a pure function of (seed, step)."""
+        epoch, index = self._positions(step)
+        return self._from_canvas(epoch, index) if self.held else self._from_pictures(epoch, index)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches start, ..., stop - 1; a streamed split is read ahead by `workers` processes."""
+        return self._run([self._positions(step) for step in range(start, stop)])
+
+    def evaluation(self, batch_size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
+        """The first `limit` images in order, central view, not mirrored; epoch is -1. Draws nothing."""
+        count = self.size if limit is None else min(limit, self.size)
+        index = torch.arange(count).split(batch_size or self.batch_size) if count else ()
+        return self._run([Positions(torch.full_like(i, EVALUATION), i) for i in index])
+
+    def _positions(self, step: int) -> Positions:
+        if not self.size:
+            raise LcmaeError(f"split {self.split.name!r}: got 0 images, expected at least one to train on")
+        return positions(self.seed, step, self.batch_size, self.size)
+
+    def _run(self, places: Sequence[Positions]) -> Iterator[Batch]:
+        if self.held or not self.workers or len(places) < 2:
+            cut = self._from_canvas if self.held else self._from_pictures
+            yield from (cut(*place) for place in places)
+            return
+        ahead = DataLoader(
+            self._crops,
+            batch_sampler=[list(zip(epoch.tolist(), index.tolist())) for epoch, index in places],
+            num_workers=min(self.workers, len(places)),
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from the global one
+        )
+        for place, pictures in zip(places, ahead):
+            yield self._finish(*place, pictures.to(self.device, non_blocking=True).float())
+
+    def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
+        assert self._canvas is not None
+        heights, widths = self._canvas.heights[index], self._canvas.widths[index]
+        if int(epoch[0]) == EVALUATION:
+            boxes = centre_boxes(heights, widths, self._views.size)
+        else:
+            boxes = self._views.boxes(epoch, index, heights, widths)
+        pictures = self._canvas.pixels[self._send(index)]  # (B, C, H, W)
+        return self._finish(epoch, index, crop_resize(pictures, self._send(boxes), self._views.size))
+
+    def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
+        with ThreadPoolExecutor(THREADS) as pool:
+            pictures = list(pool.map(self._crops.__getitem__, zip(epoch.tolist(), index.tolist())))
+        return self._finish(epoch, index, self._send(torch.stack(pictures)).float())
+
+    def _finish(self, epoch: Tensor, index: Tensor, images: Float[Tensor, "B C h w"]) -> Batch:
+        """Mirror and normalise cut images in [0, 255], on the device."""
+        if self._views.mirror and int(epoch[0]) != EVALUATION:
+            images = flip(images, self._send(self._views.flips(epoch, index)))
+        labels = None if self._labels is None else self._send(self._labels[index])
+        return Batch(normalize(images), self._send(epoch), self._send(index), labels)
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """To the device without waiting for it: the source is small and is staged before the call returns."""
+        return tensor.to(self.device, non_blocking=True)

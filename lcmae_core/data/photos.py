@@ -1,0 +1,105 @@
+"""The embedded source: crops of the colour photographs that scikit-image and scikit-learn ship in their wheels.
+
+Train crops come from the left 70 % of each photograph, validation crops from the right 30 %: no pixel is shared.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..config import Data, LcmaeError
+from .counter import counter_uniform
+from .splits import Found, Reader, Split
+
+IDENTITY = "photos-v1"
+"""Names the crops below: any change to them needs a new number."""
+NAMES = ("astronaut", "china", "coffee", "cat", "flower", "hubble", "tissue", "motorcycle", "retina", "rocket")
+"""Class names: a label is the photograph that a crop comes from."""
+TRAIN, VALIDATION = 1024, 256
+TRAIN_SHARE = 0.7
+SIDE = 96
+"""Side of the stored crops, and the smallest side cut from a photograph, in pixels."""
+
+
+@lru_cache(maxsize=1)
+def photographs() -> dict[str, Image.Image]:
+    """Name -> the whole photograph, read from the installed wheels.
+
+    Of the stereo pair `motorcycle` only the left view: the right one shows the same scene up to 60 pixels further left,
+    so validation pixels of one view would be training pixels of the other.
+    """
+    try:
+        from skimage import data as skimage
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise LcmaeError(f"source 'photos' needs `{error.name}`: pip install scikit-image scikit-learn") from error
+    arrays = {
+        "astronaut": skimage.astronaut(),
+        "china": load_sample_image("china.jpg"),
+        "coffee": skimage.coffee(),
+        "cat": skimage.cat(),
+        "flower": load_sample_image("flower.jpg"),
+        "hubble": skimage.hubble_deep_field(),
+        "tissue": skimage.immunohistochemistry(),
+        "motorcycle": skimage.stereo_motorcycle()[0],
+        "retina": skimage.retina(),
+        "rocket": skimage.rocket(),
+    }
+    return {name: Image.fromarray(arrays[name]) for name in NAMES}
+
+
+def crop_boxes(width: int, height: int, split: str, photo: int, count: int) -> list[tuple[int, int, int, int]]:
+    """Square boxes (left, top, right, bottom) in a split's part of a photograph: side and place uniform."""
+    border = int(TRAIN_SHARE * width)
+    start, stop = (0, border) if split == "train" else (border, width)
+    number = torch.arange(count)
+    uniform = counter_uniform(1, f"photos/{split}", torch.full_like(number, photo), number, 3).double().numpy()
+    short = min(stop - start, height)
+    boxes = []
+    for u in uniform:
+        side = SIDE + int(u[0] * (short - SIDE + 1))
+        left, top = start + int(u[1] * (stop - start - side + 1)), int(u[2] * (height - side + 1))
+        boxes.append((left, top, left + side, top + side))
+    return boxes
+
+
+@lru_cache(maxsize=2)
+def crops(split: str) -> np.ndarray:
+    """(M, 96, 96, 3) uint8; picture i belongs to photograph i mod 10."""
+    count = TRAIN if split == "train" else VALIDATION
+    out = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    for k, photograph in enumerate(photographs().values()):
+        places = range(k, count, len(NAMES))
+        for place, box in zip(places, crop_boxes(*photograph.size, split, k, len(places))):
+            # cut first: resize(box=...) would look beyond the box, across the border between the splits
+            cut = photograph.crop(box)
+            out[place] = np.asarray(cut.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    return out
+
+
+def _fetch_train(i: int) -> Image.Image:
+    return Image.fromarray(crops("train")[i])
+
+
+def _fetch_validation(i: int) -> Image.Image:
+    return Image.fromarray(crops("validation")[i])
+
+
+def _name(i: int) -> str:
+    return f"{NAMES[i % len(NAMES)]}-{i // len(NAMES):03d}"
+
+
+@lru_cache(maxsize=4)
+def _found(channels: int) -> Found:
+    splits = []
+    for name, fetch in (("train", _fetch_train), ("validation", _fetch_validation)):
+        size = len(crops(name))
+        splits.append(Split(name, size, np.arange(size) % len(NAMES), Reader(fetch, _name, channels), _name))
+    return Found(splits[0], splits[1], NAMES)
+
+
+def open_photos(rest: str, data: Data) -> Found:
+    """`photos`: 1024 training and 256 validation crops, ten classes."""
+    return _found(data.channels)

@@ -1,0 +1,143 @@
+"""What every source becomes: numbered pictures with names and perhaps labels, and the hold-out where none was given.
+
+Letters: M images.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .convert import UnreadableImage, decode, to_rgb
+
+THREADS = min(16, (cpu_count() or 1))
+"""Decoding threads: Pillow's decoders release the GIL."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """M pictures. `read` and `names` are picklable, because decoding processes get copies of them."""
+
+    name: str
+    size: int
+    labels: np.ndarray | None
+    """(M,) int64, or None where the source has no labels."""
+    read: Callable[[int], Image.Image]
+    """Number -> the decoded picture in mode RGB or L."""
+    names: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def file_name(self, i: int) -> str:
+        """Name of picture i inside its source, for messages and captions."""
+        return self.names(i)
+
+    def subset(self, indices: Sequence[int] | np.ndarray, name: str | None = None) -> "Split":
+        """The pictures at `indices`, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Split(name or self.name, len(chosen), labels, _At(self.read, chosen), _At(self.names, chosen))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training and validation pictures of one source string."""
+
+    spec: str
+    identity: str
+    """What the source holds, whatever machine it lies on."""
+    classes: tuple[str, ...] | None
+    train: Split
+    validation: Split
+    skipped: tuple[str, ...] = ()
+    """Unreadable files left out on request."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scheme's opener returns."""
+
+    train: Split
+    validation: Split | None
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _At:
+    """f(indices[i])."""
+
+    function: Callable[[int], Any]
+    indices: np.ndarray
+
+    def __call__(self, i: int) -> Any:
+        return self.function(int(self.indices[i]))
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Number -> picture, from whatever `fetch` gives: bytes, a path or a picture."""
+
+    fetch: Callable[[int], bytes | str | Path | Image.Image]
+    names: Callable[[int], str]
+    channels: int
+
+    def __call__(self, i: int) -> Image.Image:
+        data = self.fetch(i)
+        return to_rgb(data, self.channels) if isinstance(data, Image.Image) else decode(data, self.names(i), self.channels)
+
+
+def as_labels(values: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
+    """(M,) int64, or None when nothing is labelled (hubs write -1 for a hidden label)."""
+    if values is None:
+        return None
+    labels = np.asarray(values, dtype=np.int64)
+    return None if len(labels) and (labels < 0).all() else labels
+
+
+def _fraction(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
+    """(train, validation): each picture's side depends on its own name, so adding files moves no other one.
+
+    Every class keeps a picture in train, and validation gets one whenever there are two.
+    """
+    place = np.array([_fraction(split.file_name(i)) for i in range(len(split))])
+    held = place < fraction
+    labels = np.zeros(len(split), np.int64) if split.labels is None else split.labels
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        held[members[place[members].argmax()]] = False
+    if len(split) > 1 and not held.any():
+        spare = [i for i in range(len(split)) if (labels == labels[i]).sum() > 1] or range(len(split))
+        held[min(spare, key=lambda i: place[i])] = True
+    return split.subset(np.flatnonzero(~held), "train"), split.subset(np.flatnonzero(held), "validation")
+
+
+def without_unreadable(split: Split) -> tuple[Split, tuple[str, ...]]:
+    """The pictures that decode, and the names of those that do not; reads every file once."""
+
+    def readable(i: int) -> bool:
+        try:
+            split.read(i)
+        except UnreadableImage:
+            return False
+        return True
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        good = np.array(list(pool.map(readable, range(len(split)))), dtype=bool)
+    bad = tuple(split.file_name(int(i)) for i in np.flatnonzero(~good))
+    return (split.subset(np.flatnonzero(good)) if bad else split), bad
+
+
+def renamed(split: Split, name: str) -> Split:
+    """The same pictures under the name of another split."""
+    return replace(split, name=name)
