@@ -1,0 +1,184 @@
+"""Runs a plan: skips what is up to date, keeps several jobs going, reports failures, and ends with the report."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lcmae_core.execute.committed import store_executed
+from lcmae_core.execute.discover import Notebook, project_root
+from lcmae_core.execute.job import Job
+from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
+from lcmae_core.execute.local import Executor, Handle, LocalExecutor
+from lcmae_core.execute.plan import Plan
+from lcmae_core.execute.progress import Board, make_console, results_table
+
+ExecutorName = Literal["local", "slurm", "submitit-local"]
+
+
+def run_notebooks(
+    plan: Plan,
+    *,
+    jobs: int = 1,
+    executor: ExecutorName = "local",
+    slurm: Mapping[str, Any] | None = None,
+    force: bool = False,
+    store: bool = False,
+) -> int:
+    """Execute a plan and (re)build <out>/report.html; with `store`, write the notebooks back where they came from.
+
+    Returns 0 if every notebook is up to date afterwards, else 1; the others are executed all the same.
+
+    Raises:
+        LcmaeError: the executor is not there, or does not know a parameter.
+        KeyboardInterrupt: after the running jobs were told to stop and did.
+    """
+    batch = _Batch(plan, jobs, _executor(plan, jobs, executor, slurm or {}), force)
+    with batch.board:
+        for note in plan.notes:
+            batch.board.say(note)
+        batch.run()
+    if store and not batch.failed:
+        for notebook in plan.notebooks:
+            store_executed(plan.out / f"{notebook.name}.ipynb", notebook.path)
+    _conclude(plan, batch, store)
+    return 1 if batch.failed else 0
+
+
+def _executor(plan: Plan, jobs: int, name: ExecutorName, slurm: Mapping[str, Any]) -> Executor:
+    if name == "local":
+        return LocalExecutor(jobs)
+    from lcmae_core.execute.cluster import ClusterExecutor
+
+    return ClusterExecutor(plan.out, slurm, cluster="slurm" if name == "slurm" else "local")
+
+
+class _Batch:
+    """The notebooks of a plan on their way from waiting to done."""
+
+    def __init__(self, plan: Plan, jobs: int, executor: Executor, force: bool):
+        self.plan, self.force, self.executor = plan, force, executor
+        self.limit = jobs if executor.threads else len(plan.notebooks)
+        self.ledger = Ledger(plan.out)
+        self.waiting = list(plan.notebooks)
+        self.running: dict[Notebook, Handle] = {}
+        self.failed: list[Notebook] = []
+        self.console = make_console()
+        estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
+        self.board = Board(self.console, estimates, self.limit)
+        self._began: dict[Notebook, float] = {}
+
+    def run(self) -> None:
+        """Until nothing waits or runs."""
+        try:
+            while self.waiting or self.running:
+                self._start_ready()
+                self._collect()
+                self.board.tick()
+                if self.running:
+                    time.sleep(0.1)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+
+    def _start_ready(self) -> None:
+        for notebook in list(self.waiting):
+            pending = [n for n in self.plan.upstream(notebook) if n in self.waiting or n in self.running]
+            if len(self.running) >= self.limit:
+                return
+            if pending and not self._deadlock():
+                continue
+            self.waiting.remove(notebook)
+            job = self._job(notebook)
+            if not self.force and self.ledger.current(notebook.name, job.digest):
+                self.board.finish(notebook.name, "up to date")
+                continue
+            (self.plan.out / WORK / f"{notebook.name}.outcome.json").unlink(missing_ok=True)
+            self.board.start(notebook.name)
+            self._began[notebook] = time.monotonic()
+            self.running[notebook] = self.executor.start(job)
+
+    def _deadlock(self) -> bool:
+        """Whether all that wait do so for each other, which two notebooks that say after: "all" would do."""
+        blocked = (any(u in self.waiting for u in self.plan.upstream(n)) for n in self.waiting)
+        return not self.running and all(blocked)
+
+    def _job(self, notebook: Notebook) -> Job:
+        parameters = self.plan.parameters[notebook.name]
+        upstream = {n.name: self.ledger.entry(n.name).get("date") for n in self.plan.upstream(notebook)}
+        return Job(
+            name=notebook.name,
+            source=str(notebook.path),
+            out=str(self.plan.out),
+            parameters=dict(parameters),
+            digest=job_digest(notebook, parameters, upstream),
+            cwd=str(project_root()),
+            threads=self.executor.threads,
+        )
+
+    def _collect(self) -> None:
+        for notebook, handle in list(self.running.items()):
+            code = handle.poll()
+            if code is None:
+                continue
+            del self.running[notebook]
+            seconds = time.monotonic() - self._began[notebook]
+            outcome = self.ledger.take(notebook.name)
+            if code == 0 and outcome.get("status") == "ok":
+                self.board.finish(notebook.name, "ok", seconds)
+                continue
+            self.failed.append(notebook)
+            if not outcome:
+                outcome = {"status": "failed", "cell": None, "line": "", "error": _ending(code), "seconds": seconds}
+                self.ledger.put(notebook.name, outcome)
+            self.board.finish(notebook.name, "FAILED", seconds)
+            for line in self._explain(notebook, outcome):
+                self.board.say("    " + line)
+
+    def _explain(self, notebook: Notebook, outcome: Mapping[str, Any]) -> list[str]:
+        where = f"cell {outcome['cell']}: " if outcome.get("cell") else ""
+        error = str(outcome.get("error", "")).strip().splitlines() or [""]
+        lines = [f"{where}{outcome.get('line', '')}".rstrip(), *error[:4]]
+        partial = self.plan.out / f"{notebook.name}.failed.ipynb"
+        if partial.exists():
+            lines.append(f"notebook so far: {_short(partial)}")
+        log = self.plan.out / "logs" / f"{notebook.name}.log"
+        return [line for line in [*lines, f"log: {_short(log)}" if log.exists() else ""] if line]
+
+    def _stop(self) -> None:
+        """Tell the running jobs to stop, give them time for a checkpoint, and end those that did not."""
+        self.board.say("stopping ...")
+        for handle in self.running.values():
+            handle.stop()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and any(h.poll() is None for h in self.running.values()):
+            time.sleep(0.1)
+        for notebook, handle in self.running.items():
+            if handle.poll() is None:
+                handle.kill()
+            self.ledger.take(notebook.name)
+
+
+def _ending(code: int) -> str:
+    return f"the process was ended by signal {-code}" if code < 0 else f"the process ended with exit code {code}"
+
+
+def _short(path: Path) -> str:
+    """A path as seen from the current folder, where that is shorter."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _conclude(plan: Plan, batch: _Batch, store: bool) -> None:
+    """The table of what was measured, and where everything is."""
+    from lcmae_core.viewer.report import build_report
+
+    table = results_table(plan.out, {n.number for n in plan.notebooks})
+    if table:
+        batch.console.print(table)
+    batch.console.print(f"notebooks: {_short(plan.out)}/*.ipynb", markup=False, soft_wrap=True)
+    batch.console.print(f"report: {_short(build_report(plan.out))}", markup=False, soft_wrap=True)
+    if store and not batch.failed:
+        batch.console.print("stored: the executed notebooks were written back", markup=False)
+    if batch.failed:
+        names = ", ".join(n.number for n in batch.failed)
+        batch.console.print(f"{len(batch.failed)} of {len(plan.notebooks)} failed: {names}", markup=False)

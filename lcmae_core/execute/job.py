@@ -1,0 +1,248 @@
+"""One notebook executed by papermill in a process of its own; exit code 0 means that every cell ran.
+
+Run as `python -m lcmae_core.execute.job JOB`, where JOB is the literal of a Job's fields, or called by a cluster job.
+"""
+
+import ast
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lcmae_core.execute.ledger import WORK, write_json
+
+KERNEL = """
+import os, signal
+for name in ("SIGUSR1", "SIGUSR2", "SIGTERM"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+if hasattr(signal, "pthread_sigmask"):
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+with open(os.environ["LCMAE_KERNEL_PID"], "w") as file:
+    file.write(str(os.getpid()))
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()
+"""
+"""The kernel ignores what SLURM sends to every process of a step; the training loop sets handlers that checkpoint."""
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+GRACE = 3.0
+"""Seconds that a kernel gets to write a checkpoint when its job is told to stop, before it is interrupted."""
+STOPPING = threading.Event()
+"""Set when this process was told to stop."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to execute, with which parameters, into which folder."""
+
+    name: str
+    source: str
+    out: str
+    parameters: dict[str, Any]
+    digest: str
+    cwd: str
+    threads: int | None = None
+
+    @property
+    def partial(self) -> Path:
+        """The notebook while it is being executed."""
+        return Path(self.out, WORK, f"{self.name}.ipynb")
+
+    @property
+    def output(self) -> Path:
+        """The executed notebook."""
+        return Path(self.out, f"{self.name}.ipynb")
+
+    @property
+    def failed(self) -> Path:
+        """What there is of it when a cell failed."""
+        return Path(self.out, f"{self.name}.failed.ipynb")
+
+    @property
+    def log(self) -> Path:
+        """Output of the job's process."""
+        return Path(self.out, "logs", f"{self.name}.log")
+
+
+def execute(job: Job) -> int:
+    """Execute a job, put the notebook in its place, leave an outcome file for the ledger, and return the exit code."""
+    began = time.monotonic()
+    job.partial.parent.mkdir(parents=True, exist_ok=True)
+    failure: dict[str, Any] = {}
+    try:
+        _prepare(job)
+        _papermill(job)
+        failure = _unfinished(job.partial)
+    except Exception as error:
+        failure = _failure(job.partial) or {"cell": None, "line": "", "error": f"{type(error).__name__}: {error}"}
+    if job.partial.exists():
+        _name_kernel(job.partial)
+        job.partial.replace(job.failed if failure else job.output)
+    if not failure or STOPPING.is_set():
+        job.failed.unlink(missing_ok=True)
+    outcome = {
+        "status": "stopped" if failure and STOPPING.is_set() else "failed" if failure else "ok",
+        "digest": job.digest,
+        "seconds": round(time.monotonic() - began, 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": {name: repr(value) for name, value in job.parameters.items()},
+        **failure,
+    }
+    write_json(Path(job.out, WORK, f"{job.name}.outcome.json"), outcome)
+    return 1 if failure else 0
+
+
+def _prepare(job: Job) -> None:
+    """Copy the notebook with a cell of injected parameters after the declared ones.
+
+    Papermill could do that, but turns tuples into text and only warns of unknown names.
+    """
+    import nbformat
+
+    notebook = nbformat.read(job.source, 4)
+    lines = [f"{name} = {value!r}" for name, value in job.parameters.items()]
+    injected = nbformat.v4.new_code_cell("\n".join(["# Parameters", *lines]), id="injected")
+    injected.metadata["tags"] = ["injected-parameters"]
+    cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
+    at = tagged[0] + 1 if tagged else 0
+    notebook.cells = [*cells[:at], injected, *cells[at:]]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, job.partial)
+
+
+def _papermill(job: Job) -> None:
+    import papermill
+
+    with _kernelspec() as kernel, _environment(job):
+        papermill.execute_notebook(
+            job.partial, job.partial, kernel_name=kernel, cwd=job.cwd, progress_bar=False, start_timeout=180
+        )
+
+
+@contextmanager
+def _kernelspec() -> Iterator[str]:
+    """A kernel that is this interpreter, whatever kernels the user's Jupyter knows."""
+    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", "LCMAE_KERNEL_PID")}
+    with tempfile.TemporaryDirectory(prefix="lcmae-") as folder:
+        home = Path(folder, "kernels", "lcmae")
+        home.mkdir(parents=True)
+        spec = {"display_name": "lcmae", "language": "python"}
+        argv = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
+        (home / "kernel.json").write_text(json.dumps({**spec, "argv": argv}))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(p for p in (folder, before["JUPYTER_PATH"]) if p)
+        os.environ["LCMAE_KERNEL_PID"] = str(Path(folder, "pid"))
+        try:
+            yield "lcmae"
+        finally:
+            _restore(before)
+
+
+@contextmanager
+def _environment(job: Job) -> Iterator[None]:
+    threads = {"OMP_NUM_THREADS": str(job.threads)} if job.threads else {}
+    changes = {"LCMAE_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **threads}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
+
+
+def _failure(path: Path) -> dict[str, Any]:
+    """Number (from 1), source line and error of the first cell that failed; empty if none did."""
+    for number, cell in enumerate(_cells(path), start=1):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                frames = ANSI.sub("", "\n".join(output.get("traceback", []))).splitlines()
+                lines = [line for line in frames if line.startswith("-") and "> " in line and line[-1] != "-"]
+                first = re.sub(r"^-+> ", "", lines[0]).strip() if lines else ""
+                error = f"{output['ename']}: {output['evalue']}"
+                return {"cell": number, "line": first, "error": ANSI.sub("", error)}
+    return {}
+
+
+def _unfinished(path: Path) -> dict[str, Any]:
+    """An error, or the first code cell that never ran: papermill reports the cells of a dead kernel as completed."""
+    found = _failure(path)
+    for number, cell in enumerate(_cells(path), start=1):
+        source = "".join(cell["source"]).strip()
+        if not found and cell["cell_type"] == "code" and source and cell.get("execution_count") is None:
+            found = {"cell": number, "line": source.splitlines()[0], "error": "the cell did not run: kernel died"}
+    return found
+
+
+def _name_kernel(path: Path) -> None:
+    """Say python3 in the output, so that any Jupyter opens it."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _stop_on_request() -> None:
+    """Wait for SIGTERM, then end the kernel in three steps: checkpoint (if it trains), interrupt, kill.
+
+    A thread does it because nbclient takes over the process's signal handlers. If the kernel stops by itself, the job
+    ends in the ordinary way meanwhile.
+    """
+    signal.sigwait({signal.SIGTERM})
+    STOPPING.set()
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        try:
+            os.kill(int(Path(os.environ["LCMAE_KERNEL_PID"]).read_text()), name)
+        except (KeyError, OSError, ValueError):
+            break
+        time.sleep(0 if name == signal.SIGKILL else GRACE)
+    os._exit(143)
+
+
+def _watch_parent(parent: int) -> None:
+    """Stop when the command that started this job is gone, even if it was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Execute the job in argv."""
+    job = Job(**ast.literal_eval((sys.argv[1:] if argv is None else argv)[0]))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_stop_on_request, daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    return execute(job)
+
+
+def literal(job: Job) -> str:
+    """A job as the text that main reads."""
+    return repr(asdict(job))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

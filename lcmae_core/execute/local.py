@@ -1,0 +1,75 @@
+"""Jobs as processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Protocol
+
+from lcmae_core.execute.job import Job, literal
+
+
+class Handle(Protocol):
+    """A job that was started, wherever it runs."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs or waits."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end; `poll` tells when it did."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+
+class Executor(Protocol):
+    """Starts jobs; `threads` is the share of the cores that one of them gets, None where the cluster decides."""
+
+    threads: int | None
+
+    def start(self, job: Job) -> Handle:
+        """Start a job and return at once."""
+        ...
+
+
+class LocalHandle:
+    """A job in a process and session of its own, so that Ctrl-C reaches it only through `stop`."""
+
+    def __init__(self, job: Job):
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lcmae_core.execute.job", literal(job)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=job.cwd,
+            )
+
+    def poll(self) -> int | None:
+        """Its exit code, negative if a signal ended it, or None while it runs."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """SIGTERM: the kernel gets a few seconds to write a checkpoint."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL; the kernel notices within a second that its parent is gone."""
+        self._process.kill()
+
+
+class LocalExecutor:
+    """Up to `jobs` processes at once, each with its share of the cores."""
+
+    def __init__(self, jobs: int):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads: int | None = max(1, cores // jobs)
+
+    def start(self, job: Job) -> LocalHandle:
+        """Start a job."""
+        return LocalHandle(job)

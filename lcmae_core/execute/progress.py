@@ -1,0 +1,137 @@
+"""What the user sees while notebooks run: a bar that names them and the time left, or plain lines; then a table."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lcmae_core.execute.ledger import read_json
+
+
+def make_console() -> Console:
+    """The terminal, or 120 columns without colours where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it: 8 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Board:
+    """Keeps count of what was estimated, what runs and what is done, and shows it."""
+
+    def __init__(self, console: Console, estimates: Mapping[str, float], parallel: int):
+        self._console, self._estimates, self._parallel = console, dict(estimates), max(1, parallel)
+        self._running: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        total = sum(estimates.values()) or 1.0
+        self._task = self._progress.add_task("starting", total=total, count="", left="")
+
+    def __enter__(self) -> "Board":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the bar, as it is."""
+        self._console.print(escape(text), soft_wrap=True)
+
+    def start(self, name: str) -> None:
+        """A notebook has begun."""
+        self._running[name] = time.monotonic()
+        if not self._console.is_terminal:
+            self.say(f"{self._count(1)} {name} ... {self._left()}")
+
+    def finish(self, name: str, word: str, seconds: float | None = None) -> None:
+        """A notebook has ended: ok, failed, or up to date."""
+        self._running.pop(name, None)
+        self._done[name] = self._estimates.get(name, 0.0) if seconds is None else seconds
+        if seconds is None:
+            self._estimates[name] = 0.0
+            self._done[name] = 0.0
+        self.say(f"{self._count()} {name}: {word}" + ("" if seconds is None else f", {seconds:.1f} s"))
+
+    def tick(self) -> None:
+        """Redraw the bar."""
+        now = time.monotonic()
+        done = sum(self._estimates[name] for name in self._done)
+        done += sum(min(now - t, 0.95 * self._estimates[name]) for name, t in self._running.items())
+        self._progress.update(
+            self._task,
+            description=", ".join(self._running) or "waiting",
+            completed=done,
+            total=sum(self._estimates.values()) or 1.0,
+            count=f"{len(self._done)}/{len(self._estimates)}",
+            left=self._left(),
+        )
+
+    def _count(self, more: int = 0) -> str:
+        return f"[{len(self._done) + more}/{len(self._estimates)}]"
+
+    def _left(self) -> str:
+        """Time left: estimates, scaled by how the finished notebooks compared with theirs."""
+        planned = sum(self._estimates[name] for name in self._done)
+        scale = sum(self._done.values()) / planned if planned else 1.0
+        now = time.monotonic()
+        running = [max(0.0, scale * self._estimates[n] - (now - t)) for n, t in self._running.items()]
+        waiting = [
+            scale * e for name, e in self._estimates.items() if name not in self._done and name not in self._running
+        ]
+        left = max([(sum(running) + sum(waiting)) / self._parallel, *running, *waiting], default=0.0)
+        return f"about {in_words(left)} left"
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """What the notebooks recorded below a folder, in their order (store.results does the same, but loads torch)."""
+    return [content for path in sorted((out / "results").glob("*.json")) if (content := read_json(path))]
+
+
+def number_text(value: Any) -> str:
+    """A number in at most four significant digits; whole numbers in full; text as it is."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.4g}"
+
+
+def value_text(entry: Mapping[str, Any]) -> str:
+    """value ± sd unit (n = ...)."""
+    text = number_text(entry["value"])
+    if entry.get("sd") is not None:
+        text += f" ± {number_text(float(entry['sd']))}"
+    if entry.get("unit"):
+        text += f" {entry['unit']}"
+    return text + (f" (n = {entry['n']})" if entry.get("n") is not None else "")
+
+
+def results_table(out: Path, numbers: set[str]) -> Table | None:
+    """All values that these notebooks recorded, beside the paper's; None if there are none."""
+    table = Table(title="Measured", title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("notebook", "quantity", "value"):
+        table.add_column(name, overflow="fold")
+    table.add_column("paper", overflow="fold")
+    for content in read_results(out):
+        if content.get("notebook") in numbers:
+            for name, entry in content.get("values", {}).items():
+                cells = (str(content["notebook"]), name, value_text(entry), str(entry.get("paper") or ""))
+                table.add_row(*(escape(cell) for cell in cells))
+    return table if table.row_count else None
