@@ -3,11 +3,18 @@
 Letters: B images, C channels, H x W pixels, N patches, P values of a patch. Pixels are in [0, 1].
 """
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lcmae_core.models.patches import PatchStatistics, patch_statistics
+from lcmae_core.data.augment import denormalize
+from lcmae_core.models.mae import MAE
+from lcmae_core.models.masking import Mask
+from lcmae_core.models.patches import PatchStatistics, patch_statistics, patchify, unpatchify
 
 
 def keep_visible(
@@ -57,3 +64,48 @@ def psnr(
     """Peak signal-to-noise ratio in dB over the hidden patches of each image: -10 log10(mean squared error)."""
     error = (pred.clamp(0, 1) - patches).square().mean(dim=-1)  # (B, N)
     return -10 * ((error * hidden).sum(dim=1) / hidden.sum(dim=1)).log10()
+
+
+class Reconstruction(NamedTuple):
+    """pixels: visible patches of the photograph and the guess where they are hidden. psnr: in dB, over hidden patches."""
+
+    pixels: Float[Tensor, "B N P"]
+    psnr: Float[Tensor, "B"]
+
+
+@torch.no_grad()
+def reconstruct(
+    model: MAE, images: Float[Tensor, "B C H W"], mask: Mask, *, norm_pix: bool
+) -> dict[str, Reconstruction]:
+    """What the model and its rivals make of the hidden patches, by name.
+
+    "mean colour" and "neighbours" use no model: the mean of the visible pixels, and the interpolated mean of the visible
+    patches. A pixel model adds "pixel". A norm-pix model adds "norm-pix", its prediction with statistics interpolated
+    from visible patches, and "norm-pix oracle", with the true ones, which leaks what was hidden.
+    """
+    patches = patchify(denormalize(images), model.arch.patch_size)  # (B, N, P), in [0, 1]
+    pred, hidden = model(images, mask).pred, mask.hidden
+    guessed = neighbour_statistics(patches, hidden, model.grid)
+    found = {
+        "mean colour": mean_colour_fill(patches, hidden, model.channels),
+        "neighbours": guessed.mean.expand_as(patches),
+    }
+    if norm_pix:
+        found["norm-pix"] = denormalize_patches(pred, guessed)
+        found["norm-pix oracle"] = denormalize_patches(pred, patch_statistics(patches))
+    else:
+        found["pixel"] = patchify(denormalize(unpatchify(pred, model.arch.patch_size, model.grid)), model.arch.patch_size)
+    return {
+        name: Reconstruction(keep_visible(guess.clamp(0, 1), patches, hidden), psnr(guess, patches, hidden))
+        for name, guess in found.items()
+    }
+
+
+def as_pictures(
+    patches: Float[Tensor, "B N P"], patch: int, grid: tuple[int, int], hidden: Bool[Tensor, "B N"] | None = None
+) -> NDArray[np.float32]:
+    """Patches in [0, 1] as (B, H, W, 3) arrays to draw; hidden ones, if given, in mid-grey."""
+    if hidden is not None:
+        patches = torch.where(hidden[:, :, None], 0.5, patches)
+    pictures = unpatchify(patches, patch, grid).permute(0, 2, 3, 1).cpu()  # (B, H, W, C)
+    return pictures.expand(-1, -1, -1, 3).numpy()

@@ -15,6 +15,7 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.masking import Mask
+from lcmae_core.store.runs import Run
 
 
 class Output(NamedTuple):
@@ -100,6 +101,17 @@ def build_model(settings: config.Settings) -> MAE:
         settings.model, settings.data.image_size, settings.data.channels, projector=settings.loss.needs_projector
     )
     return initialize(model, torch.Generator().manual_seed(settings.seed))
+
+
+def model_of(run: Run, step: int | None = None, device: torch.device | str = "cpu") -> MAE:
+    """The model of a run as it stood at a kept step (by default the last), in evaluation mode.
+
+    Raises:
+        LcmaeError: nothing is kept at that step.
+    """
+    model = build_model(run.settings)
+    model.load_state_dict(run.weights(step))
+    return model.to(device).eval()
 
 
 @torch.no_grad()

@@ -1,33 +1,60 @@
-"""Losses on held-out images, under masks that are a function of the seed and the image alone."""
+"""Held-out images and the losses on them, under masks that are a function of the seed and the image alone."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from lcmae_core.config import Settings, replace
-from lcmae_core.data.loader import Loader
+from lcmae_core.data.loader import Batch, Loader
+from lcmae_core.data.sources import open_source
 from lcmae_core.models.mae import MAE
+from lcmae_core.store.machine import pick_device
 from lcmae_core.training.objective import forward_views, loss_terms, view_masks
+
+ALL_TERMS = {"reconstruction": 1.0, "cross_view": 1.0, "in_view": 1.0, "reduction": "mean", "views": 2}
+"""Leaves that measure all three losses, whatever a run optimised."""
+
+
+def evaluation_loader(settings: Settings, limit: int | None = None, *, split: str = "validation") -> Loader:
+    """Whole images (centre view) of a split, on the run's device; with `limit`, that many, evenly spread over it."""
+    found = getattr(open_source(settings.data), split)
+    if limit is not None and limit < len(found):
+        found = found.subset(np.linspace(0, len(found) - 1, limit).round().astype(int))
+    return Loader(
+        found,
+        settings.data,
+        seed=settings.seed,
+        batch_size=settings.optim.batch_size,
+        device=pick_device(settings.runtime.device),
+        hold_gb=settings.runtime.hold_gb,
+        workers=settings.runtime.workers,
+    )
+
+
+def examples(settings: Settings, count: int) -> Batch:
+    """A batch of `count` held-out images, evenly spread over the validation split."""
+    loader = evaluation_loader(settings, count)
+    return next(iter(loader.evaluation(count)))
 
 
 @torch.no_grad()
-def held_out(model: MAE, settings: Settings, loader: Loader, limit: int = 1024) -> dict[str, float]:
+def held_out(model: MAE, settings: Settings, loader: Loader) -> dict[str, float]:
     """All three losses, weighted 1 and with reduction "mean", whatever the run optimised; averaged over images.
 
-    Images are seen whole (centre view), each under two masks. Without a trained projector v is the prediction itself
-    (plain MAE); the terms are then measurements of what was never optimised.
+    Each image is seen under two masks. Without a trained projector v is the prediction itself (plain MAE): the terms
+    are then measurements of what was never optimised.
     """
-    measured = replace(
-        settings, {"reconstruction": 1.0, "cross_view": 1.0, "in_view": 1.0, "reduction": "mean", "views": 2}
-    )
-    sums: dict[str, float] = {}
-    count = 0
-    was_training = model.training
+    measured = replace(settings, ALL_TERMS)
+    names: Sequence[str] = ("reconstruction", "cross_view", "in_view")
+    sums, count = dict.fromkeys(names, 0.0), 0
     model.eval()
-    for batch in loader.evaluation(limit=limit):
+    for batch in loader.evaluation():
         masks = view_masks(measured, batch, 2)
         output = forward_views(model, batch.images, masks)
         terms = loss_terms(output, batch.images, masks, settings.model.patch_size, measured.loss)
-        for name in ("reconstruction", "cross_view", "in_view"):
-            sums[name] = sums.get(name, 0.0) + float(getattr(terms, name)) * len(batch.index)
+        for name in names:
+            sums[name] += float(getattr(terms, name)) * len(batch.index)
         count += len(batch.index)
-    model.train(was_training)
+    model.train()
     return {name: value / count for name, value in sums.items()} | {"images": count}

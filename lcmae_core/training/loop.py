@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from lcmae_core.models.mae import MAE, build_model
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import Run, open_run
-from lcmae_core.training.evaluate import held_out
+from lcmae_core.training.evaluate import evaluation_loader, held_out
 from lcmae_core.training.log import RunLog
 from lcmae_core.training.objective import Terms, forward_views, loss_terms, view_masks
 from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
@@ -58,16 +59,18 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)
-    batch_size, held = optim.batch_size, {"hold_gb": runtime.hold_gb, "workers": runtime.workers}
-    loader = Loader(source.train, settings.data, seed=settings.seed, batch_size=batch_size, device=device, **held)
-    total = optim.steps or math.ceil(optim.epochs * loader.size / batch_size)
+    loader = Loader(
+        source.train, settings.data, seed=settings.seed, batch_size=optim.batch_size,
+        device=device, hold_gb=runtime.hold_gb, workers=runtime.workers,
+    )  # fmt: skip
+    total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
     model = build_model(settings).to(device)
     optimizer = build_optimizer(model, optim)
     start, spent = _restore(run, model, optimizer)
     compiled = torch.compile(model) if runtime.compile else model
     snapshots = snapshot_steps(total, runtime.snapshots)
-    guard, log = LossGuard(device), RunLog(run, settings, start, total)
+    guard = LossGuard(device)
 
     def save(step: int) -> None:
         guard.settle()
@@ -76,7 +79,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     if start == 0 and 0 in snapshots:
         run.keep_snapshot(0, model.state_dict())
-    with stop_requests() as stop:
+    with stop_requests() as stop, closing(RunLog(run, settings, start, total)) as log:
         for step, batch in enumerate(loader.batches(start, total), start):
             rate = learning_rate(step, total, optim)
             set_learning_rate(optimizer, rate)
@@ -99,13 +102,9 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
             if stop.is_set():
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
     guard.settle()
-    log.close()
-    validation = Loader(
-        source.validation, settings.data, seed=settings.seed, batch_size=batch_size, device=device, **held
-    )
-    seconds = spent + time.perf_counter() - began
-    results = {"steps": total, "images": total * batch_size, "seconds": round(seconds, 2), "skipped": source.skipped}
-    run.finish(model.state_dict(), results | {"held_out": held_out(model, settings, validation)} | provenance(device))
+    results = {"steps": total, "seconds": spent + time.perf_counter() - began, "skipped": source.skipped}
+    measured = held_out(model, settings, evaluation_loader(settings, limit=1024))
+    run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 
 def _restore(run: Run, model: MAE, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
