@@ -1,0 +1,270 @@
+"""The `lcmae` command: parses, then imports what the command needs; --help imports neither torch nor Jupyter.
+
+Exit codes: 0 done, 1 work failed, 2 the user's error (one line), 130 interrupted.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+EXAMPLES = """examples:
+  lcmae run                                      every notebook at the quick profile: minutes on two cores
+  lcmae run 00 03 -p mask_ratio=0.5              two notebooks, one parameter changed
+  lcmae run --profile lab --data parquet:/data/photographs --jobs 2
+  lcmae run --executor slurm -s partition=gpu -s gpus_per_node=1 -s timeout_min=240
+  lcmae train --profile quick -p cross_view=1 -p in_view=1
+  lcmae train --list                             every setting, its default and what it means
+  lcmae export outputs/quick/runs/NAME --to timm model.safetensors
+  lcmae doctor                                   what this machine has, and what to do about what is missing
+
+A command that was interrupted goes on where it stopped when it is given again."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that says one line and the nearest valid name, instead of its usage."""
+
+    def __init__(self, **keywords: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        if "invalid choice: " in message:
+            what, _, rest = message.partition("invalid choice: ")
+            given, _, choices = rest.partition(" (choose from ")
+            valid = [c.strip(" ')") for c in choices.split(",")]
+            what = what.removeprefix("argument ").rstrip(": ")
+            message = f"unknown {what} {given}: {_nearest(given.strip(chr(39)), valid)}"
+        fail(message)
+
+    def option_names(self) -> list[str]:
+        """Every long and short option."""
+        return list(self._option_string_actions)
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(valid)}"
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line on stderr and exit."""
+    print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser and its sub-parsers by command."""
+    parser = Parser(
+        prog="lcmae",
+        description="Masked autoencoders from a local contrastive perspective: notebooks, training, reports.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    made: dict[str, Parser] = {}
+    for name, (add, _, text) in COMMANDS.items():
+        made[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add(made[name])
+    return parser, made
+
+
+def _add_common(parser: Parser, what: str) -> None:
+    parser.add_argument(
+        "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
+        help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
+    )  # fmt: skip
+    parser.add_argument("--profile", metavar="NAME", help="smoke | quick | lab | paper (default $LCMAE_PROFILE or quick)")
+    parser.add_argument(
+        "--data", metavar="SOURCE",
+        help="photos | folder:PATH | parquet:PATH | wds:URL | hf:NAME | torchvision:NAME "
+        "(default $LCMAE_DATA or the profile's)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order, crops and masks")
+    _add_out(parser)
+
+
+def _add_out(parser: Parser) -> None:
+    parser.add_argument("--out", metavar="DIR", help="output folder (default outputs/<profile>)")
+
+
+def _add_run(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NOTEBOOK", help="00, 03_lcmae, ...; none means all")
+    _add_common(parser, "notebook parameter")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)")
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
+    parser.add_argument(
+        "-s", "--slurm", metavar="NAME=VALUE", action="append", default=[], help="partition, timeout_min, gpus_per_node ..."
+    )
+    parser.add_argument("--force", action="store_true", help="execute even what is up to date")
+    parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
+    parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: the collection)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.execute import Request, make_plan, run_notebooks
+    from lcmae_core.execute.parameters import parse_assignments
+
+    if options.jobs < 1:
+        raise LcmaeError(f"--jobs: got {options.jobs}, expected at least 1")
+    if options.slurm and options.executor != "slurm":
+        raise LcmaeError(f"--slurm: got {options.slurm[0]!r} with --executor local, expected --executor slurm")
+    plan = make_plan(
+        Request(
+            names=tuple(options.names),
+            parameters=parse_assignments(options.parameters),
+            profile=options.profile,
+            data=options.data,
+            seed=options.seed,
+            out=options.out,
+            notebooks=options.notebooks,
+        )
+    )
+    slurm = parse_assignments(options.slurm, "--slurm")
+    return run_notebooks(
+        plan, jobs=options.jobs, executor=options.executor, slurm=slurm, force=options.force, store=options.store
+    )
+
+
+def _add_train(parser: Parser) -> None:
+    _add_common(parser, "setting")
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
+    parser.add_argument("--fresh", action="store_true", help="train again from the start, not from the last checkpoint")
+    parser.add_argument("--list", action="store_true", help="show every setting and stop")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from lcmae_core.execute.train import list_settings, settings_from, train
+
+    settings = settings_from(
+        options.parameters, options.profile, data=options.data, seed=options.seed, out=options.out, device=options.device
+    )
+    return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
+    parser.add_argument("target", metavar="OUT", help="file (timm) or folder (hf) to write")
+    parser.add_argument("--to", choices=("timm", "hf"), required=True, help="layout of the weights")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from lcmae_core.execute.train import export
+
+    return export(options.source, options.target, options.to)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from lcmae_core.doctor import main as doctor
+
+    return doctor(options.out)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.execute.plan import check_profile, output_folder
+    from lcmae_core.viewer.report import build_report
+
+    out = output_folder(options.out, check_profile(options.profile))
+    if not out.is_dir():
+        raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
+    print(build_report(out))
+    return 0
+
+
+def _add_report(parser: Parser) -> None:
+    parser.add_argument("--profile", metavar="NAME", help="whose outputs (default $LCMAE_PROFILE or quick)")
+    _add_out(parser)
+
+
+def _add_bench(parser: Parser) -> None:
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from lcmae_core.config import LcmaeError
+
+    try:
+        module = import_module("lcmae_core.bench")
+    except ModuleNotFoundError as error:
+        raise LcmaeError(f"bench: {error.name} is not installed, expected a version with the benchmark") from None
+    return int(module.main(options.rest) or 0)
+
+
+def _add_notebooks(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="new folder, or one that has them unchanged")
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from lcmae_core.execute.discover import copy_notebooks
+
+    copies = copy_notebooks(options.folder)
+    print(f"{len(copies)} notebooks in {options.folder}; execute them with: lcmae run --notebooks {options.folder}")
+    return 0
+
+
+Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], int], str]
+COMMANDS: dict[str, Command] = {
+    "run": (_add_run, _run, "execute notebooks headless and build the report"),
+    "train": (_add_train, _train, "pre-train one model, or resume it"),
+    "export": (_add_export, _export, "write a run's or checkpoint's weights for timm or Hugging Face"),
+    "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
+    "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
+    "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
+    "doctor": (_add_out, _doctor, "say what this machine has and what to do about what is missing"),
+}
+"""Command -> its options, what it does, and its line of help."""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Options of a command line; names of notebooks may stand between options."""
+    parser, commands = build_parser()
+    options, extra = parser.parse_known_args(argv)
+    if options.version:
+        from lcmae_core import __version__
+
+        print(f"lcmae {__version__}")
+        raise SystemExit(0)
+    if options.command is None and not extra:
+        parser.print_help()
+        raise SystemExit(2)
+    wrong = [word for word in extra if word.startswith("-") or options.command != "run"]
+    if wrong:
+        known = commands[options.command].option_names() if options.command else parser.option_names()
+        name = wrong[0].partition("=")[0]
+        if name.startswith("-"):
+            fail(f"unknown option {name!r} of lcmae {options.command or ''}".rstrip() + f": {_nearest(name, known)}")
+        fail(f"unexpected {name!r} after lcmae {options.command}: see lcmae {options.command} --help")
+    if extra:
+        options.names = [*options.names, *extra]
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        return COMMANDS[options.command][1](options)
+    except KeyboardInterrupt:
+        print("lcmae: interrupted; the same command resumes where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        from lcmae_core.config import LcmaeError
+
+        if not isinstance(error, LcmaeError):
+            raise
+        fail(str(error), getattr(error, "exit_code", 2))
+    except OSError as error:
+        fail(str(error), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
