@@ -76,7 +76,9 @@ def _add_common(parser: Parser, what: str) -> None:
         "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
         help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
     )  # fmt: skip
-    parser.add_argument("--profile", metavar="NAME", help="smoke | quick | lab | paper (default $LCMAE_PROFILE or quick)")
+    parser.add_argument(
+        "--profile", metavar="NAME", help="smoke | quick | lab | paper (default $LCMAE_PROFILE or quick)"
+    )
     parser.add_argument(
         "--data", metavar="SOURCE",
         help="photos | folder:PATH | parquet:PATH | wds:URL | hf:NAME | torchvision:NAME "
@@ -93,10 +95,17 @@ def _add_out(parser: Parser) -> None:
 def _add_run(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NOTEBOOK", help="00, 03_lcmae, ...; none means all")
     _add_common(parser, "notebook parameter")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)"
+    )
     parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
     parser.add_argument(
-        "-s", "--slurm", metavar="NAME=VALUE", action="append", default=[], help="partition, timeout_min, gpus_per_node ..."
+        "-s",
+        "--slurm",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="partition, timeout_min, gpus_per_node ...",
     )
     parser.add_argument("--force", action="store_true", help="execute even what is up to date")
     parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
@@ -140,7 +149,12 @@ def _train(options: argparse.Namespace) -> int:
     from lcmae_core.execute.train import list_settings, settings_from, train
 
     settings = settings_from(
-        options.parameters, options.profile, data=options.data, seed=options.seed, out=options.out, device=options.device
+        options.parameters,
+        options.profile,
+        data=options.data,
+        seed=options.seed,
+        out=options.out,
+        device=options.device,
     )
     return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
 

@@ -54,7 +54,9 @@ def job_digest(notebook: Notebook, parameters: Mapping[str, Any], upstream: Mapp
     """Digest of cells, parameters, environment, code, and the executions that the notebook reads the results of."""
     cells = [[cell["cell_type"], cell_source(cell)] for cell in notebook.content["cells"]]
     environment = os.environ.get("LCMAE_DATA", "")
-    text = json.dumps([cells, sorted((k, repr(v)) for k, v in parameters.items()), environment, code_digest(), upstream])
+    text = json.dumps(
+        [cells, sorted((k, repr(v)) for k, v in parameters.items()), environment, code_digest(), upstream]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

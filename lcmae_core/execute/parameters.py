@@ -26,7 +26,7 @@ class Parameter:
 
 
 def parse_value(text: str) -> Any:
-    """A typed value as YAML 1.2 and Python read it: 0.5, 1e-4, true, null, [1, 2], "text"; anything else is a string."""
+    """A typed value as YAML 1.2 and Python read it: 0.5, 1e-4, true, null, [1, 2], "text"; all else is a string."""
     if text in ("None", "True", "False"):
         return ast.literal_eval(text)
     for read in (_json, ast.literal_eval):
@@ -86,8 +86,10 @@ def _assignments(source: str) -> dict[str, Parameter]:
     }
     found = {}
     for node in ast.parse(source).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if _typed(node) else None
-        if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if isinstance(target, ast.Name):
             try:
                 default = ast.literal_eval(node.value)
             except ValueError:
@@ -95,10 +97,6 @@ def _assignments(source: str) -> dict[str, Parameter]:
             choices = _choices(comments.get(node.end_lineno or 0, ""), default)
             found[target.id] = Parameter(target.id, default, choices)
     return found
-
-
-def _typed(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign)
 
 
 def _choices(comment: str, default: Any) -> tuple[str, ...]:
@@ -109,7 +107,7 @@ def _choices(comment: str, default: Any) -> tuple[str, ...]:
 
 
 def check_value(parameter: Parameter, value: Any, where: str) -> Any:
-    """The value in the type of the parameter's default (an int becomes a float, a list a tuple, where one is asked for).
+    """The value in the type of the parameter's default: an int becomes a float, a list a tuple, where one is due.
 
     Raises:
         LcmaeError: it is of another type, or none of the choices.
@@ -121,7 +119,7 @@ def check_value(parameter: Parameter, value: Any, where: str) -> Any:
         return value
     fitted = _fit(default, value)
     if fitted is UNKNOWN:
-        quote = f'; to give text, quote it: {name}=\'"{value}"\'' if isinstance(default, str) else ""
+        quote = f"; to give text, quote it: {name}='\"{value}\"'" if isinstance(default, str) else ""
         raise LcmaeError(
             f"{name}: got {value!r} ({type(value).__name__}) for {where}, "
             f"expected {type(default).__name__} as its default {default!r}{quote}"

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lcmae_core.execute.ledger import read_json
+from lcmae_core.viewer.report import read_results, value_text
 
 
 def make_console() -> Console:
@@ -99,28 +98,6 @@ class Board:
         ]
         left = max([(sum(running) + sum(waiting)) / self._parallel, *running, *waiting], default=0.0)
         return f"about {in_words(left)} left"
-
-
-def read_results(out: Path) -> list[dict[str, Any]]:
-    """What the notebooks recorded below a folder, in their order (store.results does the same, but loads torch)."""
-    return [content for path in sorted((out / "results").glob("*.json")) if (content := read_json(path))]
-
-
-def number_text(value: Any) -> str:
-    """A number in at most four significant digits; whole numbers in full; text as it is."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.4g}"
-
-
-def value_text(entry: Mapping[str, Any]) -> str:
-    """value ± sd unit (n = ...)."""
-    text = number_text(entry["value"])
-    if entry.get("sd") is not None:
-        text += f" ± {number_text(float(entry['sd']))}"
-    if entry.get("unit"):
-        text += f" {entry['unit']}"
-    return text + (f" (n = {entry['n']})" if entry.get("n") is not None else "")
 
 
 def results_table(out: Path, numbers: set[str]) -> Table | None:

@@ -8,7 +8,8 @@ from typing import Any
 from lcmae_core.config import GROUPS, LEAVES, LcmaeError, Settings, profile, replace
 from lcmae_core.execute.parameters import parse_assignments
 from lcmae_core.execute.plan import check_profile, check_source, check_writable, output_folder
-from lcmae_core.execute.progress import make_console, number_text
+from lcmae_core.execute.progress import make_console
+from lcmae_core.viewer.report import number_text
 
 AFFECTS = {"runtime": "runtime (no effect on results)"}
 
