@@ -1,0 +1,296 @@
+"""Masked autoencoders from files of any origin, in one model class; the way back is in `export`.
+
+Letters: N patches, D and D' widths of encoder and decoder, p side of a patch, C channels.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from lcmae_core import config
+from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.models.export import (
+    EPS,
+    HfStyle,
+    TimmExport,
+    export_hf,
+    export_official,
+    export_timm,
+    official_names,
+)
+from lcmae_core.models.mae import MAE
+from lcmae_core.models.weights import Names, find_shape, fit, read_json, read_tensors
+from lcmae_core.store.runs import MODEL, SETTINGS
+
+__all__ = ["TimmExport", "export_hf", "export_official", "export_timm", "load_mae"]
+
+ENCODER_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+DECODER_HEADS = {512: 16}
+"""Width -> heads of the published models; weights do not tell."""
+
+_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
+_HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_HF_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "decoder_hidden_size": 512, "decoder_num_hidden_layers": 8, "decoder_num_attention_heads": 16,
+    "decoder_intermediate_size": 2048, "image_size": 224, "patch_size": 16, "num_channels": 3,
+    "layer_norm_eps": 1e-12, "qkv_bias": True, "hidden_act": "gelu",
+}  # fmt: skip
+"""What a ViTMAE configuration means where it is silent."""
+
+
+class _Heads(NamedTuple):
+    """What the caller said of the heads, if anything."""
+
+    encoder: int | None
+    decoder: int | None
+
+
+class _Shape(NamedTuple):
+    """All that is needed to build the model of a file."""
+
+    arch: config.Model
+    image_size: tuple[int, int]
+    channels: int
+    decoder: bool
+    projector: bool = False
+    eps: float = EPS
+
+
+def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, decoder_heads: int | None = None) -> MAE:
+    """The model in a file, folder or hub repository, in evaluation mode on the CPU, float32.
+
+    Read are: files of facebookresearch/mae (.pth, full or encoder only); Hugging Face ViTMAE (a folder, or a hub id
+    such as "facebook/vit-mae-base"); runs of this project (the folder, its model.safetensors or a snapshot); encoders
+    of timm ("timm:vit_base_patch16_224.mae", or a state-dict file, whose classifier head is left out). Positions are
+    those of the file. Without decoder weights `model.decoder` is None and a forward pass says so. Sizes come from the
+    weights or the configuration; heads are in the configuration or follow from the published widths, else they must be
+    given.
+
+    Raises:
+        LcmaeError: nothing there, no checkpoint, a key missing or unexpected, a shape that does not fit, unknown heads.
+    """
+    heads, name = _Heads(encoder_heads, decoder_heads), str(path_or_repo)
+    path = Path(name).expanduser()
+    if name.startswith("timm:"):
+        return _load_timm(name.removeprefix("timm:"), heads)
+    if path.is_dir():
+        return _load_folder(path, heads)
+    if path.is_file():
+        return _load_file(path, heads)
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and path.suffix not in _SUFFIXES and not path.parent.exists():
+        return _load_hf(_download(name), heads)
+    raise LcmaeError(
+        f"checkpoint: got {name!r}, which does not exist, expected a .pth or .safetensors file, a folder of a run "
+        "or of Hugging Face, a hub id such as 'facebook/vit-mae-base', or 'timm:vit_base_patch16_224.mae'"
+    )
+
+
+def _load_folder(folder: Path, heads: _Heads) -> MAE:
+    if (folder / "config.json").exists():
+        return _load_hf(folder, heads)
+    if (folder / SETTINGS).exists():
+        return _load_own(_first(folder, [MODEL]), heads)
+    raise LcmaeError(
+        f"checkpoint: got folder {str(folder)!r}, expected {SETTINGS} (a run) or config.json (ViTMAE) in it"
+    )
+
+
+def _load_file(file: Path, heads: _Heads) -> MAE:
+    """Whose file it is, by its keys."""
+    tensors = read_tensors(file)
+    if any(key.startswith(("encoder.blocks.", "encoder.patch_embed.")) for key in tensors):
+        return _load_own(file, heads)
+    if any("embeddings.patch_embeddings" in key or "attention.attention." in key for key in tensors):
+        return _load_hf(file.parent, heads, file)
+    if not any(re.match(r"blocks\.\d", key) for key in tensors):
+        found = ", ".join(map(repr, sorted(tensors)[:3])) or "none"
+        raise LcmaeError(f"checkpoint: got {str(file)!r} with keys {found}, expected those of a masked autoencoder")
+    return _load_official(tensors, heads, file)
+
+
+def _load_own(file: Path, heads: _Heads) -> MAE:
+    places = [folder / SETTINGS for folder in (file.parent, file.parent.parent)]  # snapshots lie one folder deeper
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
+    settings, tensors = config.parse(read_json(found)), read_tensors(file)
+    arch = settings.model
+    _agree("encoder_heads", heads.encoder, arch.heads, found)
+    _agree("decoder_heads", heads.decoder, arch.decoder_heads, found)
+    parts = {key.partition(".")[0] for key in tensors}
+    shape = _Shape(arch, settings.data.image_size, settings.data.channels, "decoder" in parts, "projector" in parts)
+    return _build(shape, tensors, lambda key: [key], file)
+
+
+def _load_official(tensors: dict[str, Tensor], heads: _Heads, file: Path) -> MAE:
+    full = any(key.startswith(("decoder_", "mask_token")) for key in tensors)
+    if not full:
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
+    return _build(_official_shape(tensors, full, heads, file), tensors, official_names, file)
+
+
+def _official_shape(tensors: dict[str, Tensor], full: bool, heads: _Heads, file: Path) -> _Shape:
+    """Sizes from shapes: the patch embedding is (D, C, p, p), positions (1, 1 + N, D), the first MLP layer (4 D, D)."""
+    width, channels, patch, _ = find_shape(tensors, "patch_embed.proj.weight", 4, file)
+    positions = find_shape(tensors, "pos_embed", 3, file)[1] - 1
+    side = math.isqrt(max(positions, 0))
+    if side**2 != positions:
+        raise LcmaeError(f"pos_embed: got {positions} positions in {str(file)!r}, expected a square number of patches")
+    hidden = find_shape(tensors, "blocks.0.mlp.fc1.weight", 2, file)[0]
+    sizes = {
+        "patch_size": patch,
+        "width": width,
+        "depth": _depth(tensors, "blocks"),
+        "mlp_ratio": _ratio(hidden, width),
+    }
+    sizes["heads"] = _known_heads("encoder", width, heads.encoder, ENCODER_HEADS)
+    if full:
+        narrow = find_shape(tensors, "decoder_embed.weight", 2, file)[0]
+        sizes |= {"decoder_width": narrow, "decoder_depth": _depth(tensors, "decoder_blocks")}
+        sizes["decoder_heads"] = _known_heads("decoder", narrow, heads.decoder, DECODER_HEADS)
+    return _Shape(config.Model(**sizes), (side * patch, side * patch), channels, full)
+
+
+def _load_hf(folder: Path, heads: _Heads, file: Path | None = None) -> MAE:
+    stated = folder / "config.json"
+    if not stated.exists():
+        raise LcmaeError(f"checkpoint: got {str(file)!r} without config.json, expected it beside Hugging Face weights")
+    settings = _HF_DEFAULTS | read_json(stated)
+    file = file or _first(folder, _HF_WEIGHTS)
+    tensors = read_tensors(file)
+    names = HfStyle.of(tensors)
+    shape = _hf_shape(settings, any(key.startswith("decoder.") for key in tensors), heads, stated)
+    if not settings["qkv_bias"]:
+        stems = [key.rpartition(".")[0] for key in tensors if _is_qkv_weight(key)]
+        tensors |= {f"{stem}.bias": torch.zeros(len(tensors[f"{stem}.weight"])) for stem in stems}
+    return _build(shape, tensors, names, file)
+
+
+def _is_qkv_weight(key: str) -> bool:
+    return re.search(r"\.(query|key|value|q_proj|k_proj|v_proj)\.weight$", key) is not None
+
+
+def _hf_shape(settings: dict[str, Any], full: bool, heads: _Heads, file: Path) -> _Shape:
+    for name, expected in (("model_type", "vit_mae"), ("hidden_act", "gelu")):
+        if settings.get(name) != expected:
+            raise LcmaeError(f"{name}: got {settings.get(name)!r} in {str(file)!r}, expected {expected!r}")
+    for name in (name for name, default in _HF_DEFAULTS.items() if type(default) is int):
+        least = 0 if name == "decoder_num_hidden_layers" else 1
+        if type(settings[name]) is not int or settings[name] < least:
+            raise LcmaeError(f"{name}: got {settings[name]!r} in {str(file)!r}, expected a whole number from {least}")
+    image, patch, width = settings["image_size"], settings["patch_size"], settings["hidden_size"]
+    if image % patch:
+        raise LcmaeError(f"patch_size: got {patch} in {str(file)!r}, expected a divisor of image_size {image}")
+    ratio = _ratio(settings["intermediate_size"], width)
+    sizes = {"patch_size": patch, "width": width, "depth": settings["num_hidden_layers"], "mlp_ratio": ratio}
+    sizes["heads"] = _agree("encoder_heads", heads.encoder, settings["num_attention_heads"], file)
+    if full:
+        narrow, deep = settings["decoder_hidden_size"], settings["decoder_num_hidden_layers"]
+        sizes |= {"decoder_width": narrow, "decoder_depth": deep}
+        sizes["decoder_heads"] = _agree("decoder_heads", heads.decoder, settings["decoder_num_attention_heads"], file)
+        if deep and int(narrow * ratio) != settings["decoder_intermediate_size"]:
+            raise LcmaeError(
+                f"decoder_intermediate_size: got {settings['decoder_intermediate_size']} in {str(file)!r}, "
+                f"expected {int(narrow * ratio)}, the encoder's MLP ratio"
+            )
+    return _Shape(config.Model(**sizes), (image, image), settings["num_channels"], full, eps=settings["layer_norm_eps"])
+
+
+def _load_timm(name: str, heads: _Heads) -> MAE:
+    if not timm.is_model(name.partition(".")[0]):
+        raise LcmaeError(f"timm: unknown model {name!r}: {nearest(name, timm.list_pretrained('vit_*.mae'))}")
+    try:
+        vit = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        raise LcmaeError(
+            f"timm: got no weights for {name!r} ({type(error).__name__}), "
+            "expected a name with weights and a hub that answers"
+        ) from None
+    if not isinstance(vit, VisionTransformer):
+        raise LcmaeError(f"timm: got {name!r}, a {type(vit).__name__}, expected a VisionTransformer")
+    block: Any = vit.blocks[0]
+    patches, norm = vit.patch_embed, cast(Any, vit.norm)
+    known = {"width": vit.embed_dim, "depth": len(vit.blocks), "patch_size": patches.patch_size[0]}
+    known["heads"] = _agree("encoder_heads", heads.encoder, block.attn.num_heads, Path(name))
+    arch = config.Model(**known, mlp_ratio=_ratio(block.mlp.fc1.out_features, vit.embed_dim))
+    shape = _Shape(arch, patches.img_size, vit.in_chans, False, eps=norm.eps)
+    return _build(shape, vit.state_dict(), official_names, Path(name))
+
+
+def _download(repo: str) -> Path:
+    """The local folder of a hub repository's configuration and weights."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        folder = Path(hf_hub_download(repo, "config.json")).parent
+        try:
+            hf_hub_download(repo, _HF_WEIGHTS[0])
+        except EntryNotFoundError:
+            hf_hub_download(repo, _HF_WEIGHTS[1])
+    except Exception as error:
+        raise LcmaeError(
+            f"hub: got no files for {repo!r} ({type(error).__name__}), expected a repository that the "
+            "Hugging Face hub has and a hub that answers, or a local path that exists"
+        ) from None
+    return folder
+
+
+def _build(shape: _Shape, tensors: dict[str, Tensor], names: Names, file: Path) -> MAE:
+    """The model with the weights of the file; nothing is drawn on the way."""
+    arch = shape.arch
+    for part, width, heads in (
+        ("encoder", arch.width, arch.heads),
+        ("decoder", arch.decoder_width, arch.decoder_heads),
+    ):
+        if width % heads:
+            raise LcmaeError(f"{part} heads: got {heads}, expected a divisor of width {width}")
+    with torch.device("meta"):
+        model = MAE(arch, shape.image_size, shape.channels, projector=shape.projector, decoder=shape.decoder)
+    model.to_empty(device="cpu")
+    fit(model, tensors, names, file)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = shape.eps
+    return model.eval()
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path:
+    """The first of the files that is there."""
+    found = next((folder / name for name in names if (folder / name).exists()), None)
+    if found is None:
+        raise LcmaeError(f"checkpoint: got folder {str(folder)!r} without weights, expected {' or '.join(names)} in it")
+    return found
+
+
+def _depth(tensors: Mapping[str, Tensor], stem: str) -> int:
+    """Blocks, counted from 0 in the keys."""
+    numbers = [re.match(rf"{re.escape(stem)}\.(\d+)\.", key) for key in tensors]
+    return max((int(number[1]) + 1 for number in numbers if number), default=0)
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """The MLP ratio r with int(r * width) = hidden, whatever rounding does."""
+    ratio = hidden / width
+    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
+
+
+def _known_heads(part: str, width: int, given: int | None, table: dict[int, int]) -> int:
+    if given is None and width not in table:
+        known = ", ".join(f"{w}: {h}" for w, h in table.items())
+        raise LcmaeError(f"{part} heads: width {width} not in the table ({known}), give {part}_heads=")
+    return table[width] if given is None else given
+
+
+def _agree(name: str, given: int | None, stated: int, file: Path) -> int:
+    if given not in (None, stated):
+        raise LcmaeError(f"{name}: got {given}, expected {stated}, which {str(file)!r} states")
+    return stated

@@ -1,0 +1,117 @@
+"""Weights read from a file without running any of it, and put into a model with every key and shape checked."""
+
+import argparse
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import clean_state_dict
+from torch import Tensor, nn
+
+from lcmae_core.config import LcmaeError
+from lcmae_core.store.checkpoint import load_tensors
+
+Names = Callable[[str], list[str]]
+"""From a key of `MAE.state_dict()` to the keys that hold it in a file: one, or three for query, key and value apart."""
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors or PyTorch file, prefixes of DDP and torch.compile removed.
+
+    Raises:
+        LcmaeError: the file cannot be read, holds more than tensors, plain data and argparse.Namespace, or no weights.
+    """
+    content = load_tensors(file) if file.suffix == ".safetensors" else _unpickle(file)
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise LcmaeError(f"checkpoint: got {str(file)!r} without weights, expected a state dict")
+    return clean_state_dict({str(key): value for key, value in content.items() if isinstance(value, Tensor)})
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        LcmaeError: it holds none.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise LcmaeError(f"{file.name}: got {str(file)!r}, expected readable JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise LcmaeError(f"{file.name}: got a {type(content).__name__} in {str(file)!r}, expected a mapping")
+    return content
+
+
+def find_shape(tensors: Mapping[str, Tensor], key: str, dimensions: int, file: Path) -> tuple[int, ...]:
+    """The shape of one tensor.
+
+    Raises:
+        LcmaeError: it is missing, or has another number of dimensions.
+    """
+    if key not in tensors:
+        raise LcmaeError(f"key: {key!r} is missing in {str(file)!r}, nearest there: {_nearest(key, tensors)!r}")
+    if tensors[key].ndim != dimensions:
+        raise LcmaeError(f"{key}: got shape {tuple(tensors[key].shape)}, expected {dimensions} dimensions")
+    return tuple(tensors[key].shape)
+
+
+@torch.no_grad()
+def fit(model: nn.Module, tensors: Mapping[str, Tensor], names: Names, file: Path) -> None:
+    """Copy the tensors of `file` into the model, each of whose weights must be there, in the right shape, and no more.
+
+    Raises:
+        LcmaeError: the first key that is missing, unexpected or misnamed, or the first shape that does not fit.
+    """
+    places = {key: names(key) for key in model.state_dict()}
+    _check_keys([name for place in places.values() for name in place], tensors, file)
+    state = {}
+    for key, value in model.state_dict().items():
+        expected = (value.shape[0] // len(places[key]), *value.shape[1:])
+        for name in places[key]:
+            if tensors[name].shape != expected:
+                got = tuple(tensors[name].shape)
+                raise LcmaeError(f"{name}: got shape {got} in {str(file)!r}, expected {expected}")
+        state[key] = torch.cat([tensors[name] for name in places[key]])
+    model.load_state_dict(state)
+
+
+def _unpickle(file: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise LcmaeError(
+            f"checkpoint: got {str(file)!r}, expected a readable PyTorch file ({_why(file, error)})"
+        ) from None
+
+
+def _why(file: Path, error: Exception) -> str:
+    """The classes that were refused, else the kind of error: PyTorch's own message fills a screen."""
+    try:
+        refused = set(torch.serialization.get_unsafe_globals_in_checkpoint(file)) - {"argparse.Namespace"}
+    except Exception:  # not even a pickle
+        refused = set()
+    return f"it holds {', '.join(sorted(refused))}, which is not run" if refused else type(error).__name__
+
+
+def _check_keys(expected: list[str], tensors: Mapping[str, Tensor], file: Path) -> None:
+    known = set(expected)
+    missing = [name for name in expected if name not in tensors]
+    surplus = [name for name in tensors if name not in known]
+    more = f" ({len(missing)} missing, {len(surplus)} unexpected)" if len(missing) + len(surplus) > 2 else ""
+    if surplus:
+        near = _nearest(surplus[0], missing or expected)
+        raise LcmaeError(f"key: got unexpected {surplus[0]!r} in {str(file)!r}, did you mean {near!r}?{more}")
+    if missing:
+        near = _nearest(missing[0], tensors)
+        raise LcmaeError(f"key: {missing[0]!r} is missing in {str(file)!r}, nearest there: {near!r}{more}")
+
+
+def _nearest(name: str, candidates: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(candidates), n=1, cutoff=0)[0]
