@@ -87,8 +87,9 @@ def _cubic(x: Tensor) -> Tensor:
 def resize_weights(
     start: Int64[Tensor, "B"], length: Int64[Tensor, "B"], canvas: int, out: int
 ) -> Float[Tensor, "B out canvas"]:
-    """Row i of an image's matrix: the share of every canvas pixel in output pixel i, when [start, start + length) becomes
-    `out` pixels. Shrinking widens the kernel (antialiasing); shares beyond the crop are cut and the rest sums to 1.
+    """The share of every canvas pixel in every output pixel, when pixels [start, start + length) become `out` pixels.
+
+    Shrinking widens the kernel (antialiasing); shares beyond the crop are cut and the rest sums to 1.
     """
     pixel = torch.arange(canvas, device=start.device)
     step = (length.float() / out)[:, None, None]  # (B, 1, 1) source pixels an output pixel
@@ -117,10 +118,10 @@ def _resample(images: Tensor, boxes: Tensor, size: tuple[int, int], eight_bit: b
 def crop_resize(
     images: UInt8[Tensor, "B C H W"], boxes: Int64[Tensor, "B 4"], size: tuple[int, int]
 ) -> Float[Tensor, "B C h w"]:
-    """Cut each image's box and resize it to `size` (h, w) with the antialiased bicubic kernel; whole numbers in [0, 255].
+    """Cut each image's box and resize it to `size` (h, w), antialiased bicubic; whole numbers in [0, 255].
 
     Two batched matrix products with a weight matrix for each image: no loop over images, no synchronisation. Equals
-    Pillow's crop + resize but for the last bit of its fixed-point sums.
+    8-bit torchvision and Pillow (across, then down) but for the last bit of their fixed-point sums.
     """
     chunk = max(1, _CHUNK // (images[0].numel() + size[0] * images.shape[2] + size[1] * images.shape[3]))
     with torch.autocast(images.device.type, enabled=False):

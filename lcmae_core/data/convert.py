@@ -11,12 +11,12 @@ from ..config import LcmaeError
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-class UnreadableImage(LcmaeError):
+class UnreadableImage(LcmaeError):  # noqa: N818 (the name says it)
     """A file that is no image, or a broken one."""
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey pictures of deeper modes: 16 bits by 1/257 (65535 -> 255); floats as [0, 1] if they fit there, else [0, 255]."""
+    """Deeper grey: 16 bits by 1/257 (65535 -> 255); floats as [0, 1] if they all lie there, else as [0, 255]."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode in SIXTEEN_BIT:
         values = values / 257

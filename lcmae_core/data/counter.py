@@ -1,4 +1,4 @@
-"""Random numbers and image order as pure functions of (seed, stream, epoch, index): nothing to save, nothing to restore.
+"""Random numbers and image order as pure functions of (seed, stream, epoch, index): there is no state to save.
 
 Letters: B images, K numbers an image.
 """
@@ -20,7 +20,7 @@ class Positions(NamedTuple):
     """Where a training batch lies in the endless stream of epochs."""
 
     epoch: Int64[Tensor, "B"]
-    index: Int64[Tensor, "B"]
+    index: Int64[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
 def _signed(word: int) -> int:
@@ -35,7 +35,7 @@ def _shift(x: Tensor, by: int) -> Tensor:
 
 
 def mix(x: Int64[Tensor, "*any"]) -> Int64[Tensor, "*any"]:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64 bits in which every bit depends on every bit."""
+    """splitmix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64 bits that mixes every bit into every bit."""
     x = (x ^ _shift(x, 30)) * _signed(_MIX[0])
     x = (x ^ _shift(x, 27)) * _signed(_MIX[1])
     return x ^ _shift(x, 31)

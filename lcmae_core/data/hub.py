@@ -52,7 +52,7 @@ class _Rows:
 def _image_column(table: Any, spec: str) -> str:
     images = [name for name, feature in table.features.items() if type(feature).__name__ == "Image"]
     if not images:
-        raise LcmaeError(f"source {spec!r}: no image column, got {', '.join(table.column_names)}, expected one such as image, jpg")
+        raise LcmaeError(f"source {spec!r}: no image column, got {', '.join(table.column_names)}, expected one")
     return images[0]
 
 
@@ -110,7 +110,7 @@ def shards(url: str) -> list[str]:
         found = found or [f for part in _braces(str(pattern)) for f in sorted(glob.glob(part))]
         if found:
             return found
-    raise LcmaeError(f"source 'wds:{url}': no such shards, expected a folder of *.tar or a path such as data/train-{{000..009}}.tar")
+    raise LcmaeError(f"source 'wds:{url}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
 
 
 def _braces(text: str) -> list[str]:
@@ -187,7 +187,8 @@ def _vision_dataset(name: str, root: str, choice: dict[str, Any]) -> Any:
     try:
         return cls(root, download=True, **choice)
     except Exception as error:
-        raise LcmaeError(f"source 'torchvision:{name}': not under {root}, and not reachable: {_first_line(error)}") from error
+        reason = f"not under {root} and not reachable: {_first_line(error)}"
+        raise LcmaeError(f"source 'torchvision:{name}': {reason}") from error
 
 
 def _vision_splits(name: str) -> Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -214,10 +215,11 @@ def open_torchvision(name: str, data: Data) -> Found:
                 raise
     classes = getattr(train, "classes", None)
     names = tuple(c if isinstance(c, str) else c[0] for c in classes) if classes else None
-    parts = [d and _vision_split(d, title, name, data.channels) for d, title in ((train, "train"), (validation, "validation"))]
-    return Found(parts[0], parts[1], names)
+    held_out = None if validation is None else _vision_split(validation, "validation", name, data.channels)
+    return Found(_vision_split(train, "train", name, data.channels), held_out, names)
 
 
 def _vision_split(dataset: Any, title: str, name: str, channels: int) -> Split:
     rows = _Vision(dataset, f"{name}/{title}")
-    return Split(title, len(dataset), as_labels(_vision_labels(dataset)), Reader(rows.fetch, rows.name, channels), rows.name)
+    labels = as_labels(_vision_labels(dataset))
+    return Split(title, len(dataset), labels, Reader(rows.fetch, rows.name, channels), rows.name)

@@ -1,7 +1,7 @@
 """Batches on the device: order, crops and flips are a function of (seed, epoch, index), so training resumes anywhere.
 
-Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by worker
-processes. Both draw the same boxes from the same pictures.
+Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by
+worker processes. Both draw the same boxes from the same pictures.
 Letters: B images, C channels, M images of the split, H W canvas, h w crop.
 """
 
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     images: Float[Tensor, "B C h w"]
     """Normalised by ImageNet's statistics."""
     epoch: Int64[Tensor, "B"]
-    index: Int64[Tensor, "B"]
+    index: Int64[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     labels: Int64[Tensor, "B"] | None
 
 
@@ -109,6 +109,18 @@ class Views(NamedTuple):
         return counter_uniform(self.seed, "flip", epoch, index, 1)[:, 0] < (0.5 if self.mirror else 0.0)
 
 
+def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> Image.Image:
+    """`augment.crop_resize` of one picture, by Pillow.
+
+    Cut first, because resize(box=...) would mix in pixels from beyond the box. Across and down are two calls, because
+    Pillow 13 goes down first where that is cheaper, which changes what is clamped in between (by up to 27 grey levels).
+    """
+    top, left, height, width = box
+    cut = picture.crop((left, top, left + width, top + height))
+    across = cut.resize((size[1], height), Image.Resampling.BICUBIC)
+    return across.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+
+
 class _Crops(Dataset[Tensor]):
     """(epoch, index) -> the cut and resized uint8 picture; what a decoding process runs."""
 
@@ -122,11 +134,7 @@ class _Crops(Dataset[Tensor]):
             box = centre_boxes(height, width, self.views.size)
         else:
             box = self.views.boxes(epoch, index, height, width)
-        top, left, box_h, box_w = box[0].tolist()
-        # cut first: resize(box=...) would mix in pixels from beyond the box
-        cut = picture.crop((left, top, left + box_w, top + box_h))
-        h, w = self.views.size
-        return _pixels(cut.resize((w, h), Image.Resampling.BICUBIC))
+        return _pixels(cut_resize(picture, box[0].tolist(), self.views.size))
 
 
 class Loader:
@@ -159,7 +167,7 @@ class Loader:
         self._canvas = hold(split, data.image_size, data.channels, hold_gb)
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
-        self._labels = None if split.labels is None else torch.from_numpy(split.labels)
+        self._labels = None if split.labels is None else torch.tensor(split.labels)
 
     @property
     def size(self) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Data, LcmaeError
+from ..config import Data, LcmaeError, nearest
 from .splits import Found, Reader, Split, as_labels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .jp2 .avif .mpo".split()
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 )
 """What counts as an image inside a folder; other files are passed over."""
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
@@ -36,13 +36,13 @@ def resolve(path: str, scheme: str) -> Path:
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sort key under which img2 comes before img10."""
-    return [(0, int(t), "") if t.isdecimal() else (1, 0, t) for t in re.split(r"(\d+)", path.as_posix().lower()) if t] + [
-        (2, 0, path.as_posix())
-    ]
+    parts = re.split(r"(\d+)", path.as_posix().lower())
+    keys = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+    return [*keys, (2, 0, path.as_posix())]  # the spelling itself last, so that the order is total
 
 
 def files_under(root: Path, extensions: Iterable[str]) -> list[Path]:
-    """Relative paths below `root` with one of the extensions, links followed, hidden files left out, in natural order."""
+    """Relative paths below `root` with one of the extensions, links followed, hidden files not, in natural order."""
     wanted = set(extensions)
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -82,7 +82,8 @@ class _Files:
 def _class_names(files: Iterable[Path]) -> tuple[str, ...] | None:
     """First folder of each file; None unless every image lies in one."""
     first = {f.parts[0] if len(f.parts) > 1 else None for f in files}
-    return None if None in first or not first else tuple(sorted((f for f in first if f), key=lambda f: _natural(Path(f))))
+    names = [Path(f) for f in first if f is not None]
+    return tuple(str(n) for n in sorted(names, key=_natural)) if names and None not in first else None
 
 
 def _folder_split(root: Path, name: str, channels: int, classes: tuple[str, ...] | None) -> Split:
@@ -91,7 +92,7 @@ def _folder_split(root: Path, name: str, channels: int, classes: tuple[str, ...]
     if classes and _class_names(files):
         unknown = sorted({f.parts[0] for f in files} - set(classes))
         if unknown:
-            raise LcmaeError(f"folder {root.name}: class {unknown[0]!r} is not in train, expected one of: {', '.join(classes)}")
+            raise LcmaeError(f"{root.name}/: class {unknown[0]!r} is not in train: {nearest(unknown[0], classes)}")
         number = {c: k for k, c in enumerate(classes)}
         labels = np.array([number[f.parts[0]] for f in files], dtype=np.int64)
     holder = _Files(root, files)
@@ -138,7 +139,7 @@ def _parquet_split(files: list[Path], name: str, channels: int) -> Split:
     for file in files:
         columns = pq.read_schema(file).names
         if "image" not in columns:
-            raise LcmaeError(f"{file.name}: no column 'image', got {', '.join(columns)}, expected the HF layout image, label")
+            raise LcmaeError(f"{file.name}: no column 'image', got {', '.join(columns)}, expected image and label")
         tables.append(pq.read_table(file, columns=[c for c in ("image", "label") if c in columns]))
         places += [f"{file.name}#{row}" for row in range(len(tables[-1]))]
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables], promote_options="default")
@@ -164,7 +165,7 @@ def open_parquet(path: str, data: Data) -> Found:
     root = resolve(path, "parquet")
     files = [root / f for f in files_under(root, [".parquet"])] if root.is_dir() else [root]
     if not files:
-        raise LcmaeError(f"source 'parquet:{path}': no *.parquet in it, expected files such as train-00000-of-00001.parquet")
+        raise LcmaeError(f"source 'parquet:{path}': no *.parquet in it, expected train-00000-of-00001.parquet...")
     held_out: list[Path] = []
     for name in VALIDATION_NAMES:
         held_out = held_out or [f for f in files if re.match(rf"{name}\b|{name}_", f.name)]

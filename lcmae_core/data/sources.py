@@ -52,14 +52,15 @@ def open_source(settings: Data) -> Source:
     """
     spec = settings.source
     found = _scheme(spec).open(spec.partition(":")[2], settings)
-    train, validation, skipped = found.train, found.validation, ()
+    train, validation = found.train, found.validation
+    skipped: tuple[str, ...] = ()
     if settings.on_unreadable == "skip":
         train, skipped = without_unreadable(train)
         if validation:
             validation, more = without_unreadable(validation)
             skipped += more
         if not len(train):
-            raise LcmaeError(f"source {spec!r}: none of its {len(skipped)} images is readable, the first is {skipped[0]}")
+            raise LcmaeError(f"source {spec!r}: none of {len(skipped)} images is readable, the first is {skipped[0]}")
     if validation is None:
         train, validation = hold_out(train, settings.validation_fraction)
     labelled = train.labels is not None

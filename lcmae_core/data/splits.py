@@ -90,7 +90,9 @@ class Reader:
 
     def __call__(self, i: int) -> Image.Image:
         data = self.fetch(i)
-        return to_rgb(data, self.channels) if isinstance(data, Image.Image) else decode(data, self.names(i), self.channels)
+        if isinstance(data, Image.Image):
+            return to_rgb(data, self.channels)
+        return decode(data, self.names(i), self.channels)
 
 
 def as_labels(values: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
