@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.execute.discover import project_root
+from lcmae_core.viewer.report import BAR
 
 WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
-BAR = re.compile(r"\d+%\||it/s\]|s/it\]|\d+/\d+ \[\d\d:\d\d")
 CELL_NOISE = ("papermill", "execution", "ExecuteTime", "widgets")
 
 

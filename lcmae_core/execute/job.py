@@ -1,6 +1,6 @@
 """One notebook executed by papermill in a process of its own; exit code 0 means that every cell ran.
 
-Run as `python -m lcmae_core.execute.job JOB`, where JOB is the literal of a Job's fields, or called by a cluster job.
+Started as `python -c START JOB`, where JOB is the literal of a Job's fields, or called by a cluster job.
 """
 
 import ast
@@ -35,6 +35,8 @@ launch_new_instance()
 """
 """The kernel ignores what SLURM sends to every process of a step; the training loop sets handlers that checkpoint."""
 
+START = "import sys; from lcmae_core.execute.job import main; sys.exit(main())"
+ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 GRACE = 3.0
 """Seconds that a kernel gets to write a checkpoint when its job is told to stop, before it is interrupted."""
@@ -85,9 +87,9 @@ def execute(job: Job) -> int:
         _papermill(job)
         failure = _unfinished(job.partial)
     except Exception as error:
-        failure = _failure(job.partial) or {"cell": None, "line": "", "error": f"{type(error).__name__}: {error}"}
+        failure = _failure(job.partial) or _ended(job.partial, error)
     if job.partial.exists():
-        _name_kernel(job.partial)
+        _tidy(job.partial)
         job.partial.replace(job.failed if failure else job.output)
     if not failure or STOPPING.is_set():
         job.failed.unlink(missing_ok=True)
@@ -172,7 +174,9 @@ def _restore(environment: dict[str, str | None]) -> None:
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
+    """The executed cells, counted as in the source: without injected parameters and papermill's error banners."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
+    return [c for c in cells if not ADDED & set(c["metadata"].get("tags", []))]
 
 
 def _failure(path: Path) -> dict[str, Any]:
@@ -181,10 +185,10 @@ def _failure(path: Path) -> dict[str, Any]:
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 frames = ANSI.sub("", "\n".join(output.get("traceback", []))).splitlines()
-                lines = [line for line in frames if line.startswith("-") and "> " in line and line[-1] != "-"]
-                first = re.sub(r"^-+> ", "", lines[0]).strip() if lines else ""
+                arrows = [found for line in frames if (found := re.match(r"-+> (\d+) ?(.*)", line))]
+                line = f"line {arrows[0][1]}: {arrows[0][2].strip()}" if arrows else ""
                 error = f"{output['ename']}: {output['evalue']}"
-                return {"cell": number, "line": first, "error": ANSI.sub("", error)}
+                return {"cell": number, "line": line, "error": ANSI.sub("", error)}
     return {}
 
 
@@ -198,9 +202,19 @@ def _unfinished(path: Path) -> dict[str, Any]:
     return found
 
 
-def _name_kernel(path: Path) -> None:
-    """Say python3 in the output, so that any Jupyter opens it."""
+def _ended(path: Path, error: Exception) -> dict[str, Any]:
+    """An error that no cell raised, such as a kernel's death, with the last cell that had begun."""
+    begun = [(n, c) for n, c in enumerate(_cells(path), start=1) if c["metadata"].get("papermill", {}).get("start_time")]
+    number, cell = begun[-1] if begun else (None, {"source": ""})
+    first = "".join(cell["source"]).strip().partition("\n")[0]
+    return {"cell": number, "line": f"begins: {first}" if first else "", "error": f"{type(error).__name__}: {error}"}
+
+
+def _tidy(path: Path) -> None:
+    """Drop papermill's error banners, and say python3 in the output, so that any Jupyter opens it."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    banner = "papermill-error-cell-tag"
+    content["cells"] = [c for c in content["cells"] if banner not in c["metadata"].get("tags", [])]
     content["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -242,7 +256,3 @@ def main(argv: list[str] | None = None) -> int:
 def literal(job: Job) -> str:
     """A job as the text that main reads."""
     return repr(asdict(job))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

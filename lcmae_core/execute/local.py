@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Protocol
 
-from lcmae_core.execute.job import Job, literal
+from lcmae_core.execute.job import START, Job, literal
 
 
 class Handle(Protocol):
@@ -42,7 +42,7 @@ class LocalHandle:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lcmae_core.execute.job", literal(job)],
+                [sys.executable, "-c", START, literal(job)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -15,6 +15,8 @@ from lcmae_core.viewer.report_markup import equation, markdown, plain, safe_html
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
+BAR = re.compile(r"\d+%\||it/s\]|s/it\]|\d+/\d+ \[\d\d:\d\d")
+"""What a progress bar leaves on stderr."""
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 
 
@@ -61,12 +63,14 @@ def build_report(out: Path) -> Path:
     )
     environment.filters["safe_markup"] = Markup
     results = read_results(out)
+    sections, lost = [_section(path, _read(out / "ledger.json")) for path in _executed(out)], _lost(out)
+    failed = {s.number for s in sections if s.failure} | {name[:2] for name, _ in lost}
     text = environment.get_template("report.html").render(
         style=Markup((HERE / "report.css").read_text()),
         facts=_facts(results),
-        rows=list(_rows(results)),
-        sections=[_section(path, _read(out / "ledger.json")) for path in _executed(out)],
-        lost=_lost(out),
+        rows=list(_rows(results, failed)),
+        sections=sections,
+        lost=lost,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return _write(text, out / "report.html")
@@ -126,8 +130,9 @@ def _facts(results: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(name, text) for name, text in [*facts, ("versions", ", ".join(sorted(packages)))] if text]
 
 
-def _rows(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, str]]:
+def _rows(results: Iterable[dict[str, Any]], failed: set[str]) -> Iterator[dict[str, str]]:
     for result in results:
+        stale = "from an earlier execution; the last one failed. " if str(result.get("notebook")) in failed else ""
         for index, (name, entry) in enumerate(result.get("values", {}).items()):
             yield {
                 "notebook": str(result.get("notebook", "")),
@@ -135,7 +140,7 @@ def _rows(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, str]]:
                 "name": name.replace("_", " "),
                 "value": value_text(entry),
                 "paper": str(entry.get("paper") or ""),
-                "note": str(entry.get("note") or ""),
+                "note": stale + str(entry.get("note") or ""),
             }
 
 
@@ -198,7 +203,9 @@ def _add_cell(section: Section, cell: dict[str, Any], following: dict[str, Any] 
         return 1
     if source.strip():
         tags = cell.get("metadata", {}).get("tags", [])
-        label = "Parameters of this run" if "injected-parameters" in tags else f"Code, {len(source.splitlines())} lines"
+        count = len(source.splitlines())
+        label = f"Code, {count} line{'s' * (count > 1)}"
+        label = "Parameters of this run" if "injected-parameters" in tags else label
         section.blocks.append(Block("code", source, label))
     outputs = cell.get("outputs", [])
     captioned = following if following is not None and _is_caption(following) and _has_picture(outputs) else None
@@ -225,7 +232,8 @@ def _blocks(output: Mapping[str, Any], alt: str) -> Iterator[Block]:
     kind = output["output_type"]
     if kind == "stream":
         text = terminal_text(_text(output, "text"))
-        if text.strip():
+        is_bar = output["name"] == "stderr" and BAR.search(text)
+        if text.strip() and not is_bar:
             yield Block("text", text, "stderr" if output["name"] == "stderr" else "")
     elif kind == "error":
         yield Block("error", terminal_text("\n".join(output.get("traceback", []))), f"{output['ename']}")

@@ -1,0 +1,226 @@
+"""What this machine has for the project, and what to do about what is missing."""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from lcmae_core.config import LcmaeError
+from lcmae_core.execute.plan import check_profile, check_source, output_folder
+
+GB = 1e9
+DISK_GB, RAM_GB = 2.0, 4.0
+"""Below these the quick profile is at risk."""
+
+
+class Finding(NamedTuple):
+    """One line of the examination: state is ok, missing (work fails), or note (something is left out)."""
+
+    group: str
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def main(out: str | None = None) -> int:
+    """Print the findings as a table; 1 if something required is missing, else 0."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lcmae_core.execute.progress import make_console
+
+    table, console = Table(show_edge=False, pad_edge=False), make_console()
+    for column in ("", "what", "", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    missing, before = 0, ""
+    for finding in examine(out):
+        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.state]
+        group = "" if finding.group == before else finding.group
+        state = f"[{colour}]{finding.state}[/]"
+        table.add_row(group, escape(finding.name), state, escape(finding.found), escape(finding.advice))
+        before, missing = finding.group, missing + (finding.state == "missing")
+    console.print(table)
+    console.print(f"{missing} missing" if missing else "all that is required is there")
+    return 1 if missing else 0
+
+
+def examine(out: str | None = None) -> Iterator[Finding]:
+    """Every finding, in groups. A check that breaks down is itself a finding."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _python, _packages, _device, lambda: _storage(out), _data, _jupyter, _tools,
+    )  # fmt: skip
+    for check in checks:
+        try:
+            yield from check()
+        except Exception as error:
+            name = getattr(check, "__name__", "check").strip("_<>")
+            yield Finding(name, "check", "missing", f"{type(error).__name__}: {error}", "report this as a bug")
+
+
+def _python() -> Iterator[Finding]:
+    good = sys.version_info >= (3, 11)
+    yield Finding("Python", platform.python_version(), "ok" if good else "missing", sys.executable,
+                  "" if good else "install Python 3.11 or later")  # fmt: skip
+
+
+class Requirement(NamedTuple):
+    """A package, the lowest version that works, and the extra it belongs to ('' for the core)."""
+
+    package: str
+    bound: str
+    extra: str
+
+
+def requirements() -> list[Requirement]:
+    """What the installed package's metadata asks for, extras included."""
+    found = []
+    for line in metadata.requires("lcmae-core") or []:
+        match = re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?.*?(?:extra\s*==\s*['\"](\w+)['\"])?$", line)
+        if match and match[1] != "lcmae-core" and "[" not in line:
+            found.append(Requirement(match[1], match[2] or "", match[3] or ""))
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _packages() -> Iterator[Finding]:
+    good: dict[str, list[str]] = {}
+    for package, bound, extra in requirements():
+        if extra == "dev":
+            continue
+        name = f"lcmae-core[{extra}]" if extra else "lcmae-core"
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            state = "note" if extra else "missing"
+            yield Finding("packages", package, state, "not installed", f"pip install '{name}'")
+            continue
+        if _numbers(version) < _numbers(bound):
+            advice = f"pip install '{package}>={bound}'"
+            yield Finding("packages", package, "note" if extra else "missing", f"{version}, needs {bound}", advice)
+        else:
+            good.setdefault(extra, []).append(f"{package} {version}")
+    for extra, names in good.items():
+        yield Finding("packages", extra or "core", "ok", ", ".join(names))
+
+
+def _device() -> Iterator[Finding]:
+    try:
+        import torch
+    except Exception as error:
+        yield Finding("device", "torch", "missing", f"does not import: {error}", "pip install --force-reinstall torch")
+        return
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding("device", f"cuda:{index}", "ok", f"{properties.name}, {properties.total_memory / GB:.0f} GB")
+    if not torch.cuda.is_available():
+        seen = shutil.which("nvidia-smi")
+        advice = "the driver is older than torch's CUDA, or torch is a CPU build" if seen else ""
+        yield Finding("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
+    if torch.backends.mps.is_available():
+        yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
+    memory = _memory()
+    if memory is not None:
+        low = memory < RAM_GB * GB
+        advice = f"run one job at a time; {RAM_GB:.0f} GB are comfortable" if low else ""
+        yield Finding("device", "memory", "note" if low else "ok", f"{memory / GB:.1f} GB", advice)
+
+
+def _memory() -> float | None:
+    """RAM in bytes, or what a container may use of it."""
+    limits = []
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(ValueError, OSError):
+            limits.append(float(Path(path).read_text()))
+    return min(limits, default=None)
+
+
+def _storage(out: str | None) -> Iterator[Finding]:
+    folder = output_folder(out, check_profile(None))
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        yield Finding(
+            "outputs", str(folder), "missing", f"{there} cannot be written", "choose another folder with --out"
+        )
+        return
+    free = shutil.disk_usage(there).free
+    low = free < DISK_GB * GB
+    advice = f"quick needs about {DISK_GB:.0f} GB: make room or choose another folder with --out" if low else ""
+    yield Finding("outputs", str(folder), "missing" if low else "ok", f"{free / GB:.0f} GB free", advice)
+
+
+def _data() -> Iterator[Finding]:
+    from lcmae_core.config import Data
+    from lcmae_core.data.sources import open_source
+
+    try:
+        source = open_source(Data())
+        found = f"{len(source.train)} training and {len(source.validation)} validation images"
+        yield Finding("data", "photos", "ok", found)
+    except Exception as error:
+        advice = "reinstall: pip install --force-reinstall --no-deps lcmae-core"
+        yield Finding("data", "photos", "missing", f"{type(error).__name__}: {error}", advice)
+    given = os.environ.get("LCMAE_DATA")
+    if given:
+        try:
+            yield Finding("data", "LCMAE_DATA", "ok", check_source(given))
+        except LcmaeError as error:
+            yield Finding("data", "LCMAE_DATA", "missing", str(error), "correct it, or unset LCMAE_DATA")
+    else:
+        yield Finding("data", "LCMAE_DATA", "ok", "not set: each profile's own source")
+    reached = _hub_reachable()
+    advice = "" if reached else "hf: sources and hub ids need it; photos, folder: and parquet: do not"
+    yield Finding("data", "model hub", "ok" if reached else "note", "reachable" if reached else "not reachable", advice)
+
+
+def _hub_reachable(timeout: float = 2.0) -> bool:
+    """Whether the hub that huggingface_hub is set to accepts a connection; directly, or through a proxy."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    try:
+        from huggingface_hub.constants import ENDPOINT
+    except ImportError:
+        return False
+    address = urlsplit(getproxies().get("https") or ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+def _jupyter() -> Iterator[Finding]:
+    for package, purpose in (
+        ("ipykernel", "executing notebooks"), ("papermill", "lcmae run"), ("ipywidgets", "live controls"),
+        ("anywidget", "the attention browser"), ("jupyterlab", "working in notebooks by hand"),
+    ):  # fmt: skip
+        try:
+            yield Finding("Jupyter", package, "ok", metadata.version(package))
+        except metadata.PackageNotFoundError:
+            advice = f"needed for {purpose}: pip install 'lcmae-core[notebooks]'"
+            yield Finding("Jupyter", package, "note", "not installed", advice)
+
+
+def _tools() -> Iterator[Finding]:
+    browsers = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next((path for name in browsers if (path := shutil.which(name))), None)
+    yield Finding("tools", "browser", "ok" if browser else "note", browser or "no chromium found",
+                  "" if browser else "only the browser tests need it: install chromium")  # fmt: skip
+    cluster = shutil.which("sbatch")
+    yield Finding("tools", "cluster", "ok" if cluster else "note", cluster or "no sbatch found",
+                  "" if cluster else "only --executor slurm needs it")  # fmt: skip
