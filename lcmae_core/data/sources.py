@@ -30,7 +30,7 @@ def _scheme(spec: str) -> _Scheme:
     name, colon, rest = spec.partition(":")
     if name not in SCHEMES:
         raise LcmaeError(f"unknown source {spec!r}: {nearest(name, SCHEMES)}")
-    if (name == "photos") == bool(rest or colon):
+    if bool(colon) if name == "photos" else not rest:
         expected = "'photos' alone" if name == "photos" else f"'{name}:' and what to read"
         raise LcmaeError(f"source: got {spec!r}, expected {expected}")
     return SCHEMES[name]

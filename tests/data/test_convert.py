@@ -1,4 +1,4 @@
-"""Claims: every Pillow mode becomes the 8-bit picture a person sees, with known pixel values; broken files are named."""
+"""Claims: every Pillow mode becomes the 8-bit picture a person sees, by pixel values; broken files are named."""
 
 from io import BytesIO
 

@@ -1,0 +1,26 @@
+"""Synthetic pictures and folders of them, for tests of sources and loaders."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def picture(seed: int, width: int = 60, height: int = 48, mode: str = "RGB") -> Image.Image:
+    """Blurred noise: neighbouring pixels are alike, as in photographs."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def png(seed: int, **more) -> bytes:
+    buffer = BytesIO()
+    picture(seed, **more).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_folder(root: Path, names: list[str]) -> Path:
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(seed))
+    return root
