@@ -97,7 +97,7 @@ def _exact(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
-def _reduce(terms: Tensor, count: Tensor, reduction: Reduction) -> Tensor:
+def _reduce(terms: Tensor, count: Tensor, reduction: str) -> Tensor:
     """`terms` holds zeros where inactive; `count` is the number of active terms in the batch."""
     if reduction == "mean":
         return terms.sum() / count.clamp(min=1)

@@ -43,7 +43,7 @@ class TransformerDecoder(nn.Module):
         self.norm = LayerNorm(width)
         self.pred = nn.Linear(width, values)
 
-    def sequence(self, latent: Float[Tensor, "B T D"], restore: Int64[Tensor, "B N"]) -> Float[Tensor, "B N+1 D'"]:
+    def sequence(self, latent: Float[Tensor, "B T D"], restore: Int64[Tensor, "B N"]) -> Float[Tensor, "B N+1 _"]:
         """Input of the first block: CLS, then every patch in its place, visible or mask token, positions added."""
         tokens = self.embed(latent)  # (B, 1+K, D')
         masked = self.mask_token.to(tokens.dtype).expand(len(tokens), restore.shape[1] + 1 - tokens.shape[1], -1)

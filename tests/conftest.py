@@ -1,0 +1,19 @@
+"""Shapes and types of the annotations are checked on every call in the tests; a worker of pytest-xdist uses one thread."""
+
+import os
+
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook(["lcmae_core.models", "lcmae_core.losses", "lcmae_core.analysis"], "beartype.beartype")
+
+import torch  # noqa: E402
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator with seed 0."""
+    return torch.Generator().manual_seed(0)
