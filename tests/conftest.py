@@ -1,4 +1,4 @@
-"""Shapes and types of the annotations are checked on every call in the tests; a worker of pytest-xdist uses one thread."""
+"""Annotated shapes and types are checked on every call in the tests; a worker of pytest-xdist uses one thread."""
 
 import os
 
