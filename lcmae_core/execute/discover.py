@@ -100,9 +100,9 @@ def select(names: Sequence[str], folder: Path) -> list[Notebook]:
         if key.isdigit():
             key = key.zfill(2)
         if key not in by_name:
-            close = difflib.get_close_matches(key, by_name, n=1, cutoff=0.5)
-            numbers = [n.number for n in there]
-            raise LcmaeError(f"unknown notebook {name!r}: {nearest(key, close or numbers)}")
+            close = [] if key.isdigit() else difflib.get_close_matches(key, by_name, n=1, cutoff=0.5)
+            tail = nearest(key, close) if close else f"expected one of: {', '.join(n.number for n in there)}"
+            raise LcmaeError(f"unknown notebook {name!r}: {tail}")
         chosen[by_name[key]] = None
     return list(chosen)
 

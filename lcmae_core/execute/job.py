@@ -204,7 +204,8 @@ def _unfinished(path: Path) -> dict[str, Any]:
 
 def _ended(path: Path, error: Exception) -> dict[str, Any]:
     """An error that no cell raised, such as a kernel's death, with the last cell that had begun."""
-    begun = [(n, c) for n, c in enumerate(_cells(path), start=1) if c["metadata"].get("papermill", {}).get("start_time")]
+    cells = enumerate(_cells(path), start=1)
+    begun = [(n, c) for n, c in cells if c["metadata"].get("papermill", {}).get("start_time")]
     number, cell = begun[-1] if begun else (None, {"source": ""})
     first = "".join(cell["source"]).strip().partition("\n")[0]
     return {"cell": number, "line": f"begins: {first}" if first else "", "error": f"{type(error).__name__}: {error}"}
