@@ -161,8 +161,8 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_export(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
-    parser.add_argument("target", metavar="OUT", help="file (timm) or folder (hf) to write")
-    parser.add_argument("--to", choices=("timm", "hf"), required=True, help="layout of the weights")
+    parser.add_argument("target", metavar="OUT", help="file (timm, official) or folder (hf) to write")
+    parser.add_argument("--to", choices=("timm", "hf", "official"), required=True, help="layout of the weights")
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -226,7 +226,7 @@ Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], int], s
 COMMANDS: dict[str, Command] = {
     "run": (_add_run, _run, "execute notebooks headless and build the report"),
     "train": (_add_train, _train, "pre-train one model, or resume it"),
-    "export": (_add_export, _export, "write a run's or checkpoint's weights for timm or Hugging Face"),
+    "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
     "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),

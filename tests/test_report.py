@@ -1,5 +1,6 @@
 """The report is one file that loads nothing, in which equations are MathML and nothing of an output is executed."""
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -20,7 +21,7 @@ def page(tmp_path: Path) -> str:
     """The report of one good notebook with every kind of output, and one that failed."""
     picture = nbformat.v4.new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})
     table = nbformat.v4.new_output("execute_result", {"text/html": TABLE, "text/plain": "a"}, execution_count=1)
-    stream = nbformat.v4.new_output("stream", name="stdout", text="\x1b[31m<b>red</b>\x1b[0m 1\r2\n")
+    stream = nbformat.v4.new_output("stream", name="stdout", text="\x1b[31m<b>red</b>\x1b[0m\n1 %\r2 %\n")
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
     error = nbformat.v4.new_output(
         "error", ename="ValueError", evalue="broken", traceback=["\x1b[31mValueError\x1b[0m"]
@@ -28,7 +29,8 @@ def page(tmp_path: Path) -> str:
     cells = [code("figure()"), prose("The *loss* falls to $x_1$."), code("table()"), code("print()"), code("slider()")]
     cells[0].outputs, cells[2].outputs, cells[3].outputs = [picture], [table], [stream]
     cells[4].outputs = [nbformat.v4.new_output("display_data", widget)]
-    text = "## Eq. 5\n\n$$\\frac{1}{|H|}\\sum_i \\lVert v_i \\rVert^2$$\n\n![far](https://a.b/c.png) [far](https://a.b/) <script>bad()</script>"
+    text = "## Eq. 5\n\n$$\\frac{1}{|H|}\\sum_i \\lVert v_i \\rVert^2$$\n\n![far](https://a.b/c.png)"
+    text += " [far](https://a.b/) <script>bad()</script>"
     make_notebook(tmp_path, "00_good", prose(text), *cells)
     failing = code("raise ValueError('broken')")
     failing.outputs = [error]
@@ -107,7 +109,7 @@ def test_headings_descend_in_order(page: str) -> None:
     headings = read(page).headings
     assert headings[0] == 1
     assert headings.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(headings, headings[1:]))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
 
 
 def test_figures_carry_their_caption(page: str) -> None:
@@ -119,7 +121,7 @@ def test_figures_carry_their_caption(page: str) -> None:
 def test_outputs_are_shown_as_text(page: str) -> None:
     assert '<th colspan="2">a &lt; b</th>' in page
     assert "onclick" not in page
-    assert "&lt;b&gt;red&lt;/b&gt; 2" in page
+    assert "&lt;b&gt;red&lt;/b&gt;\n2 %<" in page
     assert "IntSlider" not in page
     assert page.count('<details class="code">') == 7
 

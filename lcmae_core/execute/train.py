@@ -1,6 +1,7 @@
 """Single runs from the command line: settings by name, training, the list of settings, export."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,24 +61,31 @@ def train(settings: Settings, *, resume: bool = True) -> int:
 
 
 def export(source: str, target: str, layout: str) -> int:
-    """Write the weights of a run's folder, or of a checkpoint, in timm's or Hugging Face's layout.
+    """Write the weights of a run's folder, or of any checkpoint that `load_mae` reads, for timm, Hugging Face or the public MAE code.
 
     Raises:
         LcmaeError: nothing is there, it is no run or checkpoint, or the target cannot be written.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
+    elsewhere = source.startswith("timm:") or re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)
+    if not Path(source).expanduser().exists() and not elsewhere:
         raise LcmaeError(f"export: got {source!r}, which is not there, expected a run's folder or a checkpoint")
     check_writable(Path(target).expanduser().absolute().parent)
     from lcmae_core.models import interop
 
-    if (path / "settings.json").exists():
-        from lcmae_core.store.runs import load_run
+    from lcmae_core.store.runs import load_run
 
-        model: Any = load_run(path).load_model()  # type: ignore[attr-defined, unused-ignore]
+    model, path = interop.load_mae(source), Path(target).expanduser().absolute()
+    if layout == "timm":
+        file, name, kwargs = interop.export_timm(model, path)
+        said = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+        print(f"load it with: timm.create_model({name!r}, checkpoint_path={file!r}{said})")
+    elif layout == "official":
+        print(f"facebookresearch/mae reads: {interop.export_official(model, path)}")
     else:
-        model = interop.load_mae(str(path))
-    write = interop.export_timm if layout == "timm" else interop.export_hf
-    write(model, Path(target).expanduser())
-    print(f"{layout}: {target}")
+        known = {}
+        if (Path(source) / "settings.json").exists():
+            settings = load_run(source).settings
+            known = {"mask_ratio": settings.masking.mask_ratio, "norm_pix": settings.loss.norm_pix}
+        folder = str(interop.export_hf(model, path, **known))
+        print(f"load it with: transformers.ViTMAEForPreTraining.from_pretrained({folder!r})")
     return 0
