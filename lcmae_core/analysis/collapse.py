@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.losses import unit
+from lcmae_core.models.mae import MAE
+from lcmae_core.models.masking import Mask
 
 
 class Collapse(NamedTuple):
@@ -53,3 +55,10 @@ def spread(vectors: Float[Tensor, "M V"]) -> float:
     """Standard deviation of each dimension of v / ||v||, averaged over dimensions, times sqrt(V)."""
     units = unit(vectors.double())
     return float(units.std(dim=0, unbiased=False).mean() * units.shape[1] ** 0.5)
+
+
+@torch.no_grad()
+def hidden_vectors(model: MAE, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "M V"]:
+    """v of every hidden patch of every image, in order; the prediction itself where a model has no projector."""
+    output = model(images, mask)
+    return (output.pred if output.projected is None else output.projected)[mask.hidden]

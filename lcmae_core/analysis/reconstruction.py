@@ -32,30 +32,50 @@ def denormalize_patches(pred: Float[Tensor, "B N P"], statistics: PatchStatistic
     return pred * statistics.std + statistics.mean
 
 
-def neighbour_statistics(
-    patches: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"], grid: tuple[int, int], sigma: float = 0.7
-) -> PatchStatistics:
-    """Mean and deviation of every patch, guessed from visible patches alone: a Gaussian-weighted average over them.
+def neighbour_weights(hidden: Bool[Tensor, "B N"], grid: tuple[int, int], sigma: float = 1.0) -> Float[Tensor, "B N N"]:
+    """Gaussian weights (`sigma` in patches) of the visible patches around every patch, summing to 1.
 
-    `sigma` is in patches. Weights are normalised over the visible patches, so the nearest one always counts.
+    They are normalised over what is visible, so that the nearest visible patch counts however far it is.
     """
-    rows, cols = torch.meshgrid(*(torch.arange(n, device=patches.device) for n in grid), indexing="ij")
-    places = torch.stack([rows.flatten(), cols.flatten()], dim=1).to(patches.dtype)  # (N, 2)
+    rows, cols = torch.meshgrid(*(torch.arange(n, device=hidden.device) for n in grid), indexing="ij")
+    places = torch.stack([rows.flatten(), cols.flatten()], dim=1).float()  # (N, 2)
     closeness = -torch.cdist(places, places).square() / (2 * sigma**2)  # (N, N)
-    weights = closeness[None].masked_fill(hidden[:, None, :], -torch.inf).softmax(dim=-1)  # (B, N, N)
+    return closeness[None].masked_fill(hidden[:, None, :], -torch.inf).softmax(dim=-1)
+
+
+def neighbour_statistics(
+    patches: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"], grid: tuple[int, int]
+) -> PatchStatistics:
+    """Mean and deviation of every patch, guessed from the visible patches around it alone."""
+    weights = neighbour_weights(hidden, grid)
     mean, std = patch_statistics(patches)
     return PatchStatistics(weights @ mean, weights @ std)
+
+
+def patch_colours(patches: Float[Tensor, "B N P"], channels: int) -> Float[Tensor, "B N C"]:
+    """Mean colour of every patch."""
+    return patches.unflatten(-1, (-1, channels)).mean(dim=2)
+
+
+def painted(colours: Float[Tensor, "B N C"], values: int) -> Float[Tensor, "B N P"]:
+    """Patches of one colour each, `values` = p * p * C numbers a patch."""
+    return colours.repeat(1, 1, values // colours.shape[2])
 
 
 def mean_colour_fill(
     patches: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"], channels: int
 ) -> Float[Tensor, "B N P"]:
-    """Every hidden patch painted in the mean colour of the visible ones: the fill to beat."""
-    b, n, p = patches.shape
-    visible = ~hidden[:, :, None, None]
-    colours = patches.reshape(b, n, p // channels, channels)  # (B, N, p*p, C)
-    mean = (colours * visible).sum(dim=(1, 2)) / (visible.sum(dim=(1, 2)) * (p // channels))  # (B, C)
-    return keep_visible(mean.repeat(1, p // channels)[:, None].expand_as(patches), patches, hidden)
+    """Every patch in the mean colour of the visible ones: the fill to beat."""
+    visible = (~hidden)[:, :, None].to(patches.dtype)  # (B, N, 1)
+    mean = (patch_colours(patches, channels) * visible).sum(dim=1, keepdim=True) / visible.sum(dim=1, keepdim=True)
+    return painted(mean, patches.shape[2]).expand_as(patches)
+
+
+def neighbour_colour_fill(
+    patches: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"], grid: tuple[int, int], channels: int
+) -> Float[Tensor, "B N P"]:
+    """Every patch in the colour interpolated from the visible ones around it: the harder fill to beat."""
+    return painted(neighbour_weights(hidden, grid) @ patch_colours(patches, channels), patches.shape[2])
 
 
 def psnr(
@@ -79,22 +99,23 @@ def reconstruct(
 ) -> dict[str, Reconstruction]:
     """What the model and its rivals make of the hidden patches, by name.
 
-    "mean colour" and "neighbours" use no model: the mean of the visible pixels, and the interpolated mean of the visible
+    "mean colour" and "neighbours" use no model: the mean of the visible pixels, and colours interpolated between visible
     patches. A pixel model adds "pixel". A norm-pix model adds "norm-pix", its prediction with statistics interpolated
     from visible patches, and "norm-pix oracle", with the true ones, which leaks what was hidden.
     """
     patches = patchify(denormalize(images), model.arch.patch_size)  # (B, N, P), in [0, 1]
     pred, hidden = model(images, mask).pred, mask.hidden
-    guessed = neighbour_statistics(patches, hidden, model.grid)
     found = {
         "mean colour": mean_colour_fill(patches, hidden, model.channels),
-        "neighbours": guessed.mean.expand_as(patches),
+        "neighbours": neighbour_colour_fill(patches, hidden, model.grid, model.channels),
     }
     if norm_pix:
-        found["norm-pix"] = denormalize_patches(pred, guessed)
+        found["norm-pix"] = denormalize_patches(pred, neighbour_statistics(patches, hidden, model.grid))
         found["norm-pix oracle"] = denormalize_patches(pred, patch_statistics(patches))
     else:
-        found["pixel"] = patchify(denormalize(unpatchify(pred, model.arch.patch_size, model.grid)), model.arch.patch_size)
+        found["pixel"] = patchify(
+            denormalize(unpatchify(pred, model.arch.patch_size, model.grid)), model.arch.patch_size
+        )
     return {
         name: Reconstruction(keep_visible(guess.clamp(0, 1), patches, hidden), psnr(guess, patches, hidden))
         for name, guess in found.items()

@@ -28,6 +28,10 @@ class Mask(NamedTuple):
         """The same mask on another device."""
         return Mask(self.keep.to(device), self.restore.to(device), self.hidden.to(device))
 
+    def row(self, image: int) -> "Mask":
+        """The mask of one image, as a batch of one."""
+        return Mask(*(part[image : image + 1] for part in self))
+
 
 def stack_views(*masks: Mask) -> Mask:
     """Masks of several views as one batch, [view 1; view 2]; all keep the same number of patches."""

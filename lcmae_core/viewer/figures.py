@@ -136,3 +136,18 @@ def _dress(axis: Any, title: str, x: str, y: str, log_x: bool = False) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if log_x:
         axis.set_xscale("symlog", linthresh=1)
+
+
+def heat_maps(
+    panels: Mapping[str, NDArray[Any]], unit: str, limits: tuple[float, float], x: str = "", y: str = ""
+) -> Picture:
+    """One matrix a panel, all on one labelled colour scale."""
+    figure = Picture(figsize=(2.6 * len(panels) + 0.9, 2.9), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, values) in zip(axes, panels.items()):
+        shown = axis.imshow(values, cmap=MAP, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel(x)
+    axes[0].set_ylabel(y)
+    figure.colorbar(shown, ax=axes.tolist(), label=unit, shrink=0.85)
+    return figure
