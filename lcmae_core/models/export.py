@@ -56,6 +56,13 @@ _HF_OUTSIDE_BLOCKS = {
     "decoder.norm": "decoder.decoder_norm",
     "decoder.pred": "decoder.decoder_pred",
 }
+HF_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "decoder_hidden_size": 512, "decoder_num_hidden_layers": 8, "decoder_num_attention_heads": 16,
+    "decoder_intermediate_size": 2048, "image_size": 224, "patch_size": 16, "num_channels": 3,
+    "layer_norm_eps": 1e-12, "qkv_bias": True, "hidden_act": "gelu",
+}  # fmt: skip
+"""What a ViTMAE configuration means where it is silent."""
 _TIMM_STEMS = {
     (192, 12, 3): "vit_tiny",
     (384, 12, 6): "vit_small",

@@ -18,6 +18,7 @@ from lcmae_core import config
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.export import (
     EPS,
+    HF_DEFAULTS,
     HfStyle,
     TimmExport,
     export_hf,
@@ -37,13 +38,6 @@ DECODER_HEADS = {512: 16}
 
 _SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_HF_DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-    "decoder_hidden_size": 512, "decoder_num_hidden_layers": 8, "decoder_num_attention_heads": 16,
-    "decoder_intermediate_size": 2048, "image_size": 224, "patch_size": 16, "num_channels": 3,
-    "layer_norm_eps": 1e-12, "qkv_bias": True, "hidden_act": "gelu",
-}  # fmt: skip
-"""What a ViTMAE configuration means where it is silent."""
 
 
 class _Heads(NamedTuple):
@@ -163,26 +157,31 @@ def _load_hf(folder: Path, heads: _Heads, file: Path | None = None) -> MAE:
     stated = folder / "config.json"
     if not stated.exists():
         raise LcmaeError(f"checkpoint: got {str(file)!r} without config.json, expected it beside Hugging Face weights")
-    settings = _HF_DEFAULTS | read_json(stated)
+    settings = HF_DEFAULTS | read_json(stated)
     file = file or _first(folder, _HF_WEIGHTS)
     tensors = read_tensors(file)
     names = HfStyle.of(tensors)
     shape = _hf_shape(settings, any(key.startswith("decoder.") for key in tensors), heads, stated)
     if not settings["qkv_bias"]:
-        stems = [key.rpartition(".")[0] for key in tensors if _is_qkv_weight(key)]
-        tensors |= {f"{stem}.bias": torch.zeros(len(tensors[f"{stem}.weight"])) for stem in stems}
+        tensors |= _zero_biases(tensors, stated)
     return _build(shape, tensors, names, file)
 
 
-def _is_qkv_weight(key: str) -> bool:
-    return re.search(r"\.(query|key|value|q_proj|k_proj|v_proj)\.weight$", key) is not None
+def _zero_biases(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The biases of query, key and value of a model that has none; ours always has them."""
+    pattern = r"(.+\.(?:query|key|value|q_proj|k_proj|v_proj)\.)weight"
+    stems = [match[1] for match in (re.fullmatch(pattern, key) for key in tensors) if match]
+    stray = next((f"{stem}bias" for stem in stems if f"{stem}bias" in tensors), None)
+    if stray:
+        raise LcmaeError(f"qkv_bias: got False in {str(file)!r}, but the weights have {stray!r}, expected True")
+    return {f"{stem}bias": torch.zeros(len(tensors[f"{stem}weight"])) for stem in stems}
 
 
 def _hf_shape(settings: dict[str, Any], full: bool, heads: _Heads, file: Path) -> _Shape:
     for name, expected in (("model_type", "vit_mae"), ("hidden_act", "gelu")):
         if settings.get(name) != expected:
             raise LcmaeError(f"{name}: got {settings.get(name)!r} in {str(file)!r}, expected {expected!r}")
-    for name in (name for name, default in _HF_DEFAULTS.items() if type(default) is int):
+    for name in (name for name, default in HF_DEFAULTS.items() if type(default) is int):
         least = 0 if name == "decoder_num_hidden_layers" else 1
         if type(settings[name]) is not int or settings[name] < least:
             raise LcmaeError(f"{name}: got {settings[name]!r} in {str(file)!r}, expected a whole number from {least}")
