@@ -1,5 +1,6 @@
 """Jobs on a SLURM cluster, through submitit; a job that is requeued or preempted goes on where its runs stopped."""
 
+import logging
 import os
 import traceback
 from collections.abc import Mapping
@@ -43,7 +44,8 @@ class ClusterHandle:
         try:
             return int(self._job.result())
         except Exception:
-            traceback.print_exc(file=open(self._job.paths.stderr, "a"))  # noqa: SIM115
+            with self._job.paths.stderr.open("a") as log:
+                traceback.print_exc(file=log)
             return 1
 
     def stop(self) -> None:
@@ -66,6 +68,8 @@ class ClusterExecutor:
         """
         try:
             import submitit
+
+            logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at each poll where SLURM has no accounting
         except ImportError:
             raise LcmaeError("executor: got 'slurm', expected submitit: pip install 'lcmae-core[cluster]'") from None
         options = _options(parameters)

@@ -61,7 +61,7 @@ def train(settings: Settings, *, resume: bool = True) -> int:
 
 
 def export(source: str, target: str, layout: str) -> int:
-    """Write the weights of a run's folder, or of any checkpoint that `load_mae` reads, for timm, Hugging Face or the public MAE code.
+    """Write a run's or checkpoint's weights for timm, Hugging Face or the public MAE code, and say how to load them.
 
     Raises:
         LcmaeError: nothing is there, it is no run or checkpoint, or the target cannot be written.
@@ -71,7 +71,6 @@ def export(source: str, target: str, layout: str) -> int:
         raise LcmaeError(f"export: got {source!r}, which is not there, expected a run's folder or a checkpoint")
     check_writable(Path(target).expanduser().absolute().parent)
     from lcmae_core.models import interop
-
     from lcmae_core.store.runs import load_run
 
     model, path = interop.load_mae(source), Path(target).expanduser().absolute()
@@ -82,7 +81,7 @@ def export(source: str, target: str, layout: str) -> int:
     elif layout == "official":
         print(f"facebookresearch/mae reads: {interop.export_official(model, path)}")
     else:
-        known = {}
+        known: dict[str, Any] = {}
         if (Path(source) / "settings.json").exists():
             settings = load_run(source).settings
             known = {"mask_ratio": settings.masking.mask_ratio, "norm_pix": settings.loss.norm_pix}
