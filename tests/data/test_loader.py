@@ -53,14 +53,14 @@ def test_batches_are_a_function_of_seed_and_step(pictures, hold_gb):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(pictures, workers):
     state = torch.random.get_rng_state()
-    alone, helped = (loader_of(pictures, hold_gb=0, workers=w) for w in (0, workers))
+    alone, helped = (loader_of(pictures, hold_gb=0.0, workers=w) for w in (0, workers))
     assert all(same(a, b) for a, b in zip(alone.batches(1, 4), helped.batches(1, 4), strict=True))
     assert all(same(a, b) for a, b in zip(alone.evaluation(), helped.evaluation(), strict=True))
     assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_held_and_streamed_agree(pictures):
-    held, streamed = loader_of(pictures), loader_of(pictures, hold_gb=0)
+    held, streamed = loader_of(pictures), loader_of(pictures, hold_gb=0.0)
     for step in range(4):
         a, b = held.batch(step), streamed.batch(step)
         assert same(a[1:], b[1:])
@@ -137,7 +137,7 @@ def test_large_pictures_are_shrunk_once_small_ones_never_grow(pictures):
     assert loader.shrink(picture(0, 90, 1000), SIZE).size == (64, 711)
     assert loader.shrink(picture(0, 300, 64), SIZE).size == (300, 64)
     large = [picture(i, 300, 200) for i in range(3)]
-    held, streamed = loader_of(large), loader_of(large, hold_gb=0)
+    held, streamed = loader_of(large), loader_of(large, hold_gb=0.0)
     assert held._canvas.pixels.shape == (3, 3, 64, 96)
     gap = grey_levels(held.batch(0).images) - grey_levels(streamed.batch(0).images)
     assert gap.abs().max() <= 2.01
