@@ -264,7 +264,7 @@ _PROFILE_LEAVES: dict[str, dict[str, Any]] = {
     "smoke": {
         "steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "tensorboard": False, "progress": False,
     },
-    "quick": {"log_every": 5, "tensorboard": False},
+    "quick": {"steps": 500, "batch_size": 16, "base_lr": 3.2e-2, "log_every": 10, "tensorboard": False},
     "lab": {
         "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3,
         "decoder_width": 192, "decoder_heads": 6,

@@ -13,7 +13,9 @@ from lcmae_core.data.loader import Batch
 
 
 class NonFiniteLossError(LcmaeError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite: failed work, not a user's mistake."""
+
+    exit_code = 1
 
 
 class Stopped(SystemExit):

@@ -1,0 +1,16 @@
+"""Settings so small that a run takes a second."""
+
+import pytest
+
+from lcmae_core.config import profile, replace
+
+TINY = {
+    "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
+    "decoder_heads": 2, "projector_dim": 16, "batch_size": 4, "steps": 8, "checkpoint_every": 3, "snapshots": 3,
+    "log_every": 1, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return replace(profile("smoke"), {**TINY, "out": str(tmp_path)})

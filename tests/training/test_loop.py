@@ -1,0 +1,176 @@
+"""Training lowers the loss, is done once, goes on bit-equal after kill -9 and SIGTERM, stops at a loss that is no number
+without saving it, and every setting that enters the digest changes the weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcmae_core.config import replace
+from lcmae_core.models.mae import model_of
+from lcmae_core.store.checkpoint import sha256
+from lcmae_core.store.runs import MODEL
+from lcmae_core.training.loop import pretrain, snapshot_steps
+from lcmae_core.training.watch import NonFiniteLossError, Stopped
+from tests.test_config import OTHER
+
+TIMES = ("images_per_s",)
+
+
+def weights(run):
+    return sha256(run.path / MODEL)
+
+
+def losses(run):
+    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in run.history]
+
+
+def test_training_lowers_the_loss(tiny):
+    run = pretrain(replace(tiny, steps=60, batch_size=16, log_every=10, base_lr=0.03))
+    _, curve = run.curve("reconstruction")
+    assert curve[-1] < 0.9 * curve[0]
+    assert run.results["held_out"]["reconstruction"] < 0.9 * curve[0]
+
+
+def test_a_run_is_trained_once_and_afresh_on_request(tiny):
+    run = pretrain(tiny)
+    stamp = (run.path / MODEL).stat().st_mtime_ns
+    calls = []
+    again = pretrain(tiny, callbacks=[lambda moment: calls.append(moment.step)])
+    assert (again.path / MODEL).stat().st_mtime_ns == stamp
+    assert not calls
+    fresh = pretrain(tiny, resume=False)
+    assert (fresh.path / MODEL).stat().st_mtime_ns > stamp
+    assert weights(fresh) == weights(run)
+
+
+def test_what_a_run_leaves(tiny):
+    run = pretrain(replace(tiny, tensorboard=True))
+    assert [entry["step"] for entry in run.history] == list(range(1, 9))
+    assert run.snapshots == [0, 1, 8]
+    assert {"steps", "seconds", "held_out", "device", "versions", "commit", "date"} <= set(run.results)
+    assert not (run.path / "checkpoints").exists()
+    assert list((run.path / "tensorboard").glob("events*"))
+    first, last = model_of(run, 0), model_of(run)
+    assert not torch.equal(first.encoder.cls_token, last.encoder.cls_token)
+    assert torch.equal(first.encoder.pos_embed, last.encoder.pos_embed)  # positions are fixed
+
+
+def test_callbacks_measure_on_the_way(tiny):
+    seen = []
+    run = pretrain(tiny, callbacks=[lambda m: seen.append(m.step) or {"norm": m.model.encoder.cls_token.norm()}])
+    assert seen == list(range(1, 9))
+    assert len(run.curve("norm")[1]) == 8
+
+
+def test_snapshots_are_logarithmic():
+    assert snapshot_steps(150, 8) == {0, 1, 2, 5, 12, 28, 65}
+    assert snapshot_steps(150, 0) == set()
+    assert snapshot_steps(4, 8) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("where", [1, 4, 7])
+def test_sigterm_checkpoints_and_the_same_call_resumes_bit_equal(tiny, tmp_path, where):
+    whole = pretrain(replace(tiny, out=str(tmp_path / "whole")))
+
+    def stop(moment):
+        if moment.step == where:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=f"stopped at step {where}"):
+        pretrain(tiny, callbacks=[stop])
+    run = pretrain(tiny)
+    assert weights(run) == weights(whole)
+    assert losses(run) == losses(whole)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+KILL = """
+import json, os, random, sys, time
+import torch
+torch.set_num_threads(1)
+from lcmae_core.config import parse, replace
+from lcmae_core.training.loop import pretrain
+settings, trials, out = parse(json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+
+def child(place, pause):
+    pid = os.fork()
+    if pid == 0:
+        pretrain(replace(settings, out=place), callbacks=[lambda m: time.sleep(pause) or None])
+        os._exit(0)
+    return pid
+
+def finish(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+assert finish(child(f"{out}/whole", 0)) == 0
+rng = random.Random(0)
+for trial in range(trials):
+    place = f"{out}/killed{trial}"
+    pid = child(place, 0.03)
+    while not any(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(place) for f in fs if f == "history.jsonl"):
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.35))
+    os.kill(pid, 9)
+    print("killed" if finish(pid) == -9 else "too late", flush=True)
+    assert finish(child(place, 0)) == 0
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_then_the_same_command_is_bit_equal_ten_of_ten(tiny, tmp_path):
+    settings = json.dumps(replace(tiny, steps=12, cross_view=1.0, in_view=1.0).model_dump(mode="json"))
+    done = subprocess.run(
+        [sys.executable, "-c", KILL, settings, "10", str(tmp_path)], capture_output=True, text=True, check=False, timeout=200
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split().count("killed") >= 8, done.stdout
+    whole, *killed = [next((tmp_path / name / "runs").iterdir()) for name in ("whole", *(f"killed{i}" for i in range(10)))]
+
+    def trace(path: Path):
+        entries = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in e.items() if k not in TIMES} for e in entries]
+
+    assert [sha256(path / MODEL) for path in killed] == [sha256(whole / MODEL)] * 10
+    assert [trace(path) for path in killed] == [trace(whole)] * 10
+
+
+def test_a_loss_that_is_no_number_stops_and_nothing_broken_is_saved(tiny):
+    def spoil(moment):
+        if moment.step == 4:
+            moment.model.decoder.pred.bias.fill_(torch.nan)
+
+    with pytest.raises(NonFiniteLossError, match=r"loss: got nan at step 4 \(epoch 0, images \d+, \d+, \d+, \d+, ...\)"):
+        pretrain(tiny, callbacks=[spoil])
+    (run_folder,) = (Path(tiny.runtime.out) / "runs").iterdir()
+    assert [p.name for p in (run_folder / "checkpoints").iterdir()] == ["step-00000003"]
+    whole = pretrain(tiny)  # the same call goes on from the healthy checkpoint
+    assert whole.done
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(tiny):
+    one, four = (pretrain(replace(tiny, accumulate=n)) for n in (1, 4))
+    a, b = one.weights(), four.weights()
+    assert max((a[k] - b[k]).abs().max() for k in a) < 1e-5
+
+
+CHANGED = {
+    "in_view": 0.5, "cross_view": 0.5, "clip_grad": 1e-3, "heads": 1, "depth": 2, "decoder_depth": 2, "decoder_heads": 4,
+    "batch_size": 2, "steps": 2, "image_size": 48,
+}  # fmt: skip
+CONTENT = {"on_unreadable", "validation_fraction"}  # change what is read, and only for some sources
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHER) - CONTENT))
+def test_every_setting_has_an_effect(tiny, name):
+    base = replace(tiny, steps=3, in_view=1.0, cross_view=1.0, checkpoint_every=100, snapshots=0)
+    value = CHANGED.get(name, OTHER[name])
+    if name == "views":
+        base, value = replace(base, cross_view=0.0), 2
+    reference = pretrain(base)
+    changed = pretrain(replace(base, {name: value}))
+    assert weights(changed) != weights(reference), f"{name} does nothing"

@@ -1,0 +1,66 @@
+"""The objective weighs the three losses as set, averages the views, and draws masks from (seed, epoch, index) alone."""
+
+import pytest
+import torch
+
+from lcmae_core import losses
+from lcmae_core.config import LcmaeError, replace
+from lcmae_core.data.augment import denormalize
+from lcmae_core.data.loader import Batch
+from lcmae_core.models.mae import build_model
+from lcmae_core.models.patches import normalize_patches, patchify
+from lcmae_core.training.objective import forward_views, in_view_pixels, loss_terms, view_masks
+
+
+@pytest.fixture
+def batch(generator):
+    return Batch(torch.randn(5, 3, 32, 32, generator=generator), torch.zeros(5).long(), torch.arange(5), None)
+
+
+@pytest.fixture
+def lcmae(tiny):
+    return replace(tiny, reconstruction=1.0, cross_view=0.5, in_view=2.0)
+
+
+def test_total_is_the_weighted_sum_over_both_views(lcmae, batch):
+    model, masks = build_model(lcmae), view_masks(lcmae, batch, 2)
+    output = forward_views(model, batch.images, masks)
+    terms = loss_terms(output, batch.images, masks, 8, lcmae.loss)
+    x = patchify(batch.images, 8)
+    (p1, p2), (v1, v2) = output.pred.chunk(2), output.projected.chunk(2)
+    m1, m2 = (m.hidden for m in masks)
+    target = normalize_patches(x)
+    rec = (losses.reconstruction_loss(p1, target, m1) + losses.reconstruction_loss(p2, target, m2)) / 2
+    inside = (losses.in_view_loss(v1, x, m1) + losses.in_view_loss(v2, x, m2)) / 2
+    cross = losses.cross_view_loss(v1, v2, m1, m2)
+    for value, expected in zip(terms, (rec + 0.5 * cross + 2 * inside, rec, cross, inside)):
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_only_weighted_terms_are_computed(tiny, batch):
+    masks = view_masks(tiny, batch, 1)
+    terms = loss_terms(forward_views(build_model(tiny), batch.images, masks), batch.images, masks, 8, tiny.loss)
+    assert terms.cross_view is None
+    assert terms.in_view is None
+    assert terms.total == terms.reconstruction
+
+
+def test_masks_are_a_function_of_seed_epoch_index_and_view(tiny, batch):
+    first, second = view_masks(tiny, batch, 2)
+    assert not torch.equal(first.hidden, second.hidden)
+    assert torch.equal(view_masks(tiny, batch, 1)[0].hidden, first.hidden)
+    alone = Batch(batch.images[3:4], batch.epoch[3:4], batch.index[3:4], None)
+    assert torch.equal(view_masks(tiny, alone, 1)[0].hidden, first.hidden[3:4])
+    for other, changed in ((replace(tiny, seed=1), batch), (tiny, batch._replace(epoch=batch.epoch + 1))):
+        assert not torch.equal(view_masks(other, changed, 1)[0].hidden, first.hidden)
+
+
+def test_pixels_of_eq_6(batch):
+    x = in_view_pixels(batch.images, 8, "imagenet")
+    assert torch.equal(x, patchify(batch.images, 8))
+    assert torch.allclose(in_view_pixels(batch.images, 8, "raw"), patchify(denormalize(batch.images), 8))
+    centred = in_view_pixels(batch.images, 8, "centred").unflatten(-1, (-1, 3))
+    assert centred.mean(dim=(1, 2)).abs().max() < 1e-6
+    assert torch.equal(in_view_pixels(batch.images, 8, "norm_pix"), normalize_patches(x))
+    with pytest.raises(LcmaeError, match="in_view_pixels: got 'rawe', did you mean 'raw'?"):
+        in_view_pixels(batch.images, 8, "rawe")
