@@ -29,7 +29,7 @@ class Notebook:
     """What every notebook starts with.
 
     profile: smoke | quick | lab | paper, by default $LCMAE_PROFILE, else quick. data: a source string, by default
-    $LCMAE_DATA, else the profile's own. out: by default outputs/<profile>.
+    $LCMAE_DATA, else the profile's own. out: by default $LCMAE_OUT, else outputs/<profile>.
 
     Raises:
         LcmaeError: an unknown profile, a value out of range, a folder that cannot be written.
@@ -51,7 +51,7 @@ class Notebook:
     @property
     def folder(self) -> Path:
         """The output folder, absolute."""
-        return writable_folder(self.out or f"outputs/{self.profile_name}")
+        return writable_folder(self.out or os.environ.get("LCMAE_OUT") or f"outputs/{self.profile_name}")
 
     def settings(self, **changes: Any) -> Settings:
         """The profile's settings with this notebook's data, seed and folder, then `changes` by leaf name."""

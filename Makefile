@@ -1,0 +1,67 @@
+# Each target sets up what it needs in $(VENV); a second call does no work twice. Options go on with ARGS="...".
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+JOBS ?= $(shell test $(CORES) -ge 2 && echo 2 || echo 1)
+TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 4 || echo $(JOBS))
+PROFILE ?= quick
+ARGS ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run notebooks test lint bench report clean
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "options: ARGS=\"...\" PROFILE=$(PROFILE) JOBS=$(JOBS) VENV=$(VENV) PYTHON=python3.12"
+
+install: $(STAMP) ## set up .venv: 6 GB, about 3 minutes, once
+
+run: $(STAMP) ## execute every notebook headless and build outputs/<profile>/report.html
+	@$(BIN)/lcmae run --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
+
+notebooks: $(STAMP) ## as run, then store the executed notebooks back in notebooks/
+	@$(BIN)/lcmae run --profile $(PROFILE) --jobs $(JOBS) --store $(ARGS)
+
+test: $(STAMP) ## the tests, then every notebook's deterministic cells against what is stored
+	$(PYTEST) --dist worksteal tests $(ARGS)
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && echo "notebooks, at the smoke profile" && \
+	env -u LCMAE_DATA LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
+	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks
+
+lint: $(STAMP) ## ruff (rules and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## time a training step against the Hugging Face implementation
+	@$(BIN)/lcmae bench $(ARGS)
+
+report: $(STAMP) ## rebuild the report of what was executed
+	@$(BIN)/lcmae report --profile $(PROFILE) $(ARGS)
+
+clean: ## remove caches and build products; .venv and outputs/ stay
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	@find lcmae_core tests benchmarks notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# Python: the one named by PYTHON, else the first of these that is 3.11 or later. An environment that is there is used.
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+$(STAMP): pyproject.toml
+	@for python in $(BIN)/python $(CANDIDATES); do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "make: no Python 3.11 or later among: $(CANDIDATES); install one, or name it: make PYTHON=..." >&2; exit 2; \
+	fi; \
+	if [ "$$python" != "$(BIN)/python" ]; then \
+		if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+			echo "make: $$python has no venv module; install it (Debian: apt install python3-venv)" >&2; exit 2; \
+		fi; \
+		$$python -m venv --clear $(VENV) || exit 2; \
+	fi
+	@echo "installing into $(VENV): 6 GB, about 3 minutes, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]'
+	@touch $@
