@@ -26,7 +26,7 @@ FAULTS = {
     "unordered pairs": ("gap.abs().masked_fill(i_is_j, 0)", "gap.abs().triu(1)"),
     "squared instead of absolute gap": ("gap.abs()", "gap.square()"),
     "sum of similarities": ("similarity(unit(v) * m) - similarity", "similarity(unit(v) * m) + similarity"),
-    "mask of one index only": ("similarity(unit(v) * m) - similarity(unit(patches) * m)", "similarity(unit(v)) - similarity(unit(patches))"),
+    "visible patches count in Eq. 6": ("    m = hidden[:, :, None]", "    m = torch.ones_like(hidden)[:, :, None]"),
     "k^2 pairs": ("(count * (count - 1))", "(count * count)"),
     "sum is not averaged over images": ("terms.sum() / len(terms)", "terms.sum()"),
     "mean over all places": ("terms.sum() / count.clamp(min=1)", "terms.mean()"),

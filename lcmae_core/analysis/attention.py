@@ -1,9 +1,10 @@
 """Attention maps, recomputed from each block's own layers while the forward pass keeps the fused kernel.
 
-Letters: B images, L layers, H heads, T tokens (prefix included), D width.
+Letters: B images of h x w pixels, L layers, H heads, T tokens (prefix included), D width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from lcmae_core.models.masking import Mask
 @torch.no_grad()
 def attention_maps(
     model: MAE | VisionTransformer,
-    images: Float[Tensor, "B C H W"],
+    images: Float[Tensor, "B C h w"],
     *,
     part: str = "encoder",
     layers: Sequence[int] | None = None,
@@ -45,7 +46,7 @@ def attention_maps(
     return torch.stack([found[index] for index in chosen], dim=1)
 
 
-def block_attention(block: nn.Module, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T T"]:
+def block_attention(block: Any, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T T"]:
     """softmax(q k^T / sqrt(d)) of one timm block, from its own norm, qkv and qk-norm layers."""
     attn = block.attn
     b, t, _ = tokens.shape

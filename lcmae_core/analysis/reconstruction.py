@@ -87,7 +87,7 @@ def psnr(
 
 
 class Reconstruction(NamedTuple):
-    """pixels: visible patches of the photograph and the guess where they are hidden. psnr: in dB, over hidden patches."""
+    """pixels: the photograph where it is visible, the guess where it is hidden. psnr: in dB, over hidden patches."""
 
     pixels: Float[Tensor, "B N P"]
     psnr: Float[Tensor, "B"]
@@ -99,9 +99,9 @@ def reconstruct(
 ) -> dict[str, Reconstruction]:
     """What the model and its rivals make of the hidden patches, by name.
 
-    "mean colour" and "neighbours" use no model: the mean of the visible pixels, and colours interpolated between visible
-    patches. A pixel model adds "pixel". A norm-pix model adds "norm-pix", its prediction with statistics interpolated
-    from visible patches, and "norm-pix oracle", with the true ones, which leaks what was hidden.
+    "mean colour" and "neighbours" use no model: the mean of the visible pixels, and colours interpolated between
+    visible patches. A pixel model adds "pixel". A norm-pix model adds "norm-pix", its prediction with statistics
+    interpolated from visible patches, and "norm-pix oracle", with the true ones, which leaks what was hidden.
     """
     patches = patchify(denormalize(images), model.arch.patch_size)  # (B, N, P), in [0, 1]
     pred, hidden = model(images, mask).pred, mask.hidden

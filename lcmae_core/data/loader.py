@@ -5,7 +5,7 @@ worker processes. Both draw the same boxes from the same pictures.
 Letters: B images, C channels, M images of the split, H W canvas, h w crop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -35,6 +35,11 @@ class Batch(NamedTuple):
     index: Int64[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     labels: Int64[Tensor, "B"] | None
 
+    def chunks(self, parts: int) -> list["Batch"]:
+        """The batch in equal consecutive parts."""
+        labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
+        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels)]
+
 
 class Canvas(NamedTuple):
     """All pictures of a split, each in the top left corner of its own H x W."""
@@ -53,8 +58,8 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     short, limit = min(image.size), 2 * max(size)
     if short <= limit:
         return image
-    target = tuple(max(limit, round(side * limit / short)) for side in image.size)
-    return image.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)  # type: ignore[arg-type]
+    width, height = (max(limit, round(side * limit / short)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _pixels(image: Image.Image) -> UInt8[Tensor, "C H W"]:
@@ -137,6 +142,16 @@ class _Crops(Dataset[Tensor]):
         return _pixels(cut_resize(picture, box[0].tolist(), self.views.size))
 
 
+class _Lazy:
+    """An iterable made anew for each pass: a long run's positions never exist all at once."""
+
+    def __init__(self, start: Callable[[], Iterator[list[tuple[int, int]]]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._start()
+
+
 class Loader:
     """Batches of one split.
 
@@ -186,32 +201,33 @@ class Loader:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start, ..., stop - 1; a streamed split is read ahead by `workers` processes."""
-        return self._run([self._positions(step) for step in range(start, stop)])
+        return self._run(stop - start, lambda: (self._positions(step) for step in range(start, stop)))
 
     def evaluation(self, batch_size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
         """The first `limit` images in order, central view, not mirrored; epoch is -1. Draws nothing."""
         count = self.size if limit is None else min(limit, self.size)
         index = torch.arange(count).split(batch_size or self.batch_size) if count else ()
-        return self._run([Positions(torch.full_like(i, EVALUATION), i) for i in index])
+        return self._run(len(index), lambda: (Positions(torch.full_like(i, EVALUATION), i) for i in index))
 
     def _positions(self, step: int) -> Positions:
         if not self.size:
             raise LcmaeError(f"split {self.split.name!r}: got 0 images, expected at least one to train on")
         return positions(self.seed, step, self.batch_size, self.size)
 
-    def _run(self, places: Sequence[Positions]) -> Iterator[Batch]:
-        if self.held or not self.workers or len(places) < 2:
+    def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
+        """`count` batches; `places` starts their positions over, one at a time, for the reader and for the sampler."""
+        if self.held or not self.workers or count < 2:
             cut = self._from_canvas if self.held else self._from_pictures
-            yield from (cut(*place) for place in places)
+            yield from (cut(*place) for place in places())
             return
         ahead = DataLoader(
             self._crops,
-            batch_sampler=[list(zip(epoch.tolist(), index.tolist())) for epoch, index in places],
-            num_workers=min(self.workers, len(places)),
+            batch_sampler=_Lazy(lambda: (list(zip(e.tolist(), i.tolist())) for e, i in places())),
+            num_workers=min(self.workers, count),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one
         )
-        for place, pictures in zip(places, ahead):
+        for place, pictures in zip(places(), ahead):
             yield self._finish(*place, pictures.to(self.device, non_blocking=True).float())
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:

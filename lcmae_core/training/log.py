@@ -6,11 +6,40 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from lcmae_core.config import Settings
 from lcmae_core.store.checkpoint import write_atomic
 from lcmae_core.store.runs import HISTORY, Run
+from lcmae_core.training.objective import Terms
+
+
+class Window:
+    """Mean of every loss since the last log line, gathered on the device without waiting for it."""
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None):
+        self._sums, self._count = dict(state or {}), 0
+        self._count = int(self._sums.pop("count", 0))
+
+    def add(self, terms: Terms) -> None:
+        """Take in the terms of a step."""
+        for name, value in terms._asdict().items():
+            if value is not None:
+                self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._count += 1
+
+    def mean(self) -> dict[str, float]:
+        """The means as plain numbers, the total first, called loss; the window starts anew."""
+        means = {"loss" if name == "total" else name: float(value) / self._count for name, value in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, so that a resumed run logs what an uninterrupted one does."""
+        return self._sums | {"count": torch.tensor(self._count)}
 
 
 class RunLog:

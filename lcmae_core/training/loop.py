@@ -1,6 +1,7 @@
 """Pre-training, in the order in which it happens."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -16,8 +17,8 @@ from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import Run, open_run
 from lcmae_core.training.evaluate import evaluation_loader, held_out
-from lcmae_core.training.log import RunLog
-from lcmae_core.training.objective import Terms, forward_views, loss_terms, view_masks
+from lcmae_core.training.log import RunLog, Window
+from lcmae_core.training.objective import Terms, forward_views, loss_terms, mean_terms, view_masks
 from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
 from lcmae_core.training.watch import LossGuard, Stopped, stop_requests
 
@@ -28,6 +29,14 @@ class Moment(NamedTuple):
     step: int
     model: MAE
     batch: Batch
+
+
+class Restored(NamedTuple):
+    """Where training goes on: steps done, seconds spent, and the log line begun."""
+
+    step: int
+    seconds: float
+    window: Window
 
 
 Callback = Callable[[Moment], Mapping[str, float] | None]
@@ -59,6 +68,8 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)
+    if source.skipped:
+        print(f"left out {len(source.skipped)} unreadable images: {', '.join(source.skipped)}", file=sys.stderr)
     loader = Loader(
         source.train, settings.data, seed=settings.seed, batch_size=optim.batch_size,
         device=device, hold_gb=runtime.hold_gb, workers=runtime.workers,
@@ -67,14 +78,15 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     model = build_model(settings).to(device)
     optimizer = build_optimizer(model, optim)
-    start, spent = _restore(run, model, optimizer)
+    start, spent, window = _restore(run, model, optimizer)
     compiled = torch.compile(model) if runtime.compile else model
     snapshots = snapshot_steps(total, runtime.snapshots)
     guard = LossGuard(device)
 
     def save(step: int) -> None:
         guard.settle()
-        rest = {"optimizer": optimizer.state_dict(), "seconds": spent + time.perf_counter() - began}
+        seconds = spent + time.perf_counter() - began
+        rest = {"optimizer": optimizer.state_dict(), "window": window.state, "seconds": seconds}
         save_checkpoint(run.path / "checkpoints", step, model.state_dict(), rest)
 
     if start == 0 and 0 in snapshots:
@@ -92,8 +104,9 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
             done = step + 1
             log.tick()
+            window.add(terms)
             if done % runtime.log_every == 0 or done == total:
-                log.write(done, _numbers(terms) | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
+                log.write(done, window.mean() | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
             if done in snapshots:
                 guard.settle()
                 run.keep_snapshot(done, model.state_dict())
@@ -107,30 +120,29 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 
-def _restore(run: Run, model: MAE, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Steps done and seconds spent so far, after loading the newest whole checkpoint (0, 0 without one)."""
+def _restore(run: Run, model: MAE, optimizer: torch.optim.Optimizer) -> Restored:
+    """Load the newest whole checkpoint, if there is one."""
     found = load_checkpoint(run.path / "checkpoints")
     if found is None:
-        return 0, 0.0
+        return Restored(0, 0.0, Window())
     weights, rest = found
     model.load_state_dict(weights)
     optimizer.load_state_dict(rest["optimizer"])
-    return rest["step"], rest["seconds"]
+    return Restored(rest["step"], rest["seconds"], Window(rest["window"]))
 
 
 def _backward(model: Any, settings: Settings, batch: Batch) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them."""
     parts = settings.optim.accumulate
-    chunks = [Batch(*(None if t is None else t.chunk(parts)[i] for t in batch)) for i in range(parts)]
     found = []
-    for chunk in chunks:
+    for chunk in batch.chunks(parts):
         masks = view_masks(settings, chunk, settings.loss.num_views)
         with torch.autocast(chunk.images.device.type, torch.bfloat16, enabled=settings.optim.precision == "bf16"):
             output = forward_views(model, chunk.images, masks)
         terms = loss_terms(output, chunk.images, masks, settings.model.patch_size, settings.loss)
         (terms.total / parts).backward()
         found.append(terms)
-    return Terms(*(None if part[0] is None else torch.stack(part).detach().mean() for part in zip(*found)))
+    return mean_terms(found)
 
 
 def snapshot_steps(total: int, count: int) -> set[int]:
@@ -139,11 +151,6 @@ def snapshot_steps(total: int, count: int) -> set[int]:
         return set()
     spread = torch.logspace(0, math.log10(total), max(count - 1, 1), dtype=torch.float64).round().int().tolist()
     return {0, *spread} - {total}
-
-
-def _numbers(terms: Terms) -> dict[str, float]:
-    named = {"loss": terms.total, **terms._asdict()}
-    return {name: float(value) for name, value in named.items() if value is not None and name != "total"}
 
 
 def _measure(callbacks: tuple[Callback, ...], moment: Moment) -> dict[str, float]:

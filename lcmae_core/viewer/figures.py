@@ -56,11 +56,13 @@ def curves(
     limits: Mapping[str, tuple[float, float]] | None = None,
     lines: Mapping[str, float] | None = None,
 ) -> Picture:
-    """A panel for each entry of `panels`, a curve for each entry of it; a label keeps its colour across panels.
+    """A panel for each entry of `panels`, a curve for each entry of it.
+
+    Colours follow the sorted labels, so that figures with the same labels agree.
 
     `y` labels the axes (one for all, or one a panel), `limits` sets their ranges, `lines` draws dashed references.
     """
-    labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
+    labels = sorted({label for panel in panels.values() for label in panel})
     figure = Picture(figsize=(0.4 + 3.6 * len(panels), 3.0), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, panel) in zip(axes, panels.items()):
@@ -76,7 +78,8 @@ def curves(
             axis.axhline(lines[title], color="0.5", ls="--", lw=1)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
     if len(handles) > 1:
-        figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8, frameon=False)
+        ordered = [handles[label] for label in labels]
+        figure.legend(ordered, labels, loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 

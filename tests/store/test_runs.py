@@ -77,5 +77,5 @@ def test_a_folder_without_run_is_named(tmp_path):
 
 def test_unwritable_out_is_one_line(settings, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LcmaeError, match="out: got .*, expected a folder that can be written"):
+    with pytest.raises(LcmaeError, match=r"out: got .*, expected a folder that can be written"):
         open_run(replace(settings, out=str(tmp_path / "file")), "x")

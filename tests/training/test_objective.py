@@ -62,5 +62,5 @@ def test_pixels_of_eq_6(batch):
     centred = in_view_pixels(batch.images, 8, "centred").unflatten(-1, (-1, 3))
     assert centred.mean(dim=(1, 2)).abs().max() < 1e-6
     assert torch.equal(in_view_pixels(batch.images, 8, "norm_pix"), normalize_patches(x))
-    with pytest.raises(LcmaeError, match="in_view_pixels: got 'rawe', did you mean 'raw'?"):
+    with pytest.raises(LcmaeError, match="in_view_pixels: got 'rawe', did you mean 'raw'"):
         in_view_pixels(batch.images, 8, "rawe")
