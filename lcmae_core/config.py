@@ -42,6 +42,8 @@ class Group(BaseModel):
 
 
 class Data(Group):
+    """Where pictures come from, and how they are cropped."""
+
     source: str = Field("photos", description="source string: photos | folder: | parquet: | wds: | hf: | torchvision:")
     image_size: Size = Field((64, 64), description="crop height and width in pixels; one number means square")
     channels: Literal[1, 3] = Field(3, description="1 reads grey, 3 reads colour")
@@ -53,6 +55,8 @@ class Data(Group):
 
 
 class Model(Group):
+    """Architecture of encoder, decoder and projector."""
+
     patch_size: int = Field(8, gt=0, description="side of a patch in pixels")
     width: int = Field(128, gt=0, description="encoder width D")
     depth: int = Field(4, gt=0, description="encoder blocks")
@@ -69,11 +73,15 @@ class Model(Group):
 
 
 class Masking(Group):
+    """How much is hidden, and in which units."""
+
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of hidden patches")
     mask_unit: int = Field(1, gt=0, description="side of a mask cell in patches")
 
 
 class Loss(Group):
+    """Which terms are optimised, with which weights and targets."""
+
     reconstruction: float = Field(1.0, ge=0, description="weight of Eq. 1")
     cross_view: float = Field(0.0, ge=0, description="weight of Eq. 5; any weight means two views")
     in_view: float = Field(0.0, ge=0, description="weight of Eq. 6")
@@ -105,6 +113,8 @@ class Loss(Group):
 
 
 class Optim(Group):
+    """Length, batch and schedule of the training."""
+
     batch_size: int = Field(64, gt=0, description="images an optimiser step, over all devices")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; divides batch_size")
     steps: int | None = Field(150, gt=0, description="optimiser steps (or give epochs)")
