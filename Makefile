@@ -8,7 +8,7 @@ JOBS ?= $(shell test $(CORES) -ge 2 && echo 2 || echo 1)
 TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 4 || echo $(JOBS))
 PROFILE ?= quick
 ARGS ?=
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
+PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run notebooks test lint bench report clean
@@ -26,10 +26,10 @@ notebooks: $(STAMP) ## as run, then store the executed notebooks back in noteboo
 	@$(BIN)/lcmae run --profile $(PROFILE) --jobs $(JOBS) --store $(ARGS)
 
 test: $(STAMP) ## the tests, then every notebook's deterministic cells against what is stored
-	$(PYTEST) --dist worksteal tests $(ARGS)
-	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && echo "notebooks, at the smoke profile" && \
+	@failed=0; $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
+	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
 	env -u LCMAE_DATA LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
-	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks
+	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks || failed=1; exit $$failed
 
 lint: $(STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
