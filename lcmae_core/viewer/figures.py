@@ -63,7 +63,8 @@ def curves(
     `y` labels the axes (one for all, or one a panel), `limits` sets their ranges, `lines` draws dashed references.
     """
     labels = sorted({label for panel in panels.values() for label in panel})
-    figure = Picture(figsize=(0.4 + 3.6 * len(panels), 3.0), layout="constrained")
+    legend = 0.09 * max(map(len, labels)) * (len(labels) > 1)
+    figure = Picture(figsize=(0.4 + 3.6 * len(panels) + legend, 3.0), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, panel) in zip(axes, panels.items()):
         for label, (steps, values) in panel.items():
