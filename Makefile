@@ -8,7 +8,8 @@ JOBS ?= $(shell test $(CORES) -ge 2 && echo 2 || echo 1)
 TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 4 || echo $(JOBS))
 PROFILE ?= quick
 ARGS ?=
-PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
+PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS)
+PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help install run notebooks test lint bench report clean
@@ -26,9 +27,9 @@ notebooks: $(STAMP) ## as run, then store the executed notebooks back in noteboo
 	@$(BIN)/lcmae run --profile $(PROFILE) --jobs $(JOBS) --store $(ARGS)
 
 test: $(STAMP) ## the tests, then every notebook's deterministic cells against what is stored
-	@failed=0; $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
+	@failed=0; $(PLAIN) $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
 	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
-	env -u LCMAE_DATA LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
+	$(PLAIN) LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
 	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks || failed=1; exit $$failed
 
 lint: $(STAMP) ## ruff (rules and format) and mypy
@@ -56,11 +57,11 @@ $(STAMP): pyproject.toml
 	if [ -z "$$python" ]; then \
 		echo "make: no Python 3.11 or later among: $(CANDIDATES); install one, or name it: make PYTHON=..." >&2; exit 2; \
 	fi; \
-	if [ "$$python" != "$(BIN)/python" ]; then \
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null || [ "$$python" != "$(BIN)/python" ]; then \
 		if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
 			echo "make: $$python has no venv module; install it (Debian: apt install python3-venv)" >&2; exit 2; \
 		fi; \
-		$$python -m venv --clear $(VENV) || exit 2; \
+		$$python -m venv $(VENV) || exit 2; \
 	fi
 	@echo "installing into $(VENV): 6 GB, about 3 minutes, once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]'
