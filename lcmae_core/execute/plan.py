@@ -120,7 +120,8 @@ def check_source(source: str) -> str:
 
 
 def output_folder(given: str | None, profile: str) -> Path:
-    """The folder given, from the current one as in any shell command, else outputs/<profile> of the project."""
+    """The folder given or in $LCMAE_OUT, from the current one as in a shell, else the project's outputs/<profile>."""
+    given = given or os.environ.get("LCMAE_OUT")
     return Path(given).expanduser().resolve() if given else project_root() / "outputs" / profile
 
 

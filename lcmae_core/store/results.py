@@ -9,7 +9,7 @@ from typing import Any
 
 from lcmae_core.config import LcmaeError, Settings, profile, replace
 from lcmae_core.store.checkpoint import write_json
-from lcmae_core.store.machine import pick_device, provenance, writable_folder
+from lcmae_core.store.machine import REPOSITORY, pick_device, provenance, writable_folder
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Notebook:
         """Whether the profile trains long enough for checks of quality to apply (from quick on)."""
         return self.profile_name != "smoke"
 
-    def record(self, **values: Measured | float | str) -> Path:
-        """Write <out>/results/<number>.json with the values and where they come from."""
+    def record(self, **values: Measured | float | str) -> None:
+        """Write <out>/results/<number>.json with the values and where they come from, and say so."""
         settings = self.settings()
         content = {
             "notebook": self.number,
@@ -85,7 +85,8 @@ class Notebook:
         path = self.folder / "results" / f"{self.number}.json"
         path.parent.mkdir(exist_ok=True)
         write_json(path, content)
-        return path
+        shown = path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
+        print(f"{len(values)} numbers recorded in {shown}")
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:
