@@ -38,7 +38,7 @@ Range = Annotated[tuple[float, float], BeforeValidator(lambda v: tuple(v) if isi
 class Group(BaseModel):
     """Base of all settings: frozen, no unknown names, no silent coercion of strings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Data(Group):
@@ -52,6 +52,15 @@ class Data(Group):
     flip: bool = Field(True, description="mirror half of the crops")
     on_unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with a file that is no image")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="held out where a source has no validation split")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        (low, high), (narrow, wide) = self.crop_scale, self.crop_ratio
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale: got {self.crop_scale}, expected 0 < low <= high <= 1")
+        if not 0 < narrow <= wide:
+            raise ValueError(f"crop_ratio: got {self.crop_ratio}, expected 0 < low <= high")
+        return self
 
 
 class Model(Group):
@@ -116,7 +125,7 @@ class Optim(Group):
     """Length, batch and schedule of the training."""
 
     batch_size: int = Field(64, gt=0, description="images an optimiser step, over all devices")
-    accumulate: int = Field(1, gt=0, description="micro-batches a step; divides batch_size")
+    accumulate: int = Field(1, gt=0, description="micro-batches a step; divides batch_size; means are per micro-batch")
     steps: int | None = Field(150, gt=0, description="optimiser steps (or give epochs)")
     epochs: float | None = Field(None, gt=0, description="passes over the training images (or give steps)")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a linearly growing rate")

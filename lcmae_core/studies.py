@@ -45,6 +45,13 @@ ABLATION: dict[str, dict[str, Any]] = {
 """What the ablations of a profile change: at quick they are shorter than the main run, at the same rate."""
 
 
+def controls(base: Settings, profile: str) -> dict[str, Settings]:
+    """Controls for Table 1 that v2 does not report: (b) with two views, and at `paper` (b) at the LC-MAE rows' rate."""
+    plain = table1(base, profile)["b"]
+    two_views = {"(b) MAE, two views": replace(plain, views=2)}
+    return two_views | ({"(b) MAE, base_lr 6e-4": replace(plain, base_lr=6e-4)} if profile == "paper" else {})
+
+
 def table1(base: Settings, profile: str) -> dict[str, Settings]:
     """The seven pre-training runs of Table 1. All rows of a table share one rate, except at `paper`, which follows v2:
     base_lr 1.5e-4 for (b) and 6e-4 for every LC-MAE row, a confound that v2 leaves inside the table."""

@@ -101,3 +101,12 @@ def test_profiles_follow_the_design():
     assert paper.optim.lr == pytest.approx(6e-4)  # 1.5e-4 * 1024 / 256
     assert profile("quick").optim.lr == pytest.approx(2e-3)
     assert (paper.optim.warmup * paper.optim.epochs, paper.model.decoder_depth) == (20, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": "150"}, {"steps": True}, {"base_lr": "1e-3"}, {"flip": "no"}, {"crop_scale": (0.9, 0.1)},
+              {"crop_scale": (-1, 1)}, {"crop_scale": (0.2, 3)}, {"crop_ratio": (0, 1)}]
+)  # fmt: skip
+def test_nothing_is_coerced_or_out_of_range(wrong):
+    with pytest.raises(LcmaeError, match=f"{next(iter(wrong))}: got "):
+        replace(Settings(), wrong)

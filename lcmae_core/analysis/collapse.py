@@ -37,7 +37,7 @@ def collapse(vectors: Float[Tensor, "M V"]) -> Collapse:
 
 def effective_rank(vectors: Float[Tensor, "M V"]) -> float:
     """RankMe: exp of the entropy of the singular values, normalised to sum 1 (Garrido et al. 2023)."""
-    vectors = vectors.double()
+    vectors = vectors.cpu().double()  # MPS has no float64
     gram = vectors @ vectors.T if len(vectors) < vectors.shape[1] else vectors.T @ vectors
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-300)
@@ -46,14 +46,14 @@ def effective_rank(vectors: Float[Tensor, "M V"]) -> float:
 
 def mean_cosine(vectors: Float[Tensor, "M V"]) -> float:
     """Mean of cos(v_i, v_j) over ordered pairs i != j: (||sum u||^2 - sum ||u||^2) / (M (M - 1)), u of unit length."""
-    units = unit(vectors.double())
+    units = unit(vectors.cpu().double())
     count = len(units)
     return float((units.sum(dim=0).square().sum() - units.square().sum()) / (count * (count - 1)))
 
 
 def spread(vectors: Float[Tensor, "M V"]) -> float:
     """Standard deviation of each dimension of v / ||v||, averaged over dimensions, times sqrt(V)."""
-    units = unit(vectors.double())
+    units = unit(vectors.cpu().double())
     return float(units.std(dim=0, unbiased=False).mean() * units.shape[1] ** 0.5)
 
 

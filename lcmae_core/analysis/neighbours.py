@@ -40,8 +40,10 @@ def knn_accuracy(train: Features, test: Features, k: int = 20, temperature: floa
         raise LcmaeError("labels: got a source without labels, expected one class a photograph")
     if not 0 < k <= len(train.values):
         raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
-    close = (unit(test.values) @ unit(train.values).T).topk(k, dim=1)  # (Q, k)
-    classes = int(torch.cat([train.labels, test.labels]).max()) + 1
-    votes = close.values.new_zeros(len(test.values), classes)
-    votes.scatter_add_(1, train.labels[close.indices], (close.values / temperature).exp())
-    return float((votes.argmax(dim=1) == test.labels).float().mean())
+    classes, right = int(torch.cat([train.labels, test.labels]).max()) + 1, 0
+    for values, labels in zip(test.values.split(1024), test.labels.split(1024)):  # never Q x M at once
+        close = (unit(values) @ unit(train.values).T).topk(k, dim=1)  # (q, k)
+        votes = close.values.new_zeros(len(values), classes)
+        votes.scatter_add_(1, train.labels[close.indices], (close.values / temperature).exp())
+        right += int((votes.argmax(dim=1) == labels).sum())
+    return right / len(test.values)

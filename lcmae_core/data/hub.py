@@ -12,7 +12,8 @@ from typing import Any
 from PIL import Image
 
 from ..config import Data, LcmaeError, nearest
-from .paths import REPOSITORY, VALIDATION_NAMES, path_identity
+from ..store.machine import REPOSITORY
+from .paths import VALIDATION_NAMES, path_identity
 from .splits import Found, Reader, Split, as_labels
 
 _LABELS = ("label", "cls", "labels", "fine_label", "coarse_label", "target")

@@ -5,6 +5,7 @@ worker processes. Both draw the same boxes from the same pictures.
 Letters: B images, C channels, M images of the split, H W canvas, h w crop.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from ..config import Data, LcmaeError
 from .augment import BOX_DRAWS, centre_boxes, crop_resize, draw_boxes, flip, normalize
+from .convert import UnreadableImage
 from .counter import Positions, counter_uniform, positions
 from .splits import THREADS, Split
 
@@ -142,6 +144,13 @@ class _Crops(Dataset[Tensor]):
         return _pixels(cut_resize(picture, box[0].tolist(), self.views.size))
 
 
+def _leave_signals_to_the_parent(_: int) -> None:
+    """A scheduler signals the whole process group: the parent checkpoints, and needs its workers until then."""
+    for name in ("SIGTERM", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class _Lazy:
     """An iterable made anew for each pass: a long run's positions never exist all at once."""
 
@@ -226,9 +235,13 @@ class Loader:
             num_workers=min(self.workers, count),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one
+            worker_init_fn=_leave_signals_to_the_parent,
         )
-        for place, pictures in zip(places(), ahead):
-            yield self._finish(*place, pictures.to(self.device, non_blocking=True).float())
+        try:
+            for place, pictures in zip(places(), ahead):
+                yield self._finish(*place, pictures.to(self.device, non_blocking=True).float())
+        except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
+            raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..config import Data, LcmaeError, nearest
+from ..store.machine import REPOSITORY
 from .splits import Found, Reader, Split, as_labels
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 )

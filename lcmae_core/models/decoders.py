@@ -11,7 +11,7 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from lcmae_core.models.encoder import sincos_positions
+from lcmae_core.models.encoder import gather_patches, sincos_positions
 
 
 class Decoded(NamedTuple):
@@ -46,11 +46,11 @@ class TransformerDecoder(nn.Module):
     def sequence(self, latent: Float[Tensor, "B T D"], restore: Int64[Tensor, "B N"]) -> Float[Tensor, "B N+1 _"]:
         """Input of the first block: CLS, then every patch in its place, visible or mask token, positions added."""
         tokens = self.embed(latent)  # (B, 1+K, D')
-        masked = self.mask_token.to(tokens.dtype).expand(len(tokens), restore.shape[1] + 1 - tokens.shape[1], -1)
+        masked = self.mask_token.expand(len(tokens), restore.shape[1] + 1 - tokens.shape[1], -1)
         shuffled = torch.cat([tokens, masked], dim=1)  # (B, 1+N, D'): CLS, kept, hidden
         places = torch.cat([torch.zeros_like(restore[:, :1]), restore + 1], dim=1)  # CLS stays first
-        ordered = shuffled.gather(1, places[:, :, None].expand(-1, -1, shuffled.shape[2]))
-        return ordered + self.pos_embed.to(tokens.dtype)
+        ordered = gather_patches(shuffled, places)  # (B, 1+N, D')
+        return ordered + self.pos_embed  # float32 even under autocast, like the encoder's residual stream
 
     def forward(self, latent: Float[Tensor, "B T D"], restore: Int64[Tensor, "B N"]) -> Decoded:
         """Decode; the CLS token takes part in attention and is dropped at the end."""

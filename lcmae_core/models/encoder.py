@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcmae_core.config import LcmaeError
+from lcmae_core.models.linear import linear
 from lcmae_core.models.patches import patchify
 
 
@@ -32,8 +33,10 @@ def sincos_positions(width: int, grid: tuple[int, int], prefix: int = 1) -> Floa
 
 
 def gather_patches(values: Float[Tensor, "B N D"], keep: Int64[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
-    """The rows of `values` named by `keep`."""
-    return values.gather(1, keep[:, :, None].expand(-1, -1, values.shape[2]))
+    """The rows of `values` named by `keep`; whole rows are copied, where `gather` reads an index for every value."""
+    images = torch.arange(len(values), device=keep.device)[:, None]  # (B, 1)
+    rows = (keep + images * values.shape[1]).flatten()  # (B*K,)
+    return values.flatten(0, 1).index_select(0, rows).unflatten(0, keep.shape)  # (B, K, D)
 
 
 class Encoder(VisionTransformer):
@@ -88,4 +91,4 @@ class Encoder(VisionTransformer):
         """The patch convolution as a matrix product on the kept patches alone: no work on hidden ones."""
         projection = self.patch_embed.proj
         weight = projection.weight.permute(0, 2, 3, 1).flatten(1)  # (D, P), channel-last like patchify
-        return F.linear(patches, weight, projection.bias)
+        return linear(patches, weight, projection.bias)

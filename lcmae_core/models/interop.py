@@ -139,7 +139,7 @@ def _official_shape(tensors: dict[str, Tensor], full: bool, heads: _Heads, file:
     if side**2 != positions:
         raise LcmaeError(f"pos_embed: got {positions} positions in {str(file)!r}, expected a square number of patches")
     hidden = find_shape(tensors, "blocks.0.mlp.fc1.weight", 2, file)[0]
-    sizes = {
+    sizes: dict[str, Any] = {
         "patch_size": patch,
         "width": width,
         "depth": _depth(tensors, "blocks"),

@@ -14,6 +14,7 @@ from lcmae_core import config
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.encoder import Encoder
+from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.models.masking import Mask
 from lcmae_core.store.runs import Run
 
@@ -66,6 +67,7 @@ class MAE(nn.Module):
             )
         source = values if arch.project_from == "pred" else arch.decoder_width
         self.projector = nn.Linear(source, arch.projector_dim) if projector else None
+        use_quick_linears(self)
 
     @property
     def num_patches(self) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,9 @@ def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dic
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Weights and the rest of the newest checkpoint whose bytes agree with its manifest; None if there is none."""
     for candidate in sorted(folder.glob("step-*"), reverse=True):
-        if not damaged(candidate):
+        if broken := damaged(candidate):
+            print(f"checkpoint {candidate.name} is left out: {', '.join(broken)} damaged", file=sys.stderr)
+        else:
             rest = torch.load(candidate / "rest.pt", map_location="cpu", weights_only=True)
             return load_tensors(candidate / "model.safetensors"), rest
     return None

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, digest, parse
-from lcmae_core.store.checkpoint import load_tensors, save_tensors, write_json
+from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors, sha256, write_json
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
@@ -52,7 +53,10 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """One entry for each logged step, in order."""
         file = self.path / HISTORY
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        lines = file.read_text().splitlines() if file.exists() else []
+        if lines and not lines[-1].endswith("}"):  # torn by a full disk or a loss of power: the step comes again
+            lines.pop()
+        return [json.loads(line) for line in lines]
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one logged quantity.
@@ -76,26 +80,29 @@ class Run:
         """State dict at a kept step, by default the last.
 
         Raises:
-            LcmaeError: nothing is kept at that step.
+            LcmaeError: nothing is kept at that step, or its bytes are not those that were written.
         """
         if step is None or (self.done and step == self.results["steps"]):
-            return load_tensors(self.path / MODEL)
+            return self._verified(self.path / MODEL)
         if step not in self.snapshots:
             raise LcmaeError(f"snapshot: got step {step}, expected one of: {', '.join(map(str, self.snapshots))}")
-        return load_tensors(self._snapshot(step))
+        return self._verified(self._snapshot(step))
 
     def keep_snapshot(self, step: int, weights: dict[str, Tensor]) -> None:
         """Keep the weights of a step for later analysis."""
         save_tensors(self._snapshot(step), weights)
+        self._note(self._snapshot(step))
 
     def finish(self, weights: dict[str, Tensor], results: dict[str, Any]) -> None:
         """Write the final weights, then the results, and drop the checkpoints that are no longer needed."""
         save_tensors(self.path / MODEL, weights)
+        self._note(self.path / MODEL)
         write_json(self.path / RESULTS, results)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove everything but the lock, to train again from the start."""
+        """Remove everything but the lock, to train again from the start; first the results, which say it is done."""
+        (self.path / RESULTS).unlink(missing_ok=True)
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -111,18 +118,37 @@ class Run:
         """
         lock, holder = FileLock(self.path / ".lock"), self.path / ".holder"
         try:
-            lock.acquire(timeout=timeout)
+            lock.acquire(timeout=1 if timeout < 0 else timeout)
         except Timeout:
             who = holder.read_text().strip() if holder.exists() else "unknown"
-            raise LcmaeError(
-                f"run: {self.name!r} is being written by process {who}, expected no other writer"
-            ) from None
+            message = f"run: {self.name!r} is being written by process {who}, expected no other writer"
+            if timeout >= 0:
+                raise LcmaeError(message) from None
+            print(f"{message}: waiting for it", file=sys.stderr)
+            lock.acquire()
         try:
             holder.write_text(f"{os.getpid()}\n")
             yield
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def _note(self, file: Path) -> None:
+        """Remember the sha256 of a file of weights: a flipped bit would load silently."""
+        known = self._known() | {str(file.relative_to(self.path)): sha256(file)}
+        write_json(self.path / MANIFEST, known)
+
+    def _known(self) -> dict[str, str]:
+        file = self.path / MANIFEST
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def _verified(self, file: Path) -> dict[str, Tensor]:
+        expected = self._known().get(str(file.relative_to(self.path)))
+        if not file.exists() or sha256(file) != expected:
+            raise LcmaeError(
+                f"weights: got {str(file)!r}, whose bytes differ from the run's manifest, expected them whole"
+            )
+        return load_tensors(file)
 
     def _snapshot(self, step: int) -> Path:
         folder = self.path / "snapshots"

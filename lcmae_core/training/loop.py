@@ -20,7 +20,7 @@ from lcmae_core.training.evaluate import evaluation_loader, held_out
 from lcmae_core.training.log import RunLog, Window
 from lcmae_core.training.objective import Terms, forward_views, loss_terms, mean_terms, view_masks
 from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
-from lcmae_core.training.watch import LossGuard, Stopped, stop_requests
+from lcmae_core.training.watch import LossGuard, Stopped, refuse_broken, stop_requests
 
 
 class Moment(NamedTuple):
@@ -74,6 +74,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
         source.train, settings.data, seed=settings.seed, batch_size=optim.batch_size,
         device=device, hold_gb=runtime.hold_gb, workers=runtime.workers,
     )  # fmt: skip
+    validation = evaluation_loader(settings, 1024, source=source)  # a broken file shows before training, not after
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
     model = build_model(settings).to(device)
@@ -83,8 +84,12 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     snapshots = snapshot_steps(total, runtime.snapshots)
     guard = LossGuard(device)
 
-    def save(step: int) -> None:
+    def judge(step: int) -> None:
         guard.settle()
+        refuse_broken(step, model)
+
+    def save(step: int) -> None:
+        judge(step)
         seconds = spent + time.perf_counter() - began
         rest = {"optimizer": optimizer.state_dict(), "window": window.state, "seconds": seconds}
         save_checkpoint(run.path / "checkpoints", step, model.state_dict(), rest)
@@ -108,15 +113,15 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
             if done % runtime.log_every == 0 or done == total:
                 log.write(done, window.mean() | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
             if done in snapshots:
-                guard.settle()
+                judge(done)
                 run.keep_snapshot(done, model.state_dict())
             if (done % runtime.checkpoint_every == 0 and done < total) or stop.is_set():
                 save(done)
             if stop.is_set():
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
-    guard.settle()
+    save(total)  # whatever happens while measuring, the training is not lost
     results = {"steps": total, "seconds": spent + time.perf_counter() - began, "skipped": source.skipped}
-    measured = held_out(model, settings, evaluation_loader(settings, limit=1024))
+    measured = held_out(model, settings, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 
@@ -146,7 +151,7 @@ def _backward(model: Any, settings: Settings, batch: Batch) -> Terms:
 
 
 def snapshot_steps(total: int, count: int) -> set[int]:
-    """`count` steps from 0 (the initialisation) to `total`, evenly spread on a logarithmic scale."""
+    """Up to `count` steps from 0 (the initialisation) on, evenly spread on a logarithmic scale, all before `total`."""
     if count == 0:
         return set()
     spread = torch.logspace(0, math.log10(total), max(count - 1, 1), dtype=torch.float64).round().int().tolist()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.loader import Batch
@@ -45,7 +45,7 @@ class LossGuard:
         copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
         copy.copy_(loss.detach(), non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(loss.device))
         self._pending = (step, batch, copy, event)
         return None
 
@@ -65,6 +65,19 @@ class LossGuard:
                 f"loss: got {loss.item()} at step {step} (epoch {int(batch.epoch[0])}, images {first}, ...), "
                 "expected a finite number; the last checkpoint is from before: lower base_lr or set clip_grad"
             )
+
+
+def refuse_broken(step: int, model: nn.Module) -> None:
+    """Look at every weight before any of them is saved: a gradient can be broken where the loss is not.
+
+    Raises:
+        NonFiniteLossError: a weight is NaN or infinite.
+    """
+    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+        raise NonFiniteLossError(
+            f"weights: got NaN or infinity after step {step}, expected finite numbers; "
+            "the last checkpoint is from before: lower base_lr or set clip_grad"
+        )
 
 
 @contextmanager

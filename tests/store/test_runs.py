@@ -79,3 +79,24 @@ def test_unwritable_out_is_one_line(settings, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LcmaeError, match=r"out: got .*, expected a folder that can be written"):
         open_run(replace(settings, out=str(tmp_path / "file")), "x")
+
+
+def test_a_flipped_bit_in_kept_weights_is_noticed(settings):
+    run = open_run(settings, "x")
+    run.keep_snapshot(0, {"w": torch.zeros(3)})
+    run.finish({"w": torch.ones(3)}, {"steps": 4})
+    for step, file in (
+        (0, run.path / "snapshots" / "step-00000000.safetensors"),
+        (None, run.path / "model.safetensors"),
+    ):
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(LcmaeError, match="whose bytes differ from the run's manifest"):
+            run.weights(step)
+
+
+def test_a_torn_last_line_of_the_history_is_left_out(settings):
+    run = open_run(settings, "x")
+    (run.path / "history.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert run.curve("loss") == ([1], [2.0])

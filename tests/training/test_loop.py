@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lcmae_core.config import replace
-from lcmae_core.models.mae import model_of
+from lcmae_core.models.mae import build_model, model_of
+from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training.loop import pretrain, snapshot_steps
@@ -93,6 +96,7 @@ def test_sigterm_checkpoints_and_the_same_call_resumes_bit_equal(tiny, tmp_path,
 KILL = """
 import json, os, pathlib, random, sys, time
 import torch
+from PIL import Image
 torch.set_num_threads(1)
 from lcmae_core.config import parse, replace
 from lcmae_core.training.loop import pretrain
@@ -179,3 +183,33 @@ def test_every_setting_has_an_effect(tiny, name):
     reference = pretrain(base)
     changed = pretrain(replace(base, {name: value}))
     assert weights(changed) != weights(reference), f"{name} does nothing"
+
+
+@pytest.mark.parametrize("where", [3, 8])
+def test_a_broken_weight_is_never_saved(tiny, where):
+    """The loss is finite, a gradient is not: at a checkpoint (3) and at the very end (8)."""
+
+    def spoil(moment):
+        if moment.step == where:
+            moment.model.decoder.pred.bias[0] = torch.nan
+
+    with pytest.raises(NonFiniteLossError, match=f"weights: got NaN or infinity after step {where}"):
+        pretrain(tiny, callbacks=[spoil])
+    run = pretrain(tiny)
+    assert run.done
+    assert all(torch.isfinite(w).all() for w in run.weights().values())
+
+
+def test_residual_stream_is_float32_under_autocast(tiny):
+    model, seen = build_model(tiny), []
+    for block in (*model.encoder.blocks, *model.decoder.blocks):
+        block.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(1, 3, 32, 32), random_mask(1, 16, 0.75))
+    assert seen == [torch.float32] * 2
+
+
+def test_one_image_trains_without_anything_held_out(tiny, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "one.png")
+    run = pretrain(replace(tiny, source=f"folder:{tmp_path}", out=str(tmp_path / "out")))
+    assert run.results["held_out"] == {"images": 0}
