@@ -195,7 +195,8 @@ def _add_report(parser: Parser) -> None:
 
 
 def _add_bench(parser: Parser) -> None:
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark")
+    known = "--batch, --steps, --image-size, --device, --models, --json, --quick"
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=known)
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -239,6 +240,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Options of a command line; names of notebooks may stand between options."""
     parser, commands = build_parser()
     options, extra = parser.parse_known_args(argv)
+    if options.command == "bench":  # its own parser reads the rest, options included
+        options.rest, extra = [*extra, *options.rest], []
     if options.version:
         from lcmae_core import __version__
 
