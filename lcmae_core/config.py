@@ -1,8 +1,7 @@
 """Frozen, strictly validated settings, the profiles, and the digest that names a run.
 
 Settings are grouped for the reader and flat for the user: every leaf name is unique, so that
-`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Everything but `runtime` affects
-results and enters the digest.
+`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. All but `runtime` enters the digest.
 """
 
 import difflib
@@ -51,15 +50,14 @@ class Data(Group):
     crop_ratio: Range = Field((0.75, 4 / 3), description="aspect ratio (width / height) of a random crop")
     flip: bool = Field(True, description="mirror half of the crops")
     on_unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with a file that is no image")
+    min_side: int = Field(8, gt=0, description="images with a shorter side, in pixels, count as unreadable")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="held out where a source has no validation split")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        (low, high), (narrow, wide) = self.crop_scale, self.crop_ratio
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale: got {self.crop_scale}, expected 0 < low <= high <= 1")
-        if not 0 < narrow <= wide:
-            raise ValueError(f"crop_ratio: got {self.crop_ratio}, expected 0 < low <= high")
+        for name, (low, high), most in (("crop_scale", self.crop_scale, 1), ("crop_ratio", self.crop_ratio, 100)):
+            if not 0 < low <= high <= most:
+                raise ValueError(f"{name}: got {(low, high)}, expected 0 < low <= high <= {most}")
         return self
 
 
@@ -229,18 +227,20 @@ LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
-    leaf = str(first["loc"][-1]) if first["loc"] else ""
+    leaf = next((str(part) for part in reversed(first["loc"]) if part in LEAVES), "")
     return message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message}"
 
 
 def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Settings:
-    """A copy of `settings` with leaves changed by name, validated as a whole.
+    """A copy of `settings` with leaves changed by name, validated as a whole; steps and epochs take each other back.
 
     Raises:
         LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
     """
-    tree = settings.model_dump()
-    for name, value in {**(changes or {}), **more}.items():
+    tree, changes = settings.model_dump(), {**(changes or {}), **more}
+    if one := {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}:
+        changes = dict.fromkeys({"steps", "epochs"} - one) | changes
+    for name, value in changes.items():
         if name not in LEAVES:
             raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
         (tree[LEAVES[name]] if LEAVES[name] else tree)[name] = value

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from lcmae_core.cli import main
+from lcmae_core.config import LcmaeError
 from lcmae_core.execute import Request, copy_notebooks, make_plan, notebook_folder
-from lcmae_core.execute.discover import Notebook
-from lcmae_core.execute.parameters import Parameter, check_value, parse_value, read_parameters
+from lcmae_core.execute.discover import Notebook, select
+from lcmae_core.execute.parameters import Parameter, assign, check_value, parse_value, read_parameters
 from tests.execute_toys import PARAMETERS, code, make_notebook
 
 
@@ -80,13 +81,33 @@ def test_the_environment_is_checked_too(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_parameter_goes_to_those_that_have_it(folder: Path) -> None:
-    plan = make_plan(Request(parameters={"steps": 5, "mask_ratio": 1}, notebooks=str(folder), out="o", seed=4))
+    plan = make_plan(Request(parameters={"steps": 5, "mask_ratio": 0.5}, notebooks=str(folder), out="o", seed=4))
     assert plan.notes == ("steps: not a parameter of 03, passed to the others",)
     assert plan.parameters["00_first"]["steps"] == 5
     assert "steps" not in plan.parameters["03_third"]
-    assert isinstance(plan.parameters["03_third"]["mask_ratio"], float)
+    assert plan.parameters["03_third"]["mask_ratio"] == 0.5
     assert plan.parameters["03_third"]["seed"] == 4
     assert plan.parameters["03_third"]["out"] == str(Path("o").resolve())
+
+
+def test_an_integer_will_do_for_a_float(folder: Path) -> None:
+    shares, _ = assign({"mask_ratio": 1}, select((), folder))
+    assert isinstance(shares["03_third"]["mask_ratio"], float)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5])
+def test_a_setting_out_of_range_stops_the_plan(folder: Path, value: float) -> None:
+    with pytest.raises(LcmaeError, match=f"mask_ratio: got {value}, expected "):
+        make_plan(Request(parameters={"mask_ratio": value}, notebooks=str(folder), out="o"))
+    assert not Path("o").exists()
+
+
+def test_a_folder_without_images_stops_the_plan(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LcmaeError, match="no image in it"):
+        make_plan(Request(data=f"folder:{tmp_path / 'empty'}", notebooks=str(folder), out="o"))
+    with pytest.raises(LcmaeError, match="did you mean 'folder:"):
+        make_plan(Request(data=str(tmp_path / "empty"), notebooks=str(folder), out="o"))
 
 
 def test_names_select_in_the_order_given(folder: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..config import Data, LcmaeError, nearest
 from . import hub, paths, photos
-from .splits import Found, Source, Split, hold_out, renamed, without_unreadable
+from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
 
@@ -52,7 +52,8 @@ def open_source(settings: Data) -> Source:
     """
     spec = settings.source
     found = _scheme(spec).open(spec.partition(":")[2], settings)
-    train, validation = found.train, found.validation
+    train = large_enough(found.train, settings.min_side)
+    validation = found.validation and large_enough(found.validation, settings.min_side)
     skipped: tuple[str, ...] = ()
     if settings.on_unreadable == "skip":
         train, skipped = without_unreadable(train)

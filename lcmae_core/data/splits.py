@@ -95,6 +95,29 @@ class Reader:
         return decode(data, self.names(i), self.channels)
 
 
+@dataclass(frozen=True, eq=False)
+class LargeEnough:
+    """A reader that refuses pictures smaller than a patch can be."""
+
+    read: Callable[[int], Image.Image]
+    names: Callable[[int], str]
+    min_side: int
+
+    def __call__(self, i: int) -> Image.Image:
+        picture = self.read(i)
+        if min(picture.size) < self.min_side:
+            size = f"{picture.width}x{picture.height} px"
+            raise UnreadableImage(
+                f"cannot use {self.names(i)}: got {size}, expected at least {self.min_side} px a side"
+            )
+        return picture
+
+
+def large_enough(split: Split, min_side: int) -> Split:
+    """The same pictures, read by `LargeEnough`."""
+    return replace(split, read=LargeEnough(split.read, split.names, min_side))
+
+
 def as_labels(values: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
     """(M,) int64, or None when nothing is labelled (hubs write -1 for a hidden label)."""
     if values is None:

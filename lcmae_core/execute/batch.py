@@ -27,7 +27,8 @@ def run_notebooks(
 ) -> int:
     """Execute a plan and (re)build <out>/report.html; with `store`, write the notebooks back where they came from.
 
-    Returns 0 if every notebook is up to date afterwards, else 1; the others are executed all the same.
+    Returns 0 if every notebook is up to date afterwards, 2 if all that failed did so by the user's mistake (a data set
+    or a setting that cannot be used), else 1; the others are executed all the same.
 
     Raises:
         LcmaeError: the executor is not there, or does not know a parameter.
@@ -42,7 +43,7 @@ def run_notebooks(
         for notebook in plan.notebooks:
             store_executed(plan.out / f"{notebook.name}.ipynb", notebook.path)
     _conclude(plan, batch, store)
-    return 1 if batch.failed else 0
+    return 0 if not batch.failed else 2 if batch.mistaken == len(batch.failed) else 1
 
 
 def _executor(plan: Plan, jobs: int, name: ExecutorName, slurm: Mapping[str, Any]) -> Executor:
@@ -63,6 +64,7 @@ class _Batch:
         self.waiting = list(plan.notebooks)
         self.running: dict[Notebook, Handle] = {}
         self.failed: list[Notebook] = []
+        self.mistaken = 0
         self.console = make_console()
         estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
         self.board = Board(self.console, estimates, self.limit)
@@ -131,6 +133,7 @@ class _Batch:
             if not outcome:
                 outcome = {"status": "failed", "cell": None, "line": "", "error": _ending(code), "seconds": seconds}
                 self.ledger.put(notebook.name, outcome)
+            self.mistaken += _mistake(outcome)
             self.board.finish(notebook.name, "FAILED", seconds)
             for line in self._explain(notebook, outcome):
                 self.board.say("    " + line)
@@ -138,6 +141,8 @@ class _Batch:
     def _explain(self, notebook: Notebook, outcome: Mapping[str, Any]) -> list[str]:
         where = f"cell {outcome['cell']}: " if outcome.get("cell") else ""
         error = str(outcome.get("error", "")).strip().splitlines() or [""]
+        if _mistake(outcome):
+            return [error[0].partition(": ")[2]]
         lines = [f"{where}{outcome.get('line', '')}".rstrip(), *error[:4]]
         partial = self.plan.out / f"{notebook.name}.failed.ipynb"
         if partial.exists():
@@ -157,6 +162,11 @@ class _Batch:
             if handle.poll() is None:
                 handle.kill()
             self.ledger.take(notebook.name)
+
+
+def _mistake(outcome: Mapping[str, Any]) -> bool:
+    """Whether a cell ended with an error of the user's making, which says itself what to do."""
+    return str(outcome.get("error", "")).startswith(("LcmaeError: ", "UnreadableImage: "))
 
 
 def _ending(code: int) -> str:

@@ -155,7 +155,7 @@ def _kernelspec() -> Iterator[str]:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    threads = {"OMP_NUM_THREADS": str(job.threads)} if job.threads else {}
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(job.threads))} if job.threads else {}
     changes = {"LCMAE_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **threads}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lcmae_core.config import PROFILES, LcmaeError, nearest
+from lcmae_core.config import LEAVES, PROFILES, Data, LcmaeError, nearest, replace
+from lcmae_core.config import profile as load_profile
 from lcmae_core.execute.discover import Notebook, notebook_folder, project_root, select
 from lcmae_core.execute.parameters import assign
 
@@ -62,10 +63,20 @@ def make_plan(request: Request) -> Plan:
     chosen = select(request.names, notebook_folder(request.notebooks))
     own = {name: value for name, value in request.parameters.items() if name not in COMMON}
     shares, notes = assign(common | own, chosen)
+    replace(load_profile(profile), {name: value for name, value in own.items() if name in LEAVES})
+    if common.get("data", "photos").startswith(("folder:", "parquet:")):
+        _look_at(common["data"], own.get("on_unreadable", "stop"))
     everywhere = {"profile": profile, "out": str(out)}
     parameters = {n.name: everywhere | shares[n.name] for n in chosen}
     check_writable(out)
     return Plan(tuple(chosen), parameters, profile, out, tuple(notes))
+
+
+def _look_at(source: str, on_unreadable: str) -> None:
+    """Open the source, so that an empty folder is said before any notebook starts."""
+    from lcmae_core.data.sources import open_source
+
+    open_source(Data(source=source, on_unreadable="skip" if on_unreadable == "skip" else "stop"))
 
 
 def _common(request: Request) -> dict[str, Any]:
@@ -105,6 +116,8 @@ def check_source(source: str) -> str:
         LcmaeError: unknown scheme, nothing after it, or a path that is not there.
     """
     scheme, colon, rest = source.partition(":")
+    if scheme + colon not in SCHEMES and Path(source).expanduser().exists():
+        raise LcmaeError(f"data: got {source!r}, did you mean 'folder:{source}'?")
     if scheme + colon not in SCHEMES:
         raise LcmaeError(f"data: got {source!r}, {nearest(scheme + colon, SCHEMES)}")
     if colon and not rest:

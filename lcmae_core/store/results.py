@@ -41,6 +41,7 @@ class Notebook:
     data: str | None = None
     seed: int = 0
     out: str | None = None
+    on_unreadable: str = "stop"
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -57,7 +58,11 @@ class Notebook:
         """The profile's settings with this notebook's data, seed and folder, then `changes` by leaf name."""
         base = profile(self.profile_name)
         source = self.data or os.environ.get("LCMAE_DATA") or base.data.source
-        return replace(base, {"source": source, "seed": self.seed, "out": str(self.folder)} | changes)
+        return replace(base, self._common(source) | changes)
+
+    def _common(self, source: str) -> dict[str, Any]:
+        folder = str(self.folder)
+        return {"source": source, "seed": self.seed, "out": folder, "on_unreadable": self.on_unreadable}
 
     @property
     def headless(self) -> bool:
