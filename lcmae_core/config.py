@@ -1,7 +1,7 @@
 """Frozen, strictly validated settings, the profiles, and the digest that names a run.
 
 Settings are grouped for the reader and flat for the user: every leaf name is unique, so that
-`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. All but `runtime` enters the digest.
+`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Only `runtime` affects no result.
 """
 
 import difflib
