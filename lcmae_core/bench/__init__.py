@@ -22,7 +22,7 @@ from lcmae_core.bench.contestants import MODELS, QUICK, Inputs, Shape, Subject, 
 from lcmae_core.bench.table import render
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.linear import linear
-from lcmae_core.store.machine import pick_device, provenance
+from lcmae_core.store.machine import keep_freed_memory, pick_device, provenance
 
 RATIOS = (("mae", "hf"), ("mae-plain", "hf"), ("lcmae", "mae-d2"))
 
@@ -99,6 +99,7 @@ def parse(argv: Sequence[str] | None) -> Options:
 def measure(options: Options) -> dict[str, Any]:
     """Everything the table says, as plain data."""
     shape = options.shape
+    kept = shape.device.type == "cpu" and keep_freed_memory()
     models = tuple(name for name in options.models if name != "hf" or find_spec("transformers"))
     missing = "hf" in options.models and "hf" not in models
     inputs = draw_inputs(shape)
@@ -112,6 +113,7 @@ def measure(options: Options) -> dict[str, Any]:
         "device_type": shape.device.type, "batch": shape.batch, "image_size": shape.image_size,
         "steps": options.steps, "quick": shape.quick, "threads": torch.get_num_threads(),
         "precision": "bf16" if shape.device.type == "cuda" else "fp32",
+        "freed_memory_kept": kept,
         "transformers_missing": missing,
         "matmul_ceiling_gflops": ceiling(shape),
         "models": {n: _row(seconds[n], subjects[n].flops, memory[n], shape.batch) for n in models},
@@ -165,6 +167,7 @@ def _peak_memory(name: str, shape: Shape, inputs: Inputs) -> float | None:
 def _peak_rss(name: str, shape: Shape) -> float:
     import resource  # not on Windows
 
+    keep_freed_memory()
     prepare(name, shape, draw_inputs(shape))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

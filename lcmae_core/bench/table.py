@@ -27,6 +27,8 @@ def render(result: dict[str, Any]) -> str:
         target = "" if result["quick"] else TARGETS.get(tuple(pair.split("/")), "")
         time_text = f"{ratio['time']:.3f} of the time [{ratio['low']:.3f}, {ratio['high']:.3f}]"
         lines.append(f"{pair}: {time_text}, {1 / ratio['time']:.2f} x the speed  {target}".rstrip())
+    if result["freed_memory_kept"]:
+        lines.append("freed memory is kept for reuse (glibc mallopt), for all models alike")
     if result["transformers_missing"]:
         lines.append("transformers is not installed: HF not measured (pip install 'lcmae-core[sources]')")
     lines.append(

@@ -1,8 +1,10 @@
 """Which device computes, and what is said of it beside every number."""
 
+import ctypes
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +43,22 @@ def device_name(device: torch.device) -> str:
     if device.type == "mps":
         return f"Apple MPS ({platform.machine()})"
     return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc reuse freed memory instead of handing it back; whether it was told so (only on Linux with glibc).
+
+    Tensors above 32 MB are otherwise mapped afresh at every allocation, and the kernel zeroes their pages anew: 2.3 of
+    9.7 s of an LC-MAE ViT-B/16 step at batch 16. The process then keeps its peak memory until it ends.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_max = -1, -4  # names in malloc.h
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_max, 0))
 
 
 @cache
