@@ -1,80 +1,135 @@
 """Attention maps, recomputed from each block's own layers while the forward pass keeps the fused kernel.
 
-Letters: B images of h x w pixels, L layers, H heads, T tokens (prefix included), D width.
+Letters: B images of h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.models.encoder import gather_patches
-from lcmae_core.models.mae import MAE
+from lcmae_core.analysis.blocks import attention_blocks, listen
+from lcmae_core.config import LcmaeError
 from lcmae_core.models.masking import Mask
 
 
-@torch.no_grad()
 def attention_maps(
-    model: MAE | VisionTransformer,
+    model: nn.Module,
     images: Float[Tensor, "B C h w"],
     *,
     part: str = "encoder",
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     mask: Mask | None = None,
-) -> Float[Tensor, "B L H T T"]:
+    queries: Int64[Tensor, "Q"] | None = None,
+    budget_gb: float = 4.0,
+) -> Float[Tensor, "B L H Q T"]:
     """Softmax attention of the chosen layers and heads (all by default), counted from 0; rows are queries and sum to 1.
 
     part "encoder" runs a timm ViT or our encoder, under a mask on the kept patches only (T = prefix + K). "decoder"
-    needs a model with a decoder and a mask (T = 1 + N, CLS first, patches in their places).
+    needs a model with a decoder and a mask (T = 1 + N, CLS first, patches in their places). `queries` are tokens whose
+    rows are wanted (all by default, then Q = T).
 
     Raises:
-        LcmaeError: an unknown part, a decoder without mask or model, a layer or head out of range.
+        LcmaeError: an unknown part, no attention blocks, no decoder or mask, a layer, head or query out of range, images
+            of another size, maps of more than `budget_gb` (10^9 bytes).
     """
-    blocks, tokens = _entry(model, images, part, mask)
-    chosen = _indices("layer", layers, len(blocks))
-    found = {}
-    for index, block in enumerate(blocks[: max(chosen) + 1]):
-        if index in chosen:
-            maps = block_attention(block, tokens)  # (B, H, T, T)
-            found[index] = maps[:, _indices("head", heads, maps.shape[1])]
-        tokens = block(tokens)
-    return torch.stack([found[index] for index in chosen], dim=1)
+    count = len(attention_blocks(model, part))
+    chosen = indices_of("layer", layers, count)
+    found: dict[int, Tensor] = {}
+
+    def collect(layer: int, maps: Tensor) -> None:
+        _refuse_large(maps, len(chosen), budget_gb)
+        found[layer] = maps
+
+    visit_attention(model, images, collect, part=part, layers=chosen, heads=heads, mask=mask, queries=queries)
+    return torch.stack([found[layer] for layer in chosen], dim=1)
+
+
+def visit_attention(
+    model: nn.Module,
+    images: Float[Tensor, "B C h w"],
+    visit: Callable[[int, Tensor], None],
+    *,
+    part: str = "encoder",
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    mask: Mask | None = None,
+    queries: Int64[Tensor, "Q"] | None = None,
+) -> None:
+    """`visit(layer, maps)` for each chosen layer in the order of the forward pass, maps (B, H, Q, T) as in
+    `attention_maps`. One layer's maps exist at a time, so every layer of ViT-L fits where one does.
+
+    Raises:
+        LcmaeError: as `attention_maps`, but for the budget.
+    """
+    blocks = attention_blocks(model, part)
+
+    def listener(layer: int) -> Callable[[Tensor], None]:
+        return lambda tokens: visit(layer, attention_of(blocks[layer].attn, tokens, heads, queries))
+
+    chosen = indices_of("layer", layers, len(blocks))
+    for block in (blocks[layer] for layer in chosen):
+        indices_of("head", heads, block.attn.num_heads)
+    listen(model, images, part, mask, inputs={blocks[layer].attn: listener(layer) for layer in chosen})
+
+
+def attention_of(
+    attn: Any,
+    tokens: Float[Tensor, "B T D"],
+    heads: Sequence[int] | None = None,
+    queries: Int64[Tensor, "Q"] | None = None,
+) -> Float[Tensor, "B H Q T"]:
+    """softmax(q k^T / sqrt(d)) of a timm Attention for the tokens that enter it, from its qkv and qk-norm layers.
+
+    The softmax of half-precision models is taken in float32.
+    """
+    q, k = queries_and_keys(attn, tokens)
+    if heads is not None:
+        wanted = indices_of("head", heads, attn.num_heads)
+        q, k = q[:, wanted], k[:, wanted]
+    if queries is not None:
+        indices_of("query", queries.tolist(), tokens.shape[1])
+        q = q[:, :, queries.to(q.device)]
+    scores = q * attn.scale @ k.mT  # (B, H, Q, T)
+    half = scores.dtype in (torch.float16, torch.bfloat16)
+    return scores.softmax(dim=-1, dtype=torch.float32 if half else None)
+
+
+def queries_and_keys(
+    attn: Any, tokens: Float[Tensor, "B T D"]
+) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T d"]]:
+    """q and k of a timm Attention, each (B, H, T, D / H), after its qk-norm."""
+    b, t, _ = tokens.shape
+    q, k, _ = attn.qkv(tokens).reshape(b, t, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
+    return attn.q_norm(q), attn.k_norm(k)
 
 
 def block_attention(block: Any, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T T"]:
-    """softmax(q k^T / sqrt(d)) of one timm block, from its own norm, qkv and qk-norm layers."""
-    attn = block.attn
-    b, t, _ = tokens.shape
-    qkv = attn.qkv(block.norm1(tokens)).reshape(b, t, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, H, T, d)
-    q, k = attn.q_norm(qkv[0]), attn.k_norm(qkv[1])
-    return (q * attn.scale @ k.mT).softmax(dim=-1)
+    """Attention of one pre-norm timm block for the tokens that enter the block."""
+    return attention_of(block.attn, block.norm1(tokens))
 
 
-def _entry(
-    model: MAE | VisionTransformer, images: Tensor, part: str, mask: Mask | None
-) -> tuple[nn.Sequential, Tensor]:
-    """The blocks to walk through and the tokens that enter the first."""
-    if part not in ("encoder", "decoder"):
-        raise LcmaeError(f"part: got {part!r}, {nearest(part, ('encoder', 'decoder'))}")
-    if part == "decoder":
-        if not isinstance(model, MAE) or model.decoder is None or mask is None:
-            raise LcmaeError("part: got 'decoder', expected a model with a decoder, and a mask")
-        return model.decoder.blocks, model.decoder.sequence(model.encoder(images, mask.keep), mask.restore)
-    vit = model.encoder if isinstance(model, MAE) else model
-    tokens = vit._pos_embed(vit.patch_embed(images))  # (B, prefix + N, D)
-    if mask is not None:
-        prefix = vit.num_prefix_tokens
-        tokens = torch.cat([tokens[:, :prefix], gather_patches(tokens[:, prefix:], mask.keep)], dim=1)
-    return vit.blocks, vit.norm_pre(vit.patch_drop(tokens))
+def indices_of(what: str, chosen: Sequence[int] | None, count: int) -> list[int]:
+    """The chosen indices, all by default.
 
-
-def _indices(what: str, chosen: Sequence[int] | None, count: int) -> list[int]:
+    Raises:
+        LcmaeError: none, or one out of range.
+    """
     indices = list(range(count) if chosen is None else chosen)
     if not indices or not all(0 <= i < count for i in indices):
-        raise LcmaeError(f"{what}s: got {indices}, expected {what}s from 0 to {count - 1}")
+        plural = "queries" if what == "query" else f"{what}s"
+        raise LcmaeError(f"{plural}: got {indices}, expected {plural} from 0 to {count - 1}")
     return indices
+
+
+def _refuse_large(maps: Tensor, layers: int, budget_gb: float) -> None:
+    gigabytes = layers * maps.numel() * maps.element_size() / 1e9
+    if gigabytes > budget_gb:
+        b, h, q, t = maps.shape
+        raise LcmaeError(
+            f"maps: got {b} images x {layers} layers x {h} heads of {q}x{t} ({gigabytes:.2g} GB), expected at most "
+            f"{budget_gb:g} GB: choose layers, heads or queries, or stream them with visit_attention"
+        )

@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> Options:
     """
     parser = _Parser(prog="lcmae bench", description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--batch", type=int, metavar="B", help="images a step (default 16; 256 on CUDA)")
-    parser.add_argument("--steps", type=int, metavar="N", help="timed steps of each model (default 15)")
+    parser.add_argument("--steps", type=int, metavar="N", help="timed steps of each model (default 5; 15 on CUDA)")
     parser.add_argument("--image-size", type=int, metavar="PX", help="side of the images (default 224)")
     parser.add_argument("--device", default="auto", help="auto | cuda | mps | cpu")
     parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help=f"of {', '.join(MODELS)}")
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str] | None) -> Options:
             raise LcmaeError(f"bench: unknown model {name!r}: {nearest(name, MODELS)}")
     device = pick_device(found.device)
     batch = (2 if found.quick else 256 if device.type == "cuda" else 16) if found.batch is None else found.batch
-    steps = (2 if found.quick else 15) if found.steps is None else found.steps
+    steps = (2 if found.quick else 15 if device.type == "cuda" else 5) if found.steps is None else found.steps
     size = (QUICK["image_size"] if found.quick else 224) if found.image_size is None else found.image_size
     for name, value in (("batch", batch), ("steps", steps)):
         if value < 1:
