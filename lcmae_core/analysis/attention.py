@@ -4,7 +4,7 @@ Letters: B images of h x w pixels, C channels, L layers, H heads, T tokens (pref
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,18 +33,13 @@ def attention_maps(
     rows are wanted (all by default, then Q = T).
 
     Raises:
-        LcmaeError: an unknown part, no attention blocks, no decoder or mask, a layer, head or query out of range, images
-            of another size, maps of more than `budget_gb` (10^9 bytes).
+        LcmaeError: an unknown part, no attention blocks, no decoder or mask, a layer, head or query out of range,
+            images of another size, maps of more than `budget_gb` (10^9 bytes).
     """
-    count = len(attention_blocks(model, part))
-    chosen = indices_of("layer", layers, count)
+    chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
     found: dict[int, Tensor] = {}
-
-    def collect(layer: int, maps: Tensor) -> None:
-        _refuse_large(maps, len(chosen), budget_gb)
-        found[layer] = maps
-
-    visit_attention(model, images, collect, part=part, layers=chosen, heads=heads, mask=mask, queries=queries)
+    select = _Selection(chosen, heads, queries, kept=len(chosen), budget_gb=budget_gb)
+    _walk(model, images, found.__setitem__, part, mask, select)
     return torch.stack([found[layer] for layer in chosen], dim=1)
 
 
@@ -58,22 +53,48 @@ def visit_attention(
     heads: Sequence[int] | None = None,
     mask: Mask | None = None,
     queries: Int64[Tensor, "Q"] | None = None,
+    budget_gb: float = 4.0,
 ) -> None:
     """`visit(layer, maps)` for each chosen layer in the order of the forward pass, maps (B, H, Q, T) as in
     `attention_maps`. One layer's maps exist at a time, so every layer of ViT-L fits where one does.
 
     Raises:
-        LcmaeError: as `attention_maps`, but for the budget.
+        LcmaeError: as `attention_maps`; the budget is for one layer's maps.
     """
+    chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
+    _walk(model, images, visit, part, mask, _Selection(chosen, heads, queries, kept=1, budget_gb=budget_gb))
+
+
+class _Selection(NamedTuple):
+    """Which maps are wanted, and how many layers of them exist at once."""
+
+    layers: list[int]
+    heads: Sequence[int] | None
+    queries: Tensor | None
+    kept: int
+    budget_gb: float
+
+
+def _walk(
+    model: nn.Module,
+    images: Tensor,
+    visit: Callable[[int, Tensor], None],
+    part: str,
+    mask: Mask | None,
+    select: _Selection,
+) -> None:
     blocks = attention_blocks(model, part)
 
     def listener(layer: int) -> Callable[[Tensor], None]:
-        return lambda tokens: visit(layer, attention_of(blocks[layer].attn, tokens, heads, queries))
+        def hear(tokens: Tensor) -> None:
+            _refuse_large(select, tokens, blocks[layer].attn.num_heads)
+            visit(layer, attention_of(blocks[layer].attn, tokens, select.heads, select.queries))
 
-    chosen = indices_of("layer", layers, len(blocks))
-    for block in (blocks[layer] for layer in chosen):
-        indices_of("head", heads, block.attn.num_heads)
-    listen(model, images, part, mask, inputs={blocks[layer].attn: listener(layer) for layer in chosen})
+        return hear
+
+    for layer in select.layers:
+        indices_of("head", select.heads, blocks[layer].attn.num_heads)
+    listen(model, images, part, mask, inputs={blocks[layer].attn: listener(layer) for layer in select.layers})
 
 
 def attention_of(
@@ -125,11 +146,13 @@ def indices_of(what: str, chosen: Sequence[int] | None, count: int) -> list[int]
     return indices
 
 
-def _refuse_large(maps: Tensor, layers: int, budget_gb: float) -> None:
-    gigabytes = layers * maps.numel() * maps.element_size() / 1e9
-    if gigabytes > budget_gb:
-        b, h, q, t = maps.shape
+def _refuse_large(select: _Selection, tokens: Tensor, num_heads: int) -> None:
+    b, t, _ = tokens.shape
+    h = num_heads if select.heads is None else len(select.heads)
+    q = t if select.queries is None else len(select.queries)
+    gigabytes = select.kept * b * h * q * t * max(tokens.element_size(), 4) / 1e9
+    if gigabytes > select.budget_gb:
         raise LcmaeError(
-            f"maps: got {b} images x {layers} layers x {h} heads of {q}x{t} ({gigabytes:.2g} GB), expected at most "
-            f"{budget_gb:g} GB: choose layers, heads or queries, or stream them with visit_attention"
+            f"maps: got {b} images x {select.kept} layers x {h} heads of {q}x{t} ({gigabytes:.2g} GB), "
+            f"expected at most {select.budget_gb:g} GB: choose layers, heads or queries, or stream with visit_attention"
         )

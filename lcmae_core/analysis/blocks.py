@@ -23,7 +23,7 @@ Listener = Callable[[Tensor], None]
 
 
 class Geometry(NamedTuple):
-    """How tokens lie on the image: rows and columns of patches, side of a patch in pixels, tokens before the patches."""
+    """How tokens lie on the image: rows and columns of patches, sides of a patch in pixels, tokens before them."""
 
     grid: tuple[int, int]
     patch_size: tuple[int, int]
@@ -55,10 +55,14 @@ def encoder_of(model: nn.Module, part: str = "encoder") -> VisionTransformer:
     if part not in PARTS:
         raise LcmaeError(f"part: got {part!r}, {nearest(part, PARTS)}")
     if part == "decoder" and (not isinstance(model, MAE) or model.decoder is None):
-        raise LcmaeError(f"part: got 'decoder' of a {type(model).__name__}, expected a model with a decoder, and a mask")
+        raise LcmaeError(
+            f"part: got 'decoder' of a {type(model).__name__} without one, expected a model with a decoder"
+        )
     vit = getattr(model, "encoder", model)
     if not isinstance(vit, VisionTransformer):
-        raise LcmaeError(f"model: got a {type(model).__name__} without attention blocks, expected a timm ViT or our MAE")
+        raise LcmaeError(
+            f"model: got a {type(model).__name__} without attention blocks, expected a timm ViT or our MAE"
+        )
     return vit
 
 
@@ -130,7 +134,7 @@ def _check(vit: Any, images: Tensor, part: str, mask: Mask | None) -> None:
         got, expected = ("x".join(map(str, size)) for size in (images.shape[-2:], embed.img_size))
         raise LcmaeError(f"images: got {got} px, expected {expected} px")
     if part == "decoder" and mask is None:
-        raise LcmaeError("part: got 'decoder' without a mask, expected a model with a decoder, and a mask")
+        raise LcmaeError("part: got 'decoder' without a mask, expected one mask an image")
     expected_mask = (len(images), embed.num_patches)
     if mask is not None and not vit.dynamic_img_size and mask.hidden.shape != expected_mask:
         raise LcmaeError(f"mask: got shape {tuple(mask.hidden.shape)}, expected {expected_mask}")
