@@ -18,8 +18,8 @@ from lcmae_core.config import LcmaeError
 Side = float | int | tuple[float | int, float | int]
 """Side of a patch: one number, or height and width."""
 
-_CHUNK = 2**22
-"""Values of a temporary: 16 MB of float32, which stays in a processor's cache."""
+_CHUNK = 2**20
+"""Values of a temporary: 4 MB of float32, which stays in a processor's cache."""
 
 
 def patch_distances(grid: tuple[int, int], patch_size: Side = 1) -> Float[Tensor, "N N"]:

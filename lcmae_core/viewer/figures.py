@@ -72,7 +72,7 @@ def curves(
             marker = "o" if len(steps) < 30 else None
             style = "-" if place < len(INK) else "--"
             axis.plot(steps, values, style, color=INK[place % len(INK)], label=label, marker=marker, ms=3, lw=1.4)
-        _dress(axis, title, x, y if isinstance(y, str) else y[title], log_x)
+        dress(axis, title, x, y if isinstance(y, str) else y[title], log_x)
         if limits and title in limits:
             axis.set_ylim(*limits[title])
         if lines and title in lines:
@@ -101,7 +101,7 @@ def bars(
     if chance is not None:
         axis.axhline(chance, color="0.4", ls="--", lw=1)
         axis.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
-    _dress(axis, title, "", y)
+    dress(axis, title, "", y)
     return figure
 
 
@@ -132,7 +132,8 @@ def attention_row(
     return figure
 
 
-def _dress(axis: Any, title: str, x: str, y: str, log_x: bool = False) -> None:
+def dress(axis: Any, title: str, x: str, y: str, log_x: bool = False) -> None:
+    """Title, axis labels, grid and open frame: what every chart here has."""
     axis.set_title(title, fontsize=10)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
