@@ -132,6 +132,7 @@ def test_patch_distances_are_between_centres():
 def test_entropy_and_mutual_information(generator):
     grid = (3, 3)
     assert entropy(uniform(grid)).item() == pytest.approx(math.log(9))
+    assert entropy(torch.full((3, 9), 1 / 9)).item() == pytest.approx(math.log(9)), "a mean over rows"
     assert entropy(torch.eye(9)).item() == 0
     shuffled = torch.eye(9, dtype=torch.float64)[torch.randperm(9, generator=generator)]
     assert normalized_mutual_information(shuffled, grid, prefix_tokens=0).item() == pytest.approx(1)
