@@ -41,7 +41,7 @@ LOSSES = {
 
 METRICS = {
     "distance in patches, not pixels": ("rows.flatten() * height", "rows.flatten()"),
-    "height and width swapped": ("else (patch_size, patch_size)\n", "else (patch_size, patch_size)\n    height, width = width, height\n"),
+    "the width of a patch is its height": ("cols.flatten() * width", "cols.flatten() * height"),
     "squared distance": ("places[None]).norm(dim=-1)", "places[None]).square().sum(-1)"),
     "the prefix comes last": ("(prefix_tokens, 0, prefix_tokens, 0)", "(0, prefix_tokens, 0, prefix_tokens)"),
     "mean over tokens, not patches": ("), len(distances)\n", "), attn.shape[-1]\n"),
