@@ -167,4 +167,7 @@ def _lightly(module: str) -> Any:
     try:
         return import_module(f"lightly.{module}")
     except ImportError as error:
-        raise LcmaeError(f"method: got 'dino' without {error.name!r}, expected it installed: pip install 'lightly>=1.5'") from None
+        missing = (error.name or "lightly").partition(".")[0]
+        raise LcmaeError(
+            f"method: got 'dino' without the package {missing!r}, expected it installed: pip install 'lightly>=1.5'"
+        ) from None
