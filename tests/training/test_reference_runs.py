@@ -2,15 +2,19 @@
 being stopped or torn away, stop at a loss that is no number, and do not care how a step is cut into micro-batches; what
 their method does not read changes nothing; a source without labels is one clear line."""
 
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from lcmae_core.config import UNUSED, LcmaeError, profile, replace
+from lcmae_core.data.loader import Loader
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.views import multi_crop
 from lcmae_core.models.build import model_of
@@ -30,6 +34,13 @@ METHODS = ["dino", "supervised"]
 both = pytest.mark.parametrize("method", METHODS)
 
 
+@pytest.fixture
+def small(tiny, tmp_path):
+    """A few pictures of two classes: held-out measurements take no time."""
+    write_folder(tmp_path / "pictures", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in "012"])
+    return replace(tiny, source=f"folder:{tmp_path / 'pictures'}")
+
+
 class TornAwayError(BaseException):
     """As sudden as kill -9, in this process."""
 
@@ -43,8 +54,8 @@ def losses(run):
 
 
 @both
-def test_a_run_leaves_what_others_do(tiny, method):
-    run = pretrain(replace(tiny, method=method))
+def test_a_run_leaves_what_others_do(small, method):
+    run = pretrain(replace(small, method=method))
     assert run.name.startswith(f"{method}-s0-")
     assert run.snapshots == [0, 1, 8]
     logged = {"dino": {"teacher_entropy", "kl", "teacher_std"}, "supervised": {"accuracy"}}[method]
@@ -61,8 +72,8 @@ def test_a_run_leaves_what_others_do(tiny, method):
 
 @both
 @pytest.mark.parametrize("how", ["signal", "torn"])
-def test_an_interrupted_run_goes_on_bit_equal(tiny, tmp_path, method, how):
-    settings = replace(tiny, method=method, accumulate=2)
+def test_an_interrupted_run_goes_on_bit_equal(small, tmp_path, method, how):
+    settings = replace(small, method=method, accumulate=2)
     whole = pretrain(replace(settings, out=str(tmp_path / "whole")))
 
     def stop(moment):
@@ -79,31 +90,29 @@ def test_an_interrupted_run_goes_on_bit_equal(tiny, tmp_path, method, how):
 
 
 @both
-def test_micro_batches_change_nothing_but_rounding(tiny, method):
-    one, two = (pretrain(replace(tiny, method=method, accumulate=n)).weights() for n in (1, 2))
+def test_micro_batches_change_nothing_but_rounding(small, method):
+    one, two = (pretrain(replace(small, method=method, accumulate=n)).weights() for n in (1, 2))
     assert max((one[key] - two[key]).abs().max() for key in one) < 1e-4
     if method == "dino":
         assert one["criterion.center"].abs().max() > 0.01  # the centre moves once a step in both
 
 
 @both
-def test_what_a_method_does_not_read_has_no_effect(tiny, tmp_path, method):
+def test_what_a_method_does_not_read_has_no_effect(small, tmp_path, method):
     changes = {leaf: OTHER[leaf] for leaf in UNUSED[method] & set(OTHER)}
-    base = replace(tiny, method=method, steps=3)
+    base = replace(small, method=method, steps=3)
     plain, changed = pretrain(base), pretrain(replace(base, changes, out=str(tmp_path / "changed")))
     assert plain.path.name == changed.path.name
     assert weights(plain) == weights(changed)
 
 
-def test_one_step_of_dino_is_what_the_formulas_say(tiny):
+def test_one_step_of_dino_is_what_the_formulas_say(small):
     """The teacher's weights, the centre and the log after the first step with a rate of 0 (warm-up)."""
-    settings = replace(tiny, method="dino", steps=2, warmup=0.9, weight_decay=0.0, teacher_temp_start=0.05)
+    settings = replace(small, method="dino", steps=2, warmup=0.9, weight_decay=0.0, teacher_temp_start=0.05)
     run = pretrain(settings)
     source = open_source(settings.data)
     objective = DinoObjective(settings, source)
     before, after = model_of(run, 0), model_of(run, 1)
-    from lcmae_core.data.loader import Loader
-
     loader = Loader(source.train, settings.data, seed=0, batch_size=4, device="cpu", crops=objective.crops)
     with torch.no_grad():
         heads = before(loader.batch(0).crops)
@@ -124,17 +133,17 @@ def test_one_step_of_dino_is_what_the_formulas_say(tiny):
             assert torch.allclose(value, 0.998 * old[name] + 0.002 * follows, atol=1e-6), name
 
 
-def test_schedules_of_the_teacher(tiny):
+def test_schedules_of_the_teacher(small):
     changes = {"teacher_temp": 0.08, "teacher_temp_start": 0.04, "teacher_temp_warmup": 0.5, "teacher_momentum": 0.9}
-    objective = DinoObjective(replace(tiny, changes, method="dino"), None)
+    objective = DinoObjective(replace(small, changes, method="dino"), None)
     assert [objective.temperature(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.04, 0.06, 0.08, 0.08])
     assert [objective.momentum(p) for p in (0, 0.5, 1)] == pytest.approx([0.9, 0.95, 1.0])
-    none = DinoObjective(replace(tiny, changes, method="dino", teacher_temp_warmup=0.0), None)
+    none = DinoObjective(replace(small, changes, method="dino", teacher_temp_warmup=0.0), None)
     assert none.temperature(0) == 0.08
 
 
-def test_prototypes_rest_at_first(tiny):
-    run = pretrain(replace(tiny, method="dino", prototypes_frozen=0.5, snapshots=8, warmup=0.0))
+def test_prototypes_rest_at_first(small):
+    run = pretrain(replace(small, method="dino", prototypes_frozen=0.5, snapshots=8, warmup=0.0))
     key = "student_head.last_layer.weight_v"
     start, resting, last = (run.weights(step)[key] for step in (0, 3, None))
     assert torch.equal(start, resting)
@@ -142,37 +151,57 @@ def test_prototypes_rest_at_first(tiny):
     assert not torch.equal(run.weights(0)["student_head.layers.0.weight"], run.weights(3)["student_head.layers.0.weight"])
 
 
-def test_crops_of_a_run_are_those_of_multi_crop(tiny):
-    settings, seen = replace(tiny, method="dino"), []
+def test_crops_of_a_run_are_those_of_multi_crop(small):
+    settings, seen = replace(small, method="dino"), []
     pretrain(settings, callbacks=[lambda moment: seen.append([c.shape[-1] for c in moment.batch.crops]) or None])
     assert seen == [[32, 32, 16, 16]] * 8
     assert OBJECTIVES["dino"](settings, None).crops == multi_crop(settings.data, settings.dino, 0)
 
 
 @both
-def test_a_loss_that_is_no_number_stops(tiny, method):
+def test_a_loss_that_is_no_number_stops(small, method):
     def spoil(moment):
         if moment.step == 4:
             model = moment.model
             (model.student if method == "dino" else model.encoder).cls_token.fill_(torch.nan)
 
     with pytest.raises(NonFiniteLossError, match="loss: got nan at step 4"):
-        pretrain(replace(tiny, method=method), callbacks=[spoil])
-    assert pretrain(replace(tiny, method=method)).done
+        pretrain(replace(small, method=method), callbacks=[spoil])
+    assert pretrain(replace(small, method=method)).done
 
 
 @both
-def test_bfloat16_and_compile_train_the_same_thing(tiny, tmp_path, method, monkeypatch):
-    plain = pretrain(replace(tiny, method=method, steps=3)).weights()
-    coarse = pretrain(replace(tiny, method=method, steps=3, precision="bf16")).weights()
-    compiled, whole = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda m: compiled.append(m) or whole(m, backend="eager"))
-    same = pretrain(replace(tiny, method=method, steps=3, compile=True, out=str(tmp_path / "compiled"))).weights()
-    assert len(compiled) == 1
-    for key, value in plain.items():
-        assert torch.allclose(value, same[key], atol=1e-5), key
-        assert torch.allclose(value, coarse[key], atol=0.05), key
+def test_bfloat16_trains_nearly_the_same(small, method):
+    plain, coarse = (pretrain(replace(small, method=method, steps=3, precision=p)).weights() for p in ("fp32", "bf16"))
+    assert all(torch.allclose(value, coarse[key], atol=0.05) for key, value in plain.items())
     assert any(not torch.equal(value, coarse[key]) for key, value in plain.items())
+
+
+COMPILED = """
+import json, sys, torch
+from lcmae_core.config import parse, replace
+from lcmae_core.training.loop import pretrain
+whole, calls = torch.compile, []
+torch.compile = lambda model: calls.append(model) or whole(model, backend="eager")  # captured as for the real backend
+for method in ("dino", "supervised"):
+    settings = replace(parse(json.loads(sys.argv[1])), method=method, steps=3)
+    plain = pretrain(settings).weights()
+    same = pretrain(replace(settings, compile=True, out=settings.runtime.out + "/compiled")).weights()
+    assert len(calls) == 1, calls
+    calls.clear()
+    print(method, max(float((plain[key] - same[key]).abs().max()) for key in plain))
+"""
+
+
+def test_a_compiled_model_trains_the_same(small):
+    """In a process of its own: the shape checks of the tests cannot be captured."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, json.dumps(small.model_dump(mode="json"))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert set(found) == set(METHODS)
+    assert all(float(gap) < 1e-5 for gap in found.values())
 
 
 def test_supervised_learns_the_photographs(tiny):
