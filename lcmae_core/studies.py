@@ -61,11 +61,19 @@ def table1(base: Settings, profile: str) -> dict[str, Settings]:
         rows = {name: row if name == "b" else replace(row, base_lr=6e-4) for name, row in rows.items()}
     return rows
 
+
 _REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {"DINO": {"local_crops": 2}},
     "quick": {
-        "DINO": {"steps": 80, "base_lr": 3.2e-2, "clip_grad": 3.0, "local_crops": 2, "teacher_momentum": 0.9},
-        "supervised": {"steps": 80, "base_lr": 1.6e-2},
+        "DINO": {
+            "steps": 100,
+            "base_lr": 3.2e-2,
+            "clip_grad": 3.0,
+            "local_crops": 4,
+            "dino_dim": 256,
+            "teacher_momentum": 0.9,
+        },  # fmt: skip
+        "supervised": {"steps": 80, "base_lr": 3.2e-2},
     },
     "lab": {"DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999}, "supervised": {}},
     "paper": {

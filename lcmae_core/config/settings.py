@@ -10,7 +10,6 @@ from pydantic import Field, ValidationError, model_validator
 from lcmae_core.config.errors import LcmaeError, nearest
 from lcmae_core.config.groups import Data, Dino, Group, Loss, Masking, Model, Optim, Runtime
 
-
 Method = Literal["mae", "dino", "supervised"]
 """What is trained: the masked autoencoder (with any of the losses), or one of the two references on the same data."""
 
@@ -83,7 +82,10 @@ GROUPS: dict[str, type[Group]] = {
 }
 """Group name -> class."""
 
-LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf in cls.model_fields} | {"method": "", "seed": ""}
+LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf in cls.model_fields} | {
+    "method": "",
+    "seed": "",
+}
 """Leaf name -> name of its group ('' for the top)."""
 
 _MASKING_ONLY = frozenset(

@@ -27,6 +27,7 @@ from .views import EVALUATION, Cuts, Views
 
 __all__ = ["EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "shrink"]
 
+
 class Batch(NamedTuple):
     """Pictures ready for the model, with what identifies them; all on the device."""
 

@@ -142,7 +142,9 @@ def class_count(settings: Settings, source: Source | None = None) -> int:
     source = source or open_source(settings.data)
     labels = source.train.labels
     if labels is None or not source.classes:
-        raise LcmaeError(f"labels: got none in {settings.data.source!r}, expected a labelled source for a supervised run")
+        raise LcmaeError(
+            f"labels: got none in {settings.data.source!r}, expected a labelled source for a supervised run"
+        )
     if (labels < 0).any():
         raise LcmaeError(f"labels: got {int((labels < 0).sum())} images without one, expected a label for every image")
     return len(source.classes)
@@ -150,9 +152,7 @@ def class_count(settings: Settings, source: Source | None = None) -> int:
 
 def _encoder(settings: Settings) -> Encoder:
     arch, data = settings.model, settings.data
-    return Encoder(
-        data.image_size, arch.patch_size, data.channels, arch.width, arch.depth, arch.heads, arch.mlp_ratio
-    )
+    return Encoder(data.image_size, arch.patch_size, data.channels, arch.width, arch.depth, arch.heads, arch.mlp_ratio)
 
 
 def _dino_head(settings: Settings) -> Any:

@@ -49,7 +49,7 @@ class Objective(ABC, Generic[M]):
     def terms(self, model: M, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
         """The terms of a (micro-)batch; `forward` is the model's forward pass, perhaps compiled."""
 
-    def after_step(self, model: M, progress: float) -> None:  # noqa: B027  # most methods have nothing to do
+    def after_step(self, model: M, progress: float) -> None:  # most methods have nothing to do
         """What follows the optimiser's step."""
 
     @abstractmethod

@@ -26,7 +26,14 @@ def pictures():
 def loader_of(pictures, dino=DINO, hold_gb=1.0, workers=0, data=DATA):
     split = Split("train", len(pictures), None, pictures.__getitem__, str)
     return Loader(
-        split, data, seed=0, batch_size=4, device="cpu", hold_gb=hold_gb, workers=workers, crops=multi_crop(data, dino, 0)
+        split,
+        data,
+        seed=0,
+        batch_size=4,
+        device="cpu",
+        hold_gb=hold_gb,
+        workers=workers,
+        crops=multi_crop(data, dino, 0),
     )
 
 
@@ -105,7 +112,9 @@ def test_evaluation_has_the_central_view_and_fixed_crops(pictures):
 
 
 def test_jitter_by_hand():
-    pixel = torch.tensor([[100.0, 50.0, 200.0], [0.0, 0.0, 0.0]]).T[None, :, :, None].expand(1, 3, 2, 1)  # one row black
+    pixel = (
+        torch.tensor([[100.0, 50.0, 200.0], [0.0, 0.0, 0.0]]).T[None, :, :, None].expand(1, 3, 2, 1)
+    )  # one row black
     uniform = torch.tensor([[0.75, 0.25, 1.0]])  # strength 0.4: factors 1.2, 0.8, and 1.2 for half of it
     x = 1.2 * pixel[0, :, :, 0]
     grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]

@@ -7,7 +7,6 @@ import sys
 import pytest
 import timm
 import torch
-from tests.data.made_pictures import write_folder
 from timm.layers import resample_abs_pos_embed
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from lcmae_core.models.interop import export_timm
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.mae import build_model as found_where_it_was
 from lcmae_core.models.reference import Dino, Supervised, class_count
+from tests.data.made_pictures import write_folder
 
 TINY = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 2, "local_crops": 3, "local_size": 16,
@@ -175,7 +175,9 @@ def test_the_old_path_still_finds_it():
 
 
 def test_classes_come_from_the_labels(tmp_path):
-    write_folder(tmp_path / "named", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "abc" for i in "01"])
+    write_folder(
+        tmp_path / "named", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "abc" for i in "01"]
+    )
     assert class_count(replace(SUPERVISED, source=f"folder:{tmp_path / 'named'}")) == 3
     write_folder(tmp_path / "flat", ["1.png", "2.png", "3.png"])
     flat = replace(SUPERVISED, source=f"folder:{tmp_path / 'flat'}")

@@ -37,7 +37,9 @@ both = pytest.mark.parametrize("method", METHODS)
 @pytest.fixture
 def small(tiny, tmp_path):
     """A few pictures of two classes: held-out measurements take no time."""
-    write_folder(tmp_path / "pictures", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in "012"])
+    write_folder(
+        tmp_path / "pictures", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in "012"]
+    )
     return replace(tiny, source=f"folder:{tmp_path / 'pictures'}")
 
 
@@ -148,7 +150,9 @@ def test_prototypes_rest_at_first(small):
     start, resting, last = (run.weights(step)[key] for step in (0, 3, None))
     assert torch.equal(start, resting)
     assert not torch.equal(resting, last)
-    assert not torch.equal(run.weights(0)["student_head.layers.0.weight"], run.weights(3)["student_head.layers.0.weight"])
+    assert not torch.equal(
+        run.weights(0)["student_head.layers.0.weight"], run.weights(3)["student_head.layers.0.weight"]
+    )
 
 
 def test_crops_of_a_run_are_those_of_multi_crop(small):
