@@ -72,7 +72,7 @@ _REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
             "local_crops": 4,
             "dino_dim": 256,
             "teacher_momentum": 0.9,
-        },  # fmt: skip
+        },
         "supervised": {"steps": 80, "base_lr": 3.2e-2},
     },
     "lab": {"DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999}, "supervised": {}},

@@ -1,4 +1,4 @@
-"""All settings of a run, changed by leaf name, read from plain data, and named by the digest of what affects results."""
+"""All settings of a run: changed by leaf name, read from plain data, named by the digest of what affects results."""
 
 import hashlib
 import json

@@ -1,6 +1,7 @@
 """The encoder f: a timm Vision Transformer that runs on the visible patches only.
 
-Letters: B images, C channels, H x W pixels (h x w of a crop), N patches, K kept patches, P values of a patch, D width, T = 1 + K tokens.
+Letters: B images, C channels, H x W pixels (h x w of a crop), N patches, K kept patches, P values of a patch, D width,
+T = 1 + K tokens.
 """
 
 import torch
@@ -86,8 +87,8 @@ class Encoder(VisionTransformer):
         return self._encode(patches, positions)
 
     def encode_crop(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B T D"]:
-        """Tokens of images of another size (DINO's local crops), CLS first: the positions are resampled to their grid by
-        timm's `resample_abs_pos_embed` (bicubic, antialiased), so that they span the full grid as in DINO.
+        """Tokens of images of another size (DINO's local crops), CLS first: the positions are resampled to their grid
+        by timm's `resample_abs_pos_embed` (bicubic, antialiased), so that they span the full grid as in DINO.
 
         Raises:
             LcmaeError: sides that are no multiples of the patch.

@@ -137,7 +137,7 @@ def initialize_layers(model: nn.Module, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def initialize(model: MAE, generator: torch.Generator) -> MAE:
-    """The public MAE initialisation: layers, then the encoder's patch embedding and CLS token, the mask token N(0, 0.02)."""
+    """The public MAE initialisation: all layers, the encoder's patch embedding and CLS token, mask token N(0, 0.02)."""
     initialize_layers(model, generator)
     initialize_encoder(model.encoder, generator)
     if model.decoder is not None:

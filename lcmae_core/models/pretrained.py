@@ -1,4 +1,4 @@
-"""Vision Transformers that others trained, by timm's names: which revision, which bytes, and images as they expect them.
+"""Vision Transformers that others trained, by timm's names: which revision, which bytes, and images as they expect.
 
 Letters: B images, C channels, H x W pixels.
 """
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import timm
 import torch
@@ -44,7 +44,7 @@ says which one was used."""
 
 @dataclass(frozen=True)
 class Weights:
-    """What a pretrained model is: timm's name, where from, the commit of the hub (None for a file), the file's bytes."""
+    """What a pretrained model is: timm's name, where from, the hub's commit (None for a file), the file's bytes."""
 
     name: str
     origin: str
@@ -71,8 +71,8 @@ def load_vit(name: str, *, revision: str | None = None, checkpoint: str | Path |
     `timm.create_model(name, checkpoint_path=...)` loads.
 
     Raises:
-        LcmaeError: an unknown name, no Vision Transformer, a hub that does not answer within seconds and no cached file,
-            an unknown revision, or a file that does not fit.
+        LcmaeError: an unknown name, no Vision Transformer, a hub that does not answer within seconds and no cached
+            file, an unknown revision, or a file that does not fit.
     """
     name, revision = _revision(name, revision)
     _check_name(name, pretrained=checkpoint is None)
@@ -142,7 +142,7 @@ def _repository(name: str) -> str:
 
 def _create(name: str, file: Path, **how: Any) -> VisionTransformer:
     try:
-        return timm.create_model(name, **how).eval()
+        return cast(VisionTransformer, timm.create_model(name, **how).eval())
     except Exception as error:  # torch, safetensors and timm each have their own
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LcmaeError(f"checkpoint: got {str(file)!r} ({line}), expected weights of {name}") from None

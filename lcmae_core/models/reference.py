@@ -1,6 +1,7 @@
 """The two references of the paper's figures, trained on the same data: DINO and a supervised Vision Transformer.
 
-Letters: B images, C channels, H x W pixels (of any crop), D width, K prototypes, S crops of the student, T of the teacher.
+Letters: B images, C channels, H x W pixels (of any crop), D width, K prototypes, T crops that the
+teacher sees.
 """
 
 import warnings
@@ -91,7 +92,7 @@ class Dino(nn.Module):
 
 
 class Supervised(nn.Module):
-    """The encoder and a linear head on the mean of its patch tokens, as MAE is fine-tuned (CLS takes part in attention)."""
+    """The encoder and a linear head on the mean of its patch tokens, as MAE is fine-tuned; CLS takes part in attention."""
 
     def __init__(self, settings: Settings, classes: int):
         super().__init__()

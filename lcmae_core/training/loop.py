@@ -72,9 +72,8 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
         print(f"left out {len(source.skipped)} unreadable images: {', '.join(source.skipped)}", file=sys.stderr)
     objective = OBJECTIVES[settings.method](settings, source)
     loader = _training_loader(settings, objective, device)
-    validation = evaluation_loader(
-        settings, 1024, source=source, crops=objective.crops
-    )  # a broken file shows before training, not after
+    # a broken file shows before training, not after
+    validation = evaluation_loader(settings, 1024, source=source, crops=objective.crops)
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
     model = objective.build().to(device)

@@ -49,8 +49,8 @@ class Objective(ABC, Generic[M]):
     def terms(self, model: M, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
         """The terms of a (micro-)batch; `forward` is the model's forward pass, perhaps compiled."""
 
-    def after_step(self, model: M, progress: float) -> None:  # most methods have nothing to do
-        """What follows the optimiser's step."""
+    def after_step(self, model: M, progress: float) -> None:
+        """What follows the optimiser's step; nothing for most methods."""
 
     @abstractmethod
     def held_out(self, model: M, loader: Loader) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Claims: crops are a pure function of (seed, epoch, index, crop number) and lie inside their picture; the first crop of
+"""Claims: crops are a pure function of (seed, epoch, index, crop number) and lie inside their picture; the first of
 multi-crop draws from the stream that a single crop has always drawn from; held and streamed pictures give the same
 crops; jitter follows its formula, keeps grey grey and [0, 255], and a strength of 0 changes nothing."""
 
@@ -112,9 +112,7 @@ def test_evaluation_has_the_central_view_and_fixed_crops(pictures):
 
 
 def test_jitter_by_hand():
-    pixel = (
-        torch.tensor([[100.0, 50.0, 200.0], [0.0, 0.0, 0.0]]).T[None, :, :, None].expand(1, 3, 2, 1)
-    )  # one row black
+    pixel = torch.tensor([[100.0, 50.0, 200.0], [0.0, 0.0, 0.0]]).T[None, :, :, None].expand(1, 3, 2, 1)
     uniform = torch.tensor([[0.75, 0.25, 1.0]])  # strength 0.4: factors 1.2, 0.8, and 1.2 for half of it
     x = 1.2 * pixel[0, :, :, 0]
     grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]

@@ -1,5 +1,5 @@
-"""Claims: DINO and the supervised ViT are runs like any other: they learn, log what tells a collapse, go on bit-equal after
-being stopped or torn away, stop at a loss that is no number, and do not care how a step is cut into micro-batches; what
+"""Claims: DINO and the supervised ViT are runs like any other: they learn, log what tells a collapse, go on bit-equal
+after being stopped or torn away, stop at a loss that is no number, and do not care how a step is cut into micro-batches; what
 their method does not read changes nothing; a source without labels is one clear line."""
 
 import json
