@@ -92,7 +92,7 @@ class Dino(nn.Module):
 
 
 class Supervised(nn.Module):
-    """The encoder and a linear head on the mean of its patch tokens, as MAE is fine-tuned; CLS takes part in attention."""
+    """The encoder and a linear head on the mean of its patch tokens, as MAE is fine-tuned; CLS only attends."""
 
     def __init__(self, settings: Settings, classes: int):
         super().__init__()

@@ -1,6 +1,6 @@
 """Claims: the teacher is the moving average that the formula says and gets no gradient; the loss equals a slow loop
-over pairs of crops; the centre moves by its own rule and only when told; local crops see resampled positions; encoders load
-strictly into timm; weights come from the seed alone; what is missing is said in one line."""
+over pairs of crops; the centre moves by its own rule and only when told; local crops see resampled positions; encoders
+load strictly into timm; weights come from the seed alone; what is missing is said in one line."""
 
 import sys
 
