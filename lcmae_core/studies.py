@@ -60,3 +60,33 @@ def table1(base: Settings, profile: str) -> dict[str, Settings]:
     if profile == "paper":
         rows = {name: row if name == "b" else replace(row, base_lr=6e-4) for name, row in rows.items()}
     return rows
+
+
+_REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {"DINO": {"local_crops": 2}},
+    "quick": {
+        "DINO": {
+            "steps": 100,
+            "base_lr": 3.2e-2,
+            "clip_grad": 3.0,
+            "local_crops": 4,
+            "dino_dim": 256,
+            "teacher_momentum": 0.9,
+        },
+        "supervised": {"steps": 80, "base_lr": 3.2e-2},
+    },
+    "lab": {"DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999}, "supervised": {}},
+    "paper": {
+        "DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999, "warmup": 0.1},
+        "supervised": {"base_lr": 5e-4, "beta2": 0.999, "warmup": 0.05},
+    },
+}
+"""What the references of a profile change. quick: CHANGELOG, "References at quick"; lab and paper: MAE's epochs, the
+published DINO and DeiT rates, AdamW (0.9, 0.999); DINO's rising weight decay (0.04 to 0.4) is a constant 0.1 here."""
+
+
+def references(base: Settings, profile: str) -> dict[str, Settings]:
+    """DINO and a supervised ViT on the same data, with the encoder of `base`: what v2 compares MAE with (Fig. 3, 5)."""
+    methods = {"DINO": "dino", "supervised": "supervised"}
+    changes = _REFERENCE[profile]
+    return {name: replace(base, changes.get(name, {}), method=method) for name, method in methods.items()}

@@ -1,9 +1,25 @@
 """Settings are frozen and strict, leaves unique, errors name the nearest, the digest sees what affects results."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from lcmae_core.config import GROUPS, LEAVES, PROFILES, LcmaeError, Runtime, Settings, digest, parse, profile, replace
+from lcmae_core.config import (
+    GROUPS,
+    LEAVES,
+    PROFILES,
+    UNUSED,
+    Dino,
+    LcmaeError,
+    Method,
+    Runtime,
+    Settings,
+    digest,
+    parse,
+    profile,
+    replace,
+)
 
 OTHER = {
     "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
@@ -12,24 +28,48 @@ OTHER = {
     "project_from": "tokens", "mask_ratio": 0.5, "mask_unit": 2, "reconstruction": 0.5, "cross_view": 1.0,
     "in_view": 1.0, "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32,
     "accumulate": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,
-    "clip_grad": 1.0, "precision": "bf16",
+    "clip_grad": 1.0, "precision": "bf16", "method": "supervised", "global_scale": (0.8, 1.0), "local_crops": 3,
+    "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "dino_dim": 64, "dino_hidden": 32,
+    "dino_bottleneck": 16, "student_temp": 0.2, "teacher_temp": 0.1, "teacher_temp_start": 0.02,
+    "teacher_temp_warmup": 0.9, "teacher_momentum": 0.9, "center_momentum": 0.5, "prototypes_frozen": 0.9,
 }  # fmt: skip
 SPECIAL = {"source", "decoder", "epochs"}  # source counts by content; decoder has one choice; epochs replaces steps
+
+
+def method_of(leaf):
+    """The method under which a leaf has an effect, as changes."""
+    return {"method": "dino"} if leaf in UNUSED["mae"] else {}
 
 
 def test_every_leaf_name_is_unique():
     names = [leaf for cls in GROUPS.values() for leaf in cls.model_fields]
     assert len(names) == len(set(names))
-    assert set(LEAVES) == {*names, "seed"}
+    assert set(LEAVES) == {*names, "seed", "method"}
 
 
 def test_every_setting_outside_runtime_changes_the_digest():
     assert set(OTHER) | SPECIAL == set(LEAVES) - set(Runtime.model_fields)
     base = digest(Settings(), "x")
-    changed = {name: digest(replace(Settings(), {name: value}), "x") for name, value in OTHER.items()}
+    changed = {name: digest(replace(Settings(), method_of(name) | {name: value}), "x") for name, value in OTHER.items()}
     assert len({base, *changed.values()}) == len(OTHER) + 1
     assert digest(replace(Settings(), steps=None, epochs=3.0), "x") != base
     assert digest(Settings(), "y") != base
+
+
+@pytest.mark.parametrize("method", UNUSED)
+def test_what_a_method_does_not_read_does_not(method):
+    base = replace(Settings(), method=method)
+    changes = {leaf: OTHER[leaf] for leaf in UNUSED[method] & set(OTHER)}
+    assert digest(replace(base, changes), "x") == digest(base, "x")
+    read = {leaf: OTHER[leaf] for leaf in ("seed", "width", "base_lr", "flip", "image_size")}
+    assert len({digest(replace(base, {leaf: value}), "x") for leaf, value in read.items()}) == len(read)
+
+
+def test_a_method_says_what_it_does_not_read():
+    assert set(UNUSED) == set(get_args(Method))
+    assert all(leaves <= set(LEAVES) for leaves in UNUSED.values())
+    assert UNUSED["mae"] == set(Dino.model_fields)
+    assert {"mask_ratio", "reconstruction", "decoder_depth"} <= UNUSED["dino"] & UNUSED["supervised"]
 
 
 def test_runtime_does_not():
@@ -76,6 +116,11 @@ def test_frozen_and_strict():
         ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 64"),
         ({"heads": 3}, "heads: encoder width 128 does not divide by 3 heads, expected a divisor"),
         ({"width": 126, "heads": 2}, "encoder width: got 126, expected a multiple of 4 (2-D sin-cos positions)"),
+        ({"method": "dinno"}, "method: got 'dinno', expected 'mae', 'dino' or 'supervised'"),
+        ({"method": "dino", "local_size": 20}, "local_size: got (20, 20), expected multiples of the patch of 8 px"),
+        ({"method": "dino", "local_size": 72}, "local_size: got (72, 72), expected at most image_size (64, 64)"),
+        ({"local_scale": (0.5, 0.2)}, "local_scale: got (0.5, 0.2), expected 0 < low <= high <= 1"),
+        ({"student_temp": 0}, "student_temp: got 0, expected greater than 0"),
         ({"decoder": "conv9"}, "decoder: got 'conv9', expected 'transformer'"),
     ],
 )  # fmt: skip

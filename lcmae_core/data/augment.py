@@ -134,6 +134,31 @@ def flip(images: Float[Tensor, "B C h w"], which: Bool[Tensor, "B"]) -> Float[Te
     return torch.where(which[:, None, None, None], images.flip(-1), images)
 
 
+def jitter(
+    images: Float[Tensor, "B C h w"], uniform: Float[Tensor, "B 3"], strength: float
+) -> Float[Tensor, "B C h w"]:
+    """Change brightness, then contrast, then saturation of pixels in [0, 255]; every step is clamped to that range.
+
+    The factor f = 1 + s (2 u - 1) is uniform in [1 - s, 1 + s]: x becomes f x, f x + (1 - f) m with m the image's mean
+    grey, f x + (1 - f) g with g the pixel's grey. s is the strength, for saturation half of it, as in DINO's recipe.
+    Grey is the mean of the channels weighted as in ITU-R 601; images of one channel have no saturation.
+    """
+    scale = uniform.new_tensor([strength, strength, strength / 2])
+    factors = (1 + scale * (2 * uniform - 1)).to(images.dtype)  # (B, 3)
+    for kind, factor in enumerate(factors[:, :, None, None, None].unbind(1)):  # (B, 1, 1, 1)
+        grey = torch.zeros_like(images[:, :1]) if kind == 0 else _grey(images)  # (B, 1, h, w)
+        anchor = grey.mean(dim=(2, 3), keepdim=True) if kind == 1 else grey
+        images = (factor * images + (1 - factor) * anchor).clamp(0, 255)
+    return images
+
+
+def _grey(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
     channels = like.shape[-3]
     if channels == 1:

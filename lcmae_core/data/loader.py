@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..config import Data, LcmaeError
-from .augment import BOX_DRAWS, centre_boxes, crop_resize, draw_boxes, flip, normalize
+from .augment import crop_resize, flip, jitter, normalize
 from .convert import UnreadableImage
-from .counter import Positions, counter_uniform, positions
+from .counter import Positions, positions
 from .splits import THREADS, Split
+from .views import EVALUATION, Cuts, Views
 
-EVALUATION = -1
-"""The `epoch` of evaluation batches, which draw nothing."""
+__all__ = ["EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "shrink"]
 
 
 class Batch(NamedTuple):
@@ -36,11 +36,15 @@ class Batch(NamedTuple):
     epoch: Int64[Tensor, "B"]
     index: Int64[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     labels: Int64[Tensor, "B"] | None
+    crops: tuple[Float[Tensor, "B C _ _"], ...] = ()
+    """Multi-crop: every crop of the pictures, by crop number, each of its own size; empty where only one is cut.
+    In training `images` is the first of them. In evaluation it is the central view, and they are drawn at epoch -1."""
 
     def chunks(self, parts: int) -> list["Batch"]:
         """The batch in equal consecutive parts."""
         labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
-        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels)]
+        crops = zip(*(crop.chunk(parts) for crop in self.crops)) if self.crops else [()] * parts
+        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops)]
 
 
 class Canvas(NamedTuple):
@@ -97,25 +101,6 @@ def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float) -> 
     return Canvas(pixels, heights, widths)
 
 
-class Views(NamedTuple):
-    """How images are cut: everything that a box or a flip depends on besides (epoch, index)."""
-
-    seed: int
-    size: tuple[int, int]
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    mirror: bool
-
-    def boxes(self, epoch: Tensor, index: Tensor, heights: Tensor, widths: Tensor) -> Int64[Tensor, "B 4"]:
-        """Random boxes, drawn on the CPU so that every device cuts the same pixels."""
-        uniform = counter_uniform(self.seed, "crop", epoch, index, BOX_DRAWS)
-        return draw_boxes(uniform, heights, widths, self.scale, self.ratio)
-
-    def flips(self, epoch: Tensor, index: Tensor) -> Bool[Tensor, "B"]:
-        """Which images are mirrored."""
-        return counter_uniform(self.seed, "flip", epoch, index, 1)[:, 0] < (0.5 if self.mirror else 0.0)
-
-
 def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> Image.Image:
     """`augment.crop_resize` of one picture, by Pillow.
 
@@ -128,20 +113,17 @@ def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) 
     return across.resize((size[1], size[0]), Image.Resampling.BICUBIC)
 
 
-class _Crops(Dataset[Tensor]):
-    """(epoch, index) -> the cut and resized uint8 picture; what a decoding process runs."""
+class _Crops(Dataset[list[Tensor]]):
+    """(epoch, index) -> the cut and resized uint8 pictures of an image; what a decoding process runs."""
 
-    def __init__(self, split: Split, views: Views) -> None:
-        self.split, self.views = split, views
+    def __init__(self, split: Split, cuts: Cuts) -> None:
+        self.split, self.cuts = split, cuts
 
-    def __getitem__(self, place: tuple[int, int]) -> Tensor:
-        picture = shrink(self.split.read(place[1]), self.views.size)
+    def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
+        picture = shrink(self.split.read(place[1]), self.cuts.size)
         epoch, index, width, height = (torch.tensor([n]) for n in (*place, *picture.size))
-        if place[0] == EVALUATION:
-            box = centre_boxes(height, width, self.views.size)
-        else:
-            box = self.views.boxes(epoch, index, height, width)
-        return _pixels(cut_resize(picture, box[0].tolist(), self.views.size))
+        boxes = self.cuts.boxes(epoch, index, height, width)
+        return [_pixels(cut_resize(picture, box[0].tolist(), size)) for size, box in boxes]
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
@@ -171,6 +153,7 @@ class Loader:
         batch_size: images a training batch, on this device.
         hold_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
         workers: decoding processes when streaming.
+        crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
     """
 
     def __init__(
@@ -183,11 +166,12 @@ class Loader:
         device: torch.device | str,
         hold_gb: float = 4.0,
         workers: int = 2,
+        crops: tuple[Views, ...] = (),
     ) -> None:
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
-        self._views = Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
-        self._crops = _Crops(split, self._views)
+        self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
+        self._crops = _Crops(split, self._cuts)
         self._canvas = hold(split, data.image_size, data.channels, hold_gb)
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
@@ -239,31 +223,35 @@ class Loader:
         )
         try:
             for place, pictures in zip(places(), ahead):
-                yield self._finish(*place, pictures.to(self.device, non_blocking=True).float())
+                yield self._finish(*place, [p.to(self.device, non_blocking=True).float() for p in pictures])
         except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
             raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None
-        heights, widths = self._canvas.heights[index], self._canvas.widths[index]
-        if int(epoch[0]) == EVALUATION:
-            boxes = centre_boxes(heights, widths, self._views.size)
-        else:
-            boxes = self._views.boxes(epoch, index, heights, widths)
+        boxes = self._cuts.boxes(epoch, index, self._canvas.heights[index], self._canvas.widths[index])
         pictures = self._canvas.pixels[self._send(index)]  # (B, C, H, W)
-        return self._finish(epoch, index, crop_resize(pictures, self._send(boxes), self._views.size))
+        return self._finish(epoch, index, [crop_resize(pictures, self._send(box), size) for size, box in boxes])
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
             pictures = list(pool.map(self._crops.__getitem__, zip(epoch.tolist(), index.tolist())))
-        return self._finish(epoch, index, self._send(torch.stack(pictures)).float())
+        return self._finish(epoch, index, [self._send(torch.stack(crop)).float() for crop in zip(*pictures)])
 
-    def _finish(self, epoch: Tensor, index: Tensor, images: Float[Tensor, "B C h w"]) -> Batch:
-        """Mirror and normalise cut images in [0, 255], on the device."""
-        if self._views.mirror and int(epoch[0]) != EVALUATION:
-            images = flip(images, self._send(self._views.flips(epoch, index)))
+    def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor]) -> Batch:
+        """Mirror, jitter and normalise cut images in [0, 255], on the device."""
+        images = tuple(
+            normalize(pixels if view is None else self._augment(view, epoch, index, pixels))
+            for view, pixels in zip(self._cuts.of(epoch), cut)
+        )
         labels = None if self._labels is None else self._send(self._labels[index])
-        return Batch(normalize(images), self._send(epoch), self._send(index), labels)
+        crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
+        return Batch(images[0], self._send(epoch), self._send(index), labels, crops)
+
+    def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
+        if view.mirror:
+            pixels = flip(pixels, self._send(view.flips(epoch, index)))
+        return jitter(pixels, self._send(view.shades(epoch, index)), view.jitter) if view.jitter else pixels
 
     def _send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""

@@ -60,7 +60,7 @@ def cell_source(cell: dict[str, Any]) -> str:
 def project_root() -> Path:
     """The checkout when we run in or from one, else the current folder; default outputs stand below it."""
     for folder in [Path.cwd(), *Path.cwd().parents, PACKAGE.parent]:
-        if (folder / "lcmae_core" / "config.py").exists() and (folder / "pyproject.toml").exists():
+        if (folder / "lcmae_core" / "config").is_dir() and (folder / "pyproject.toml").exists():
             return folder
     return Path.cwd()
 

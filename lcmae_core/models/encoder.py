@@ -1,10 +1,12 @@
 """The encoder f: a timm Vision Transformer that runs on the visible patches only.
 
-Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values of a patch, D width, T = 1 + K tokens.
+Letters: B images, C channels, H x W pixels (h x w of a crop), N patches, K kept patches, P values of a patch, D width,
+T = 1 + K tokens.
 """
 
 import torch
 from jaxtyping import Float, Int64
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,6 +84,22 @@ class Encoder(VisionTransformer):
         if keep is not None:
             patches = gather_patches(patches, keep)  # (B, K, P)
             positions = positions[0][keep]  # (B, K, D)
+        return self._encode(patches, positions)
+
+    def encode_crop(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B T D"]:
+        """Tokens of images of another size (DINO's local crops), CLS first: the positions are resampled to their grid
+        by timm's `resample_abs_pos_embed` (bicubic, antialiased), so that they span the full grid as in DINO.
+
+        Raises:
+            LcmaeError: sides that are no multiples of the patch.
+        """
+        if any(side % self.patch for side in images.shape[2:]):
+            raise LcmaeError(f"images: got {tuple(images.shape[2:])} px, expected multiples of the patch {self.patch}")
+        grid = [side // self.patch for side in images.shape[2:]]
+        positions = resample_abs_pos_embed(self.pos_embed, grid, old_size=list(self.grid), num_prefix_tokens=1)
+        return self._encode(patchify(images, self.patch), positions[:, 1:])
+
+    def _encode(self, patches: Float[Tensor, "B K P"], positions: Tensor) -> Float[Tensor, "B T D"]:
         tokens = self._embed(patches) + positions.to(patches.dtype)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         tokens = torch.cat([cls.to(tokens.dtype), tokens], dim=1)  # (B, T, D)

@@ -116,6 +116,8 @@ def _load_own(file: Path, heads: _Heads) -> MAE:
     if found is None:
         raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
     settings, tensors = config.parse(read_json(found)), read_tensors(file)
+    if settings.method != "mae":  # a reference: of DINO the teacher's encoder, without the rest
+        tensors = {key: value for key, value in tensors.items() if key.startswith("encoder.")}
     arch = settings.model
     _agree("encoder_heads", heads.encoder, arch.heads, found)
     _agree("decoder_heads", heads.decoder, arch.decoder_heads, found)

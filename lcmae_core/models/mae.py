@@ -3,7 +3,7 @@
 Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values of a patch, D and D' widths.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,6 @@ from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.models.masking import Mask
-from lcmae_core.store.runs import Run
 
 
 class Output(NamedTuple):
@@ -97,29 +96,36 @@ class MAE(nn.Module):
         return self.projector(pred if self.arch.project_from == "pred" else tokens)
 
 
-def build_model(settings: config.Settings) -> MAE:
-    """The model of a run on the CPU, its weights drawn from the run's seed alone."""
+def build_mae(settings: config.Settings) -> MAE:
+    """The masked autoencoder of these settings on the CPU, its weights drawn from the seed alone."""
     model = MAE(
         settings.model, settings.data.image_size, settings.data.channels, projector=settings.loss.needs_projector
     )
     return initialize(model, torch.Generator().manual_seed(settings.seed))
 
 
-def model_of(run: Run, step: int | None = None, device: torch.device | str = "cpu") -> MAE:
-    """The model of a run as it stood at a kept step (by default the last), in evaluation mode.
+def __getattr__(name: str) -> Any:
+    """`build_model` and `model_of` live in `models.build`, which knows every method; they are found here too."""
+    if name not in ("build_model", "model_of"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lcmae_core.models import build
 
-    Raises:
-        LcmaeError: nothing is kept at that step.
-    """
-    model = build_model(run.settings)
-    model.load_state_dict(run.weights(step))
-    return model.to(device).eval()
+    return getattr(build, name)
 
 
 @torch.no_grad()
-def initialize(model: MAE, generator: torch.Generator) -> MAE:
-    """The public MAE initialisation: linear layers Xavier-uniform with zero bias, norms (1, 0), the patch embedding
-    like a linear layer with the convolution's own bias, CLS and mask token N(0, 0.02)."""
+def initialize_encoder(encoder: Encoder, generator: torch.Generator) -> None:
+    """Patch embedding like a linear layer with the convolution's own bias; CLS token N(0, 0.02)."""
+    patch = encoder.patch_embed.proj
+    nn.init.xavier_uniform_(patch.weight.view(len(patch.weight), -1), generator=generator)
+    bound = patch.weight[0].numel() ** -0.5
+    nn.init.uniform_(patch.bias, -bound, bound, generator=generator)
+    nn.init.normal_(encoder.cls_token, std=0.02, generator=generator)
+
+
+@torch.no_grad()
+def initialize_layers(model: nn.Module, generator: torch.Generator) -> None:
+    """Linear layers Xavier-uniform with zero bias, norms (1, 0)."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight, generator=generator)
@@ -127,11 +133,13 @@ def initialize(model: MAE, generator: torch.Generator) -> MAE:
         elif isinstance(module, LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-    patch = model.encoder.patch_embed.proj
-    nn.init.xavier_uniform_(patch.weight.view(len(patch.weight), -1), generator=generator)
-    bound = patch.weight[0].numel() ** -0.5
-    nn.init.uniform_(patch.bias, -bound, bound, generator=generator)
-    nn.init.normal_(model.encoder.cls_token, std=0.02, generator=generator)
+
+
+@torch.no_grad()
+def initialize(model: MAE, generator: torch.Generator) -> MAE:
+    """The public MAE initialisation: all layers, the encoder's patch embedding and CLS token, mask token N(0, 0.02)."""
+    initialize_layers(model, generator)
+    initialize_encoder(model.encoder, generator)
     if model.decoder is not None:
         nn.init.normal_(model.decoder.mask_token, std=0.02, generator=generator)
     return model

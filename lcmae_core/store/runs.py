@@ -170,11 +170,12 @@ def open_run(settings: Settings, data_identity: str) -> Run:
 
 
 def run_folder(settings: Settings, data_identity: str) -> Path:
-    """Where the run lies or would lie: <out>/runs/<terms>-s<seed>-<digest>."""
+    """Where the run lies or would lie: <out>/runs/<label>-s<seed>-<digest>; the label is the terms, or the method."""
     terms = [name for name in ("reconstruction", "cross_view", "in_view") if getattr(settings.loss, name) > 0]
     label = {("reconstruction",): "mae", ("reconstruction", "cross_view", "in_view"): "lcmae"}.get(
         tuple(terms), "+".join(terms)
     )
+    label = label if settings.method == "mae" else settings.method
     return (
         writable_folder(settings.runtime.out) / "runs" / f"{label}-s{settings.seed}-{digest(settings, data_identity)}"
     )

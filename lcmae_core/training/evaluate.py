@@ -9,6 +9,7 @@ from lcmae_core.config import LcmaeError, Settings, replace
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Source
+from lcmae_core.data.views import Views
 from lcmae_core.models.mae import MAE
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.objective import forward_views, loss_terms, view_masks
@@ -18,11 +19,16 @@ ALL_TERMS = {"reconstruction": 1.0, "cross_view": 1.0, "in_view": 1.0, "reductio
 
 
 def evaluation_loader(
-    settings: Settings, limit: int | None = None, *, split: str = "validation", source: Source | None = None
+    settings: Settings,
+    limit: int | None = None,
+    *,
+    split: str = "validation",
+    source: Source | None = None,
+    crops: tuple[Views, ...] = (),
 ) -> Loader:
     """Whole images (centre view) of a split, on the run's device; with `limit`, that many, evenly spread over it.
 
-    `source` saves opening the settings' source again.
+    `source` saves opening the settings' source again. `crops` are cut beside the centre view, for DINO's loss.
 
     Raises:
         LcmaeError: the source cannot be read.
@@ -38,6 +44,7 @@ def evaluation_loader(
         device=pick_device(settings.runtime.device),
         hold_gb=settings.runtime.hold_gb,
         workers=settings.runtime.workers,
+        crops=crops,
     )
 
 

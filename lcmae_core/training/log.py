@@ -13,21 +13,19 @@ from tqdm.auto import tqdm
 from lcmae_core.config import Settings
 from lcmae_core.store.checkpoint import write_atomic
 from lcmae_core.store.runs import HISTORY, Run
-from lcmae_core.training.objective import Terms
 
 
 class Window:
-    """Mean of every loss since the last log line, gathered on the device without waiting for it."""
+    """Mean of every term since the last log line, gathered on the device without waiting for it."""
 
     def __init__(self, state: Mapping[str, Tensor] | None = None):
         self._sums, self._count = dict(state or {}), 0
         self._count = int(self._sums.pop("count", 0))
 
-    def add(self, terms: Terms) -> None:
+    def add(self, terms: Mapping[str, Tensor]) -> None:
         """Take in the terms of a step."""
-        for name, value in terms._asdict().items():
-            if value is not None:
-                self._sums[name] = self._sums.get(name, 0) + value.detach()
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
         self._count += 1
 
     def mean(self) -> dict[str, float]:

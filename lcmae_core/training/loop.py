@@ -12,13 +12,13 @@ import torch
 from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source, source_identity
-from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.models.build import AnyModel
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import Run, open_run
-from lcmae_core.training.evaluate import evaluation_loader, held_out
+from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.log import RunLog, Window
-from lcmae_core.training.objective import Terms, forward_views, loss_terms, mean_terms, view_masks
+from lcmae_core.training.methods import OBJECTIVES, Objective, Terms, mean_terms
 from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
 from lcmae_core.training.watch import LossGuard, Stopped, refuse_broken, stop_requests
 
@@ -27,7 +27,7 @@ class Moment(NamedTuple):
     """What a callback sees at a logged step: steps done, the model as it stands, the batch just used."""
 
     step: int
-    model: MAE
+    model: AnyModel
     batch: Batch
 
 
@@ -70,14 +70,13 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     source = open_source(settings.data)
     if source.skipped:
         print(f"left out {len(source.skipped)} unreadable images: {', '.join(source.skipped)}", file=sys.stderr)
-    loader = Loader(
-        source.train, settings.data, seed=settings.seed, batch_size=optim.batch_size,
-        device=device, hold_gb=runtime.hold_gb, workers=runtime.workers,
-    )  # fmt: skip
-    validation = evaluation_loader(settings, 1024, source=source)  # a broken file shows before training, not after
+    objective = OBJECTIVES[settings.method](settings, source)
+    loader = _training_loader(settings, objective, device)
+    # a broken file shows before training, not after
+    validation = evaluation_loader(settings, 1024, source=source, crops=objective.crops)
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
-    model = build_model(settings).to(device)
+    model = objective.build().to(device)
     optimizer = build_optimizer(model, optim)
     start, spent, window = _restore(run, model, optimizer)
     compiled = torch.compile(model) if runtime.compile else model
@@ -100,12 +99,13 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
         for step, batch in enumerate(loader.batches(start, total), start):
             rate = learning_rate(step, total, optim)
             set_learning_rate(optimizer, rate)
-            terms = _backward(compiled, settings, batch)
-            guard.check(step, batch, terms.total)
+            terms = _backward(objective, model, compiled, batch, step / total)
+            guard.check(step, batch, terms["total"])
             if optim.clip_grad is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            objective.after_step(model, step / total)
 
             done = step + 1
             log.tick()
@@ -121,11 +121,19 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
     save(total)  # whatever happens while measuring, the training is not lost
     results = {"steps": total, "seconds": spent + time.perf_counter() - began, "skipped": source.skipped}
-    measured = held_out(model, settings, validation)
+    measured = objective.held_out(model, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 
-def _restore(run: Run, model: MAE, optimizer: torch.optim.Optimizer) -> Restored:
+def _training_loader(settings: Settings, objective: Objective, device: torch.device) -> Loader:
+    runtime, split = settings.runtime, objective.source.train
+    return Loader(
+        split, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
+        device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=objective.crops,
+    )  # fmt: skip
+
+
+def _restore(run: Run, model: AnyModel, optimizer: torch.optim.Optimizer) -> Restored:
     """Load the newest whole checkpoint, if there is one."""
     found = load_checkpoint(run.path / "checkpoints")
     if found is None:
@@ -136,16 +144,13 @@ def _restore(run: Run, model: MAE, optimizer: torch.optim.Optimizer) -> Restored
     return Restored(rest["step"], rest["seconds"], Window(rest["window"]))
 
 
-def _backward(model: Any, settings: Settings, batch: Batch) -> Terms:
+def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them."""
-    parts = settings.optim.accumulate
+    parts = objective.settings.optim.accumulate
     found = []
     for chunk in batch.chunks(parts):
-        masks = view_masks(settings, chunk, settings.loss.num_views)
-        with torch.autocast(chunk.images.device.type, torch.bfloat16, enabled=settings.optim.precision == "bf16"):
-            output = forward_views(model, chunk.images, masks)
-        terms = loss_terms(output, chunk.images, masks, settings.model.patch_size, settings.loss)
-        (terms.total / parts).backward()
+        terms = objective.terms(model, forward, chunk, progress)
+        (terms["total"] / parts).backward()
         found.append(terms)
     return mean_terms(found)
 

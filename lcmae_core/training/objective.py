@@ -28,18 +28,6 @@ class Terms(NamedTuple):
     in_view: Float[Tensor, ""] | None
 
 
-def mean_terms(parts: list[Terms]) -> Terms:
-    """The mean of each term over micro-batches, without gradient."""
-
-    def mean(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        return None if values[0] is None else torch.stack(values).detach().mean()
-
-    total = mean("total")
-    assert total is not None
-    return Terms(total, mean("reconstruction"), mean("cross_view"), mean("in_view"))
-
-
 def view_masks(settings: Settings, batch: Batch, views: int) -> list[Mask]:
     """One independent mask a view, a function of (seed, epoch, index, view) alone."""
     cells = settings.num_patches // settings.masking.mask_unit**2

@@ -7,7 +7,8 @@ from lcmae_core.config import profile, replace
 TINY = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
     "decoder_heads": 2, "projector_dim": 16, "batch_size": 4, "steps": 8, "checkpoint_every": 3, "snapshots": 3,
-    "log_every": 1, "device": "cpu",
+    "log_every": 1, "device": "cpu", "local_crops": 2, "local_size": 16, "dino_dim": 32, "dino_hidden": 24,
+    "dino_bottleneck": 12,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training.loop import pretrain, snapshot_steps
 from lcmae_core.training.watch import NonFiniteLossError, Stopped
-from tests.test_config import OTHER
+from tests.test_config import OTHER, method_of
 
 TIMES = ("images_per_s",)
 
@@ -169,14 +169,14 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(tiny):
 
 CHANGED = {
     "in_view": 0.5, "cross_view": 0.5, "clip_grad": 1e-3, "heads": 1, "depth": 2, "decoder_depth": 2,
-    "decoder_heads": 4, "batch_size": 2, "steps": 2, "image_size": 48,
+    "decoder_heads": 4, "batch_size": 2, "steps": 2, "image_size": 48, "local_size": 24, "teacher_momentum": 0.5,
 }  # fmt: skip
 CONTENT = {"on_unreadable", "min_side", "validation_fraction"}  # change what is read, and only for some sources
 
 
 @pytest.mark.parametrize("name", sorted(set(OTHER) - CONTENT))
 def test_every_setting_has_an_effect(tiny, name):
-    base = replace(tiny, steps=3, in_view=1.0, cross_view=1.0, checkpoint_every=100, snapshots=0)
+    base = replace(tiny, method_of(name), steps=3, in_view=1.0, cross_view=1.0, checkpoint_every=100, snapshots=0)
     value = CHANGED.get(name, OTHER[name])
     if name == "views":
         base, value = replace(base, cross_view=0.0), 2

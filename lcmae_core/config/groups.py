@@ -1,29 +1,8 @@
-"""Frozen, strictly validated settings, the profiles, and the digest that names a run.
+"""The groups of settings: every field with its bounds and what it means."""
 
-Settings are grouped for the reader and flat for the user: every leaf name is unique, so that
-`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Only `runtime` affects no result.
-"""
-
-import difflib
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-PROFILES = ("smoke", "quick", "lab", "paper")
-
-
-class LcmaeError(ValueError):
-    """An error of the user's making, said in one line: what, got, expected, nearest valid name."""
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The tail of an error line: the nearest valid name, or all of them when nothing is near."""
-    valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(valid)}"
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _pair(value: Any) -> Any:
@@ -119,6 +98,34 @@ class Loss(Group):
         return self
 
 
+class Dino(Group):
+    """What DINO needs beside the encoder: its crops, its head, its teacher. Only `method="dino"` reads it."""
+
+    global_scale: Range = Field((0.4, 1.0), description="area of a global crop, as a share of the photograph")
+    local_crops: int = Field(8, ge=0, description="local crops of an image, seen by the student alone")
+    local_size: Size = Field((32, 32), description="local crop height and width in pixels; one number means square")
+    local_scale: Range = Field((0.05, 0.4), description="area of a local crop, as a share of the photograph")
+    jitter: float = Field(0.4, ge=0, le=1, description="change of brightness, contrast and (half of it) saturation")
+    dino_dim: int = Field(1024, gt=1, description="prototypes: width of the head's output")
+    dino_hidden: int = Field(256, gt=0, description="width of the head's two hidden layers")
+    dino_bottleneck: int = Field(64, gt=0, description="width before the prototypes")
+    student_temp: float = Field(0.1, gt=0, description="temperature of the student's softmax")
+    teacher_temp: float = Field(0.07, gt=0, description="temperature of the teacher's softmax")
+    teacher_temp_start: float = Field(0.04, gt=0, description="temperature from which it grows linearly")
+    teacher_temp_warmup: float = Field(0.3, ge=0, le=1, description="share of the steps in which it grows")
+    teacher_momentum: float = Field(0.996, ge=0, le=1, description="first momentum of the EMA; half a cosine to 1")
+    center_momentum: float = Field(0.9, ge=0, le=1, description="momentum of the centre of the teacher's output")
+    prototypes_frozen: float = Field(0.01, ge=0, le=1, description="share of the steps in which prototypes stay fixed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name}: got {(low, high)}, expected 0 < low <= high <= 1")
+        return self
+
+
 class Optim(Group):
     """Length, batch and schedule of the training."""
 
@@ -161,140 +168,3 @@ class Runtime(Group):
     snapshots: int = Field(8, ge=0, description="weights kept on the way, at logarithmic steps, for analysis")
     tensorboard: bool = Field(True, description="also write TensorBoard events")
     progress: bool = Field(True, description="show a progress bar")
-
-
-class Settings(Group):
-    """All settings of one pre-training run."""
-
-    seed: int = Field(0, ge=0, description="of weights, order, crops and masks")
-    data: Data = Data()
-    model: Model = Model()
-    masking: Masking = Masking()
-    loss: Loss = Loss()
-    optim: Optim = Optim()
-    runtime: Runtime = Runtime()
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        h, w = self.data.image_size
-        return h // self.model.patch_size, w // self.model.patch_size
-
-    @property
-    def num_patches(self) -> int:
-        """N."""
-        return self.grid[0] * self.grid[1]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        patch, unit = self.model.patch_size, self.masking.mask_unit
-        if any(side < patch for side in self.data.image_size):
-            raise ValueError(f"image_size: got {self.data.image_size}, expected at least one patch of {patch} px")
-        if any(side % patch for side in self.data.image_size):
-            raise ValueError(f"patch_size: got {patch}, expected a divisor of image_size {self.data.image_size}")
-        if any(side % unit for side in self.grid):
-            raise ValueError(f"mask_unit: got {unit}, expected a divisor of the {self.grid[0]}x{self.grid[1]} grid")
-        cells = self.num_patches // unit**2
-        if not 0 < int(cells * (1 - self.masking.mask_ratio)) < cells:
-            raise ValueError(
-                f"mask_ratio: got {self.masking.mask_ratio}, expected a ratio that leaves "
-                f"a visible and a hidden one of {cells} cells"
-            )
-        for width, heads, names in (
-            (self.model.width, self.model.heads, "heads: encoder width"),
-            (self.model.decoder_width, self.model.decoder_heads, "decoder_heads: decoder width"),
-        ):
-            if width % heads:
-                raise ValueError(f"{names} {width} does not divide by {heads} heads, expected a divisor")
-            if width % 4:
-                raise ValueError(
-                    f"{names.split(': ')[1]}: got {width}, expected a multiple of 4 (2-D sin-cos positions)"
-                )
-        return self
-
-
-GROUPS: dict[str, type[Group]] = {
-    name: field.annotation
-    for name, field in Settings.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
-}
-"""Group name -> class."""
-
-LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf in cls.model_fields} | {"seed": ""}
-"""Leaf name -> name of its group ('' for the top)."""
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
-    leaf = next((str(part) for part in reversed(first["loc"]) if part in LEAVES), "")
-    return message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message}"
-
-
-def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Settings:
-    """A copy of `settings` with leaves changed by name, validated as a whole; steps and epochs take each other back.
-
-    Raises:
-        LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
-    """
-    tree, changes = settings.model_dump(), {**(changes or {}), **more}
-    if one := {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}:
-        changes = dict.fromkeys({"steps", "epochs"} - one) | changes
-    for name, value in changes.items():
-        if name not in LEAVES:
-            raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
-        (tree[LEAVES[name]] if LEAVES[name] else tree)[name] = value
-    return parse(tree)
-
-
-def parse(tree: Mapping[str, Any]) -> Settings:
-    """Settings from nested plain data (a `settings.json`), with one-line errors."""
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise LcmaeError(_one_line(error)) from None
-
-
-def digest(settings: Settings, data_identity: str) -> str:
-    """Ten hex digits that name everything that affects results.
-
-    Only departures from the defaults are hashed, so a setting added later keeps old runs valid. For the same reason a
-    default that affects results is never changed: profiles say what they need. The source counts by what it holds
-    (`data_identity`), not by where it lies.
-    """
-    tree = settings.model_dump(mode="json", exclude={"runtime": True, "data": {"source"}}, exclude_defaults=True)
-    departures = {group: leaves for group, leaves in tree.items() if leaves != {}}
-    text = json.dumps([departures, data_identity], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def profile(name: str) -> Settings:
-    """The plain-MAE settings of a profile; studies change leaves from here.
-
-    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. lab: one GPU, ViT-Ti, the paper's 14x14
-    grid. paper: v2 section 5, ViT-B/16 on ImageNet-1k.
-    """
-    if name not in PROFILES:
-        raise LcmaeError(f"unknown profile {name!r}: {nearest(name, PROFILES)}")
-    return replace(Settings(), _PROFILE_LEAVES[name])
-
-
-_PROFILE_LEAVES: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "tensorboard": False, "progress": False,
-    },
-    "quick": {"steps": 500, "batch_size": 16, "base_lr": 3.2e-2, "log_every": 10, "tensorboard": False},
-    "lab": {
-        "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3,
-        "decoder_width": 192, "decoder_heads": 6,
-        "batch_size": 256, "steps": None, "epochs": 100, "base_lr": 1e-3, "precision": "bf16", "compile": True,
-        "log_every": 50, "checkpoint_every": 1000, "source": "parquet:data/imagenette-128",
-    },
-    "paper": {
-        "image_size": 224, "patch_size": 16, "width": 768, "depth": 12, "heads": 12,
-        "decoder_width": 512, "decoder_depth": 2, "decoder_heads": 16,
-        "batch_size": 1024, "steps": None, "epochs": 100, "warmup": 0.2, "base_lr": 1.5e-4, "precision": "bf16",
-        "compile": True, "log_every": 50, "checkpoint_every": 1000, "workers": 8, "source": "folder:data/imagenet",
-    },
-}  # fmt: skip
-"""Leaves in which a profile departs from the defaults. Rates of quick and lab: CHANGELOG, "Learning-rate sweep"."""

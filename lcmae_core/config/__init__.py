@@ -1,0 +1,35 @@
+"""Frozen, strictly validated settings, the profiles, and the digest that names a run.
+
+Settings are grouped for the reader and flat for the user: every leaf name is unique, so that
+`replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Only `runtime` affects no result.
+"""
+
+from lcmae_core.config.errors import LcmaeError, nearest
+from lcmae_core.config.groups import Data, Dino, Group, Loss, Masking, Model, Optim, Range, Runtime, Size
+from lcmae_core.config.profiles import PROFILES, profile
+from lcmae_core.config.settings import GROUPS, LEAVES, UNUSED, Method, Settings, digest, parse, replace
+
+__all__ = [
+    "GROUPS",
+    "LEAVES",
+    "PROFILES",
+    "UNUSED",
+    "Data",
+    "Dino",
+    "Group",
+    "LcmaeError",
+    "Loss",
+    "Masking",
+    "Method",
+    "Model",
+    "Optim",
+    "Range",
+    "Runtime",
+    "Settings",
+    "Size",
+    "digest",
+    "nearest",
+    "parse",
+    "profile",
+    "replace",
+]

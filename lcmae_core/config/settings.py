@@ -1,0 +1,147 @@
+"""All settings of a run: changed by leaf name, read from plain data, named by the digest of what affects results."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from lcmae_core.config.errors import LcmaeError, nearest
+from lcmae_core.config.groups import Data, Dino, Group, Loss, Masking, Model, Optim, Runtime
+
+Method = Literal["mae", "dino", "supervised"]
+"""What is trained: the masked autoencoder (with any of the losses), or one of the two references on the same data."""
+
+
+class Settings(Group):
+    """All settings of one pre-training run."""
+
+    method: Method = Field("mae", description="mae (and LC-MAE), or a reference: dino | supervised")
+    seed: int = Field(0, ge=0, description="of weights, order, crops and masks")
+    data: Data = Data()
+    model: Model = Model()
+    masking: Masking = Masking()
+    loss: Loss = Loss()
+    dino: Dino = Dino()
+    optim: Optim = Optim()
+    runtime: Runtime = Runtime()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        h, w = self.data.image_size
+        return h // self.model.patch_size, w // self.model.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return self.grid[0] * self.grid[1]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        patch, unit = self.model.patch_size, self.masking.mask_unit
+        if any(side < patch for side in self.data.image_size):
+            raise ValueError(f"image_size: got {self.data.image_size}, expected at least one patch of {patch} px")
+        if any(side % patch for side in self.data.image_size):
+            raise ValueError(f"patch_size: got {patch}, expected a divisor of image_size {self.data.image_size}")
+        if any(side % unit for side in self.grid):
+            raise ValueError(f"mask_unit: got {unit}, expected a divisor of the {self.grid[0]}x{self.grid[1]} grid")
+        cells = self.num_patches // unit**2
+        if not 0 < int(cells * (1 - self.masking.mask_ratio)) < cells:
+            raise ValueError(
+                f"mask_ratio: got {self.masking.mask_ratio}, expected a ratio that leaves "
+                f"a visible and a hidden one of {cells} cells"
+            )
+        for width, heads, names in (
+            (self.model.width, self.model.heads, "heads: encoder width"),
+            (self.model.decoder_width, self.model.decoder_heads, "decoder_heads: decoder width"),
+        ):
+            if width % heads:
+                raise ValueError(f"{names} {width} does not divide by {heads} heads, expected a divisor")
+            if width % 4:
+                raise ValueError(
+                    f"{names.split(': ')[1]}: got {width}, expected a multiple of 4 (2-D sin-cos positions)"
+                )
+        if self.method == "dino":
+            self._check_local_size(patch)
+        return self
+
+    def _check_local_size(self, patch: int) -> None:
+        local = self.dino.local_size
+        if any(side < patch or side % patch for side in local):
+            raise ValueError(f"local_size: got {local}, expected multiples of the patch of {patch} px")
+        if any(small > large for small, large in zip(local, self.data.image_size)):
+            raise ValueError(f"local_size: got {local}, expected at most image_size {self.data.image_size}")
+
+
+GROUPS: dict[str, type[Group]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
+}
+"""Group name -> class."""
+
+LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf in cls.model_fields} | {
+    "method": "",
+    "seed": "",
+}
+"""Leaf name -> name of its group ('' for the top)."""
+
+_MASKING_ONLY = frozenset(
+    {"decoder", "decoder_width", "decoder_depth", "decoder_heads", "projector_dim", "project_from"}
+).union(Masking.model_fields, Loss.model_fields)
+UNUSED: dict[Method, frozenset[str]] = {
+    "mae": frozenset(Dino.model_fields),
+    "dino": _MASKING_ONLY | {"crop_scale"},
+    "supervised": _MASKING_ONLY.union(Dino.model_fields),
+}
+"""Method -> leaves that it does not read: they must be valid, but change neither its results nor its digest.
+DINO has scales of its own for its two kinds of crops."""
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
+    leaf = next((str(part) for part in reversed(first["loc"]) if part in LEAVES), "")
+    return message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message}"
+
+
+def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Settings:
+    """A copy of `settings` with leaves changed by name, validated as a whole; steps and epochs take each other back.
+
+    Raises:
+        LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
+    """
+    tree, changes = settings.model_dump(), {**(changes or {}), **more}
+    if one := {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}:
+        changes = dict.fromkeys({"steps", "epochs"} - one) | changes
+    for name, value in changes.items():
+        if name not in LEAVES:
+            raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
+        (tree[LEAVES[name]] if LEAVES[name] else tree)[name] = value
+    return parse(tree)
+
+
+def parse(tree: Mapping[str, Any]) -> Settings:
+    """Settings from nested plain data (a `settings.json`), with one-line errors."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise LcmaeError(_one_line(error)) from None
+
+
+def digest(settings: Settings, data_identity: str) -> str:
+    """Ten hex digits that name everything that affects results.
+
+    Only departures from the defaults are hashed, so a setting added later keeps old runs valid. For the same reason a
+    default that affects results is never changed: profiles say what they need. For the same reason leaves that the
+    method does not read (`UNUSED`) do not count. The source counts by what it holds (`data_identity`), not by where it
+    lies.
+    """
+    tree = settings.model_dump(mode="json", exclude={"runtime": True, "data": {"source"}}, exclude_defaults=True)
+    for group in GROUPS.keys() & tree.keys():
+        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in UNUSED[settings.method]}
+    departures = {group: leaves for group, leaves in tree.items() if leaves != {}}
+    text = json.dumps([departures, data_identity], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -1,0 +1,79 @@
+"""What is cut from an image, once or many times (multi-crop): a pure function of (seed, epoch, index, crop number).
+
+Letters: B images, K random numbers an image.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ..config import Data, Dino
+from .augment import BOX_DRAWS, centre_boxes, draw_boxes
+from .counter import counter_uniform
+
+EVALUATION = -1
+"""The `epoch` of evaluation batches: their central view draws nothing."""
+
+
+class Views(NamedTuple):
+    """How images are cut: everything that a box, a flip or a jitter depends on besides (epoch, index)."""
+
+    seed: int
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    mirror: bool
+    number: int = 0
+    """Crop number: each has random streams of its own."""
+    jitter: float = 0.0
+
+    def boxes(self, epoch: Tensor, index: Tensor, heights: Tensor, widths: Tensor) -> Int64[Tensor, "B 4"]:
+        """Random boxes, drawn on the CPU so that every device cuts the same pixels."""
+        return draw_boxes(self._uniform("crop", epoch, index, BOX_DRAWS), heights, widths, self.scale, self.ratio)
+
+    def flips(self, epoch: Tensor, index: Tensor) -> Bool[Tensor, "B"]:
+        """Which images are mirrored."""
+        return self._uniform("flip", epoch, index, 1)[:, 0] < (0.5 if self.mirror else 0.0)
+
+    def shades(self, epoch: Tensor, index: Tensor) -> Float[Tensor, "B 3"]:
+        """The random numbers of `augment.jitter`."""
+        return self._uniform("jitter", epoch, index, 3)
+
+    def _uniform(self, stream: str, epoch: Tensor, index: Tensor, count: int) -> Float[Tensor, "B K"]:
+        return counter_uniform(self.seed, f"{stream}{self.number or ''}", epoch, index, count)
+
+
+def multi_crop(data: Data, dino: Dino, seed: int) -> tuple[Views, ...]:
+    """DINO's crops of an image: two global ones of the model's size, then the local ones, every one jittered."""
+    whole = Views(seed, data.image_size, dino.global_scale, data.crop_ratio, data.flip, jitter=dino.jitter)
+    local = whole._replace(size=dino.local_size, scale=dino.local_scale)
+    return (whole, whole._replace(number=1), *(local._replace(number=2 + i) for i in range(dino.local_crops)))
+
+
+class Cuts(NamedTuple):
+    """All that is cut from an image: `views` in training; in evaluation the central view, then those of multi-crop."""
+
+    views: tuple[Views, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of the first crop, by which large pictures are shrunk."""
+        return self.views[0].size
+
+    def of(self, epoch: Tensor) -> tuple[Views | None, ...]:
+        """The views of a batch in order; None is the central one."""
+        if int(epoch[0]) != EVALUATION:
+            return self.views
+        return (None, *(self.views if len(self.views) > 1 else ()))
+
+    def boxes(
+        self, epoch: Tensor, index: Tensor, heights: Tensor, widths: Tensor
+    ) -> list[tuple[tuple[int, int], Int64[Tensor, "B 4"]]]:
+        """Size and boxes of every view."""
+        return [
+            (self.size, centre_boxes(heights, widths, self.size))
+            if view is None
+            else (view.size, view.boxes(epoch, index, heights, widths))
+            for view in self.of(epoch)
+        ]
