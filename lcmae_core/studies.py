@@ -90,3 +90,18 @@ def references(base: Settings, profile: str) -> dict[str, Settings]:
     methods = {"DINO": "dino", "supervised": "supervised"}
     changes = _REFERENCE[profile]
     return {name: replace(base, changes.get(name, {}), method=method) for name, method in methods.items()}
+
+
+RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)
+"""v2 Fig. 6."""
+
+
+def mask_ratios(base: Settings, profile: str) -> dict[float, Settings]:
+    """The five runs of v2 Fig. 6, which differ in their mask ratio alone."""
+    base = replace(base, ABLATION[profile])
+    return {ratio: replace(base, mask_ratio=ratio) for ratio in RATIOS}
+
+
+def deep_decoder(base: Settings, profile: str) -> Settings:
+    """MAE with the 8-layer decoder that v2 Fig. 2-4 look into (at smoke 3 layers), trained as long as the main run."""
+    return replace(base, decoder_depth=3 if profile == "smoke" else 8)

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lcmae_core"
 LAYERS = (
-    "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "studies", "execute",
+    "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "studies", "subjects", "execute",
     "doctor bench", "cli",
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
