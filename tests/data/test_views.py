@@ -70,6 +70,7 @@ def test_crop_zero_draws_from_the_stream_of_a_single_crop():
     expected = draw_boxes(uniform, HEIGHTS, WIDTHS, (0.2, 1.0), (0.75, 4 / 3))
     assert torch.equal(view.boxes(EPOCH, INDEX, HEIGHTS, WIDTHS), expected)
     assert torch.equal(view.flips(EPOCH, INDEX), counter_uniform(3, "flip", EPOCH, INDEX, 1)[:, 0] < 0.5)
+    assert torch.equal(view._replace(number=2).shades(EPOCH, INDEX), counter_uniform(3, "jitter2", EPOCH, INDEX, 3))
     first = counter_uniform(3, "crop1", EPOCH, INDEX, BOX_DRAWS)
     expected = draw_boxes(first, HEIGHTS, WIDTHS, (0.2, 1.0), (0.75, 4 / 3))
     assert torch.equal(view._replace(number=1).boxes(EPOCH, INDEX, HEIGHTS, WIDTHS), expected)
@@ -105,7 +106,7 @@ def test_evaluation_has_the_central_view_and_fixed_crops(pictures):
     for many, one in zip(loader_of(pictures).evaluation(), single.evaluation(), strict=True):
         assert torch.equal(many.images, one.images)
         assert (many.epoch == EVALUATION).all()
-        assert len(many.crops) == 5
+        assert [crop.shape[-1] for crop in many.crops] == [24, 24, 16, 16, 16]  # the central view is none of them
         assert one.crops == ()
     again = next(iter(loader_of(pictures).evaluation()))
     assert all(torch.equal(x, y) for x, y in zip(again.crops, next(iter(loader_of(pictures).evaluation())).crops))
