@@ -68,8 +68,8 @@ def compared(
 
 
 def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
-    """A model to look at: None is the collection's run with the deep decoder; else an MAE checkpoint (file or folder, of
-    the public code, Hugging Face or ours) or the name of a timm ViT.
+    """A model to look at: None is the collection's run with the deep decoder; else an MAE checkpoint (a file or folder
+    of the public code, Hugging Face or ours) or the name of a timm ViT.
 
     Raises:
         LcmaeError: neither a path nor a name, a file that does not fit, a hub that does not answer.

@@ -60,6 +60,7 @@ METRICS = {
     "float32 sum": (".to(home, torch.float64)", ".to(home, torch.float32)"),
     "the image is one of the others": (".to(self._sum) - 1)", ".to(self._sum))"),
     "diagonal of W counts": ("    if not diagonal:", "    if diagonal:"),
+    "centred over dimensions": ("features.mean(-2, keepdim", "features.mean(-1, keepdim"),
     "similarity over dimensions": ("unit @ unit.mT", "unit.mT @ unit"),
     "no unit length of features": ("F.normalize(features, dim=-1)", "features"),
 }  # fmt: skip

@@ -188,21 +188,31 @@ class AttentionSimilarity:
 
 
 def semantic_similarity(
-    features: Float[Tensor, "B *layers N D"], reference: Float[Tensor, "_ _ E"], *, diagonal: bool = False
+    features: Float[Tensor, "B *layers N D"],
+    reference: Float[Tensor, "_ _ E"],
+    *,
+    diagonal: bool = False,
+    centred: bool = False,
 ) -> Float[Tensor, "*layers"]:
     """S_sim (v2 Eq. 8): mean over images of cos(W, W'), W the N x N cosines between an image's patch features.
 
     W is taken as it is, without threshold, and compared off the diagonal, where it is not 1 by definition; `diagonal`
-    includes it. Features of several layers (B, L, N, D) are compared with one reference, CLS dropped from both.
+    includes it. `centred` first subtracts an image's mean feature: what all patches share lifts every cosine towards 1,
+    in any image, and hides what they do not share. Features of several layers (B, L, N, D) are compared with one
+    reference, CLS dropped from both.
 
     Raises:
         LcmaeError: other images or patches in the reference than in the features.
     """
-    return semantic_similarities(features, reference, diagonal=diagonal).mean(0)
+    return semantic_similarities(features, reference, diagonal=diagonal, centred=centred).mean(0)
 
 
 def semantic_similarities(
-    features: Float[Tensor, "B *layers N D"], reference: Float[Tensor, "_ _ E"], *, diagonal: bool = False
+    features: Float[Tensor, "B *layers N D"],
+    reference: Float[Tensor, "_ _ E"],
+    *,
+    diagonal: bool = False,
+    centred: bool = False,
 ) -> Float[Tensor, "B *layers"]:
     """The terms of `semantic_similarity`, image by image.
 
@@ -212,12 +222,14 @@ def semantic_similarities(
     got, expected = (len(reference), reference.shape[-2]), (len(features), features.shape[-2])
     if got != expected:
         raise LcmaeError(f"reference: got (images, patches) {got}, expected {expected} as in the features")
-    weights, target = _cosines(features, diagonal), _cosines(reference, diagonal)  # (B, ..., N*N), (B, N*N)
+    weights, target = (_cosines(each, diagonal, centred) for each in (features, reference))  # (B, ..., N*N), (B, N*N)
     target = target.reshape(len(target), *(1,) * (weights.ndim - 2), -1)
     return F.cosine_similarity(weights, target, dim=-1)
 
 
-def _cosines(features: Tensor, diagonal: bool) -> Float[Tensor, "B *layers pairs"]:
+def _cosines(features: Tensor, diagonal: bool, centred: bool) -> Float[Tensor, "B *layers pairs"]:
+    if centred:
+        features = features - features.mean(-2, keepdim=True)
     unit = F.normalize(features, dim=-1)
     weights = unit @ unit.mT  # (B, ..., N, N)
     if not diagonal:

@@ -166,12 +166,13 @@ def semantic_profile(
     *,
     kind: str = "outputs",
     reference_kind: str = "keys",
+    centred: bool = False,
     shuffled: bool = False,
 ) -> Similarity:
     """S_sim of each decoder layer (v2 Eq. 8) to the last layer of `reference` on the unmasked image.
 
-    `mask` is of one image, shared by all. `shuffled` compares with the reference's features of the next image of the
-    batch instead: what positions alone would give.
+    `mask` is of one image, shared by all. `centred`: as in `metrics.semantic_similarity`. `shuffled` compares with the
+    reference's features of the next image of the batch instead: what positions alone would give.
 
     Raises:
         LcmaeError: no images, an unknown kind, or as `attention_maps`.
@@ -182,7 +183,7 @@ def semantic_profile(
         features = patch_features(model, images, kind=kind, part="decoder", mask=shared)  # (B, L, N, D)
         target = patch_features(reference, images, kind=reference_kind, layers=[last])[:, 0]  # (B, N, E)
         target = target.roll(1, 0) if shuffled else target
-        terms.append(semantic_similarities(features, target).double().cpu())
+        terms.append(semantic_similarities(features, target, centred=centred).double().cpu())
     if not terms:
         raise LcmaeError("images: got none, expected at least one batch")
     every = torch.cat(terms)

@@ -226,6 +226,13 @@ def test_eq8_equals_a_loop_over_images(generator):
             assert found[b, layer].item() == pytest.approx(expected, abs=1e-12)
         mean = semantic_similarity(features, reference, diagonal=diagonal)
         assert torch.allclose(mean, found.mean(0))
+    moved = features + torch.randn(3, 2, 1, 4, generator=generator, dtype=torch.float64)  # the same for all patches
+    centred, again = (semantic_similarities(f, reference, centred=True) for f in (features, moved))
+    assert torch.allclose(centred, again, atol=1e-12), "what all patches share does not count"
+    by_hand = semantic_similarities(
+        features - features.mean(2, keepdim=True), reference - reference.mean(1, keepdim=True)
+    )
+    assert torch.allclose(centred, by_hand)
     rotated = features[:, 0] @ torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0]
     assert semantic_similarity(3 * rotated, features[:, 0]).item() == pytest.approx(1)
 
