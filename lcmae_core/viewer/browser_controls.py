@@ -52,7 +52,7 @@ class Controls:
         for name in ("image", "part", "masked", "layers", "heads", "ratio", "seed", "redraw", "paint", "message"):
             getattr(self, name).add_class(f"lcmae-kernel-{name}")
         for control in (self.layers, self.heads):
-            control.description_tooltip = control.tooltip = "counted from 1: all, or such as 1-3, 8"
+            control.tooltip = "counted from 1: all, or such as 1-3, 8"
         for control in (self.image, self.part, self.layers, self.heads, self.ratio, self.seed):
             control.style.description_width = "initial"
 

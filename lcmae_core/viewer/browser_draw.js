@@ -80,7 +80,8 @@ function layoutOf(scene, width, mode, blocks) {
     return { cols, tile: Math.floor(Math.min(MAX_TILE, (w - label - (cols - 1) * GAP) / cols)) };
   };
   const half = fit((free - 24) / 2), whole = fit(free);
-  const beside = blocks === 2 && half.tile >= Math.min(MIN_SIDE_BY_SIDE, whole.tile);
+  const tallest = blocks * Math.ceil(cells / whole.cols) * (whole.tile * tall + strip + GAP);
+  const beside = blocks === 2 && (half.tile >= 110 || (half.tile >= MIN_SIDE_BY_SIDE && tallest > 900));
   const { cols, tile } = beside ? half : whole, w = Math.max(4, tile), h = Math.max(4, Math.round(tile * tall));
   const rows = Math.ceil(cells / cols), lift = flow ? COLUMN_LABEL : 0;
   const pitch = { x: w + GAP, y: h + strip + GAP + lift }, head = HEADING + (flow ? 0 : COLUMN_LABEL);

@@ -152,8 +152,9 @@ class Subject:
         if part == "decoder":
             return ("CLS",)
         classes = int(getattr(self.vit, "cls_token", None) is not None)
-        others = self.vit.num_prefix_tokens - classes
-        return ("CLS",) * classes + tuple(f"register {i + 1}" for i in range(others))
+        teacher = ("distillation",) * (getattr(self.vit, "dist_token", None) is not None)
+        others = self.vit.num_prefix_tokens - classes - len(teacher)
+        return ("CLS",) * classes + teacher + tuple(f"register {i + 1}" for i in range(others))
 
     def check(self, choice: Choice) -> Choice:
         """The choice with layers and heads spelled out.
@@ -276,8 +277,8 @@ def counted_from_one(what: str, indices: Sequence[int]) -> str:
 
 
 def _counted(prefix: tuple[str, ...]) -> list[str]:
-    registers = sum(name != "CLS" for name in prefix)
-    words = ["CLS"] * ("CLS" in prefix)
+    words = [name for name in prefix if not name.startswith("register")]
+    registers = len(prefix) - len(words)
     return words + [f"{registers} register{'s' if registers > 1 else ''}"] * (registers > 0)
 
 
