@@ -145,7 +145,7 @@ function paintOn(canvas, scene, state, width, ink, ratio, still = {}, cursor = n
     const block = plan.blocks[b], [colour, dash, word] = marks[b], box = { w: plan.w, h: plan.h };
     drawMaps(c, scene, plan, block, weights[b], shared, state, ink);
     outline(c, [[block.x + 1, block.y + 2, 11, 11]], colour, dash, 2);
-    text(c, `${word}: ${placeOf(scene, query)}`, block.x + 20, block.y + 12, 12.5, ink);
+    text(c, `${word}: ${placeOf(scene, query)}`, block.x + 20, block.y + 12, 12.5, ink, "left", plan.headRoom);
     if (query < 0) return;
     const thin = plan.w / scene.C < 5 ? 1 : 1.6;
     outline(c, Array.from({ length: plan.cells }, (_, m) => cell(scene, { ...block.at(m), ...box }, query)), colour, dash,

@@ -87,13 +87,13 @@ function layoutOf(scene, width, mode, blocks) {
   const pitch = { x: w + GAP, y: h + strip + GAP + lift }, head = HEADING + (flow ? 0 : COLUMN_LABEL);
   const size = { w: label + cols * pitch.x, h: head + rows * pitch.y };
   const placed = Array.from({ length: blocks }, (_, b) => {
-    const x = x0 + (beside ? b * (size.w + 24) : 0), y = y0 + (beside ? 0 : b * (size.h + 14));
+    const x = x0 + (beside ? b * Math.max(size.w + 24, Math.min((free + 24) / 2, size.w + 110)) : 0), y = y0 + (beside ? 0 : b * (size.h + 14));
     const at = (m) => ({ x: x + label + (m % cols) * pitch.x,
       y: y + head + lift + strip + Math.floor(m / cols) * pitch.y });
     return { x, y, at };
   });
   const low = y0 + (beside ? size.h : blocks * (size.h + 14));
-  return { pictures, bar, blocks: placed, w, h, cols, rows, strip, flow, label, cells, wide, barRoom: barWidth,
+  return { pictures, bar, blocks: placed, w, h, cols, rows, strip, flow, label, cells, barRoom: barWidth, headRoom: (beside ? (free - 24) / 2 : free) - 22,
     height: Math.ceil(Math.max(low, bar.y + 82)) };
 }
 
