@@ -93,7 +93,7 @@ function layoutOf(scene, width, mode, blocks) {
     return { x, y, at };
   });
   const low = y0 + (beside ? size.h : blocks * (size.h + 14));
-  return { pictures, bar, blocks: placed, w, h, cols, rows, strip, flow, label, cells, barRoom: barWidth, headRoom: (beside ? (free - 24) / 2 : free) - 22,
+  return { pictures, bar, blocks: placed, w, h, cols, rows, strip, flow, label, cells, barRoom: barWidth, headRoom: (beside ? (free - 24) / 2 : free) - 34,
     height: Math.ceil(Math.max(low, bar.y + 82)) };
 }
 
