@@ -72,12 +72,15 @@ function layoutOf(scene, width, mode, blocks) {
   const left = count * side + 10 * (count - 1), under = 18 + side * tall + (count > 1 ? 34 : 6);
   const barWidth = wide ? Math.max(left, 250) : Math.min(width - 4, 560);
   const bar = { x: 0, y: under + 18, w: Math.min(barWidth, 460), h: 12 };
-  const x0 = wide ? Math.max(left, 250) + 26 : 0, y0 = wide ? 0 : bar.y + 82, free = width - x0 - 2;
+  const x0 = wide ? Math.max(left, 250) + 26 : 0, y0 = wide ? 0 : bar.y + 86, free = width - x0 - 2;
   const heads = mode === "each" ? scene.H : 1, flow = heads === 1, cells = scene.L * heads;
   const strip = scene.P ? 14 : 3, label = flow ? 0 : ROW_LABEL;
   const fit = (w) => {
-    const cols = flow ? Math.min(scene.L, Math.max(1, Math.floor(w / 74), Math.ceil(scene.L / 2))) : heads;
-    return { cols, tile: Math.floor(Math.min(MAX_TILE, (w - label - (cols - 1) * GAP) / cols)) };
+    const tileOf = (cols) => Math.floor(Math.min(MAX_TILE, (w - label - (cols - 1) * GAP) / cols));
+    let cols = flow ? Math.min(scene.L, Math.max(1, Math.floor(w / 74))) : heads;
+    const high = (c) => Math.ceil(scene.L / c) * (tileOf(c) * tall + strip + GAP + COLUMN_LABEL);
+    while (flow && cols > 1 && tileOf(cols) < MAX_TILE && high(cols - 1) < 400) cols--;
+    return { cols, tile: tileOf(cols) };
   };
   const half = fit((free - 24) / 2), whole = fit(free);
   const tallest = blocks * Math.ceil(cells / whole.cols) * (whole.tile * tall + strip + GAP);
@@ -94,7 +97,7 @@ function layoutOf(scene, width, mode, blocks) {
   });
   const low = y0 + (beside ? size.h : blocks * (size.h + 14));
   return { pictures, bar, blocks: placed, w, h, cols, rows, strip, flow, label, cells, barRoom: barWidth, headRoom: (beside ? (free - 24) / 2 : free) - 34,
-    height: Math.ceil(Math.max(low, bar.y + 82)) };
+    height: Math.ceil(Math.max(low, bar.y + 86)) };
 }
 
 /** The tile under the weights: a grey photograph, or nothing, with hatched places where no token is. */
@@ -225,18 +228,18 @@ function drawBarStill(c, scene, plan, state, ink) {
   }
   c.globalAlpha = 1;
   if (scene.P) {
-    c.fillStyle = PREFIX; c.fillRect(x, y + h + 38, 16, 4);
+    c.fillStyle = PREFIX; c.fillRect(x, y + h + 43, 16, 4);
     const name = scene.P === 1 ? scene.prefix[0] : `the ${scene.P} prefix tokens`;
-    text(c, `above each map: weight on ${name}, bar from 0 to 1`, x + 22, y + h + 44, 11, ink, "left", room - 22);
+    text(c, `bar above a map: weight on ${name}, 0 to 1`, x + 22, y + h + 49, 11, ink, "left", room - 22);
   }
-  if (scene.blind) text(c, "hatched: hidden, no tokens of this encoder", x, y + h + 60, 11, ink, "left", room);
+  if (scene.blind) text(c, "hatched: hidden, no tokens of this encoder", x, y + h + 64, 11, ink, "left", room);
 }
 
 /** Numbers at the bar: 0, the top, and the mark of uniform attention. */
 function drawBar(c, scene, plan, shared, ink) {
   const { x, y, w, h } = plan.bar, uniform = 1 / scene.T;
-  text(c, "0", x, y + h + 13, 11, ink);
-  text(c, shared === null ? "each map's own maximum" : number(shared), x + w, y + h + 13, 11, ink, "right");
+  text(c, "0", x, y + h + 19, 11, ink);
+  text(c, shared === null ? "each map's own maximum" : number(shared), x + w, y + h + 19, 11, ink, "right");
   let said = `uniform: 1/${scene.T} = ${number(uniform)}`;
   if (shared === null) said += " (on no one place: each map has its own scale)";
   else if (uniform > shared) said += " (beyond the end of this scale)";
@@ -246,7 +249,7 @@ function drawBar(c, scene, plan, shared, ink) {
     c.beginPath(); c.moveTo(at, y + h); c.lineTo(at - 5, y + h + 8); c.lineTo(at + 5, y + h + 8); c.fill();
     said = `▲ ${said}`;
   }
-  text(c, said, x, y + h + 28, 11, ink, "left", plan.barRoom);
+  text(c, said, x, y + h + 34, 11, ink, "left", plan.barRoom);
 }
 
 /** Two significant digits without an exponent: 0.0051, 0.52, 1.0. */

@@ -314,6 +314,6 @@ def _grid(vit: Any, images: Tensor) -> tuple[int, int]:
 def _title(model: MAE | VisionTransformer) -> str:
     if isinstance(model, MAE):
         return f"MAE, patch {model.arch.patch_size}"
+    # the architecture alone: timm's tag names pretrained weights even where none were loaded
     found: Any = getattr(model, "pretrained_cfg", None) or {}
-    names = [found.get("architecture"), found.get("tag")]
-    return ".".join(name for name in names if name) or type(model).__name__
+    return found.get("architecture") or type(model).__name__
