@@ -147,9 +147,9 @@ function paintOn(canvas, scene, state, width, ink, ratio, still = {}, cursor = n
     outline(c, [[block.x + 1, block.y + 2, 11, 11]], colour, dash, 2);
     text(c, `${word}: ${placeOf(scene, query)}`, block.x + 20, block.y + 12, 12.5, ink, "left", plan.headRoom);
     if (query < 0) return;
-    const thin = plan.w / scene.C < 5 ? 1 : 1.6;
-    outline(c, Array.from({ length: plan.cells }, (_, m) => cell(scene, { ...block.at(m), ...box }, query)), colour, dash,
-      thin);
+    const small = plan.w / scene.C < 6; // too few pixels for dashes
+    outline(c, Array.from({ length: plan.cells }, (_, m) => cell(scene, { ...block.at(m), ...box }, query)), colour,
+      small ? [] : dash, small ? 1 : 1.6);
   });
   queries.map((query, b) => [query, b]).reverse().forEach(([query, b]) => {
     if (query >= 0) outline(c, [cell(scene, plan.pictures[0], query)], marks[b][0], marks[b][1], 2.5);

@@ -1,7 +1,9 @@
 """The attention browser: pick a patch, see where every layer and head looks from there.
 
 The maps of one image go to the page once, as bytes; a click is drawn there, without the kernel. The controls that need
-the model (image, part, mask, layers, heads) are ipywidgets in the same box. Letters: B images, C channels, h x w pixels.
+the model (image, part, mask, layers, heads) are ipywidgets in the same box.
+
+Letters: B images, C channels, h x w pixels.
 """
 
 import base64
@@ -22,8 +24,9 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.models.mae import MAE
 from lcmae_core.viewer.browser_controls import Controls
 from lcmae_core.viewer.browser_export import MODULE, PAGE, STYLE, html_page, payload
-from lcmae_core.viewer.browser_scene import Choice, Scene, Subject
+from lcmae_core.viewer.browser_scene import Choice, Scene
 from lcmae_core.viewer.browser_static import picture
+from lcmae_core.viewer.browser_subject import Subject
 from lcmae_core.viewer.browser_words import HEAD_MODES, SCALES, VIEWS, Shown, check_name
 from lcmae_core.viewer.figures import Picture
 
@@ -95,9 +98,7 @@ class AttentionBrowser(ipywidgets.VBox):
         budget_mb: float = 64,
     ):
         Shown(0, None, view, scale, head_mode)  # a wrong name is said before anything is computed
-        self._subject = Subject(
-            model, images, names=names, title=title, statistics=statistics, budget_mb=budget_mb
-        )
+        self._subject = Subject(model, images, names=names, title=title, statistics=statistics, budget_mb=budget_mb)
         choice = Choice(
             image=image,
             part=part or self._subject.parts[-1],

@@ -8,15 +8,14 @@ from typing import Any
 import ipywidgets
 
 from lcmae_core.config import LcmaeError
-from lcmae_core.viewer.browser_scene import Choice, Subject, counted_from_one
+from lcmae_core.viewer.browser_scene import Choice, counted_from_one
+from lcmae_core.viewer.browser_subject import Subject
 
 
 class Controls:
     """A box of controls that call `choose(name=value)` and `paint(on)` and can be set without calling them."""
 
-    def __init__(
-        self, subject: Subject, choice: Choice, choose: Callable[..., None], paint: Callable[[bool], None]
-    ):
+    def __init__(self, subject: Subject, choice: Choice, choose: Callable[..., None], paint: Callable[[bool], None]):
         self._subject, self._choose, self._quiet = subject, choose, False
         self.image = ipywidgets.Dropdown(
             options=[(name, i) for i, name in enumerate(subject.names)], value=choice.image, description="image"
@@ -103,7 +102,7 @@ class Controls:
 
 
 def read_list(what: str, words: str) -> tuple[int, ...] | None:
-    """"1-3, 8", counted from 1, as (0, 1, 2, 7); "all" or nothing is None.
+    """ "1-3, 8", counted from 1, as (0, 1, 2, 7); "all" or nothing is None.
 
     Raises:
         LcmaeError: it is no such list.

@@ -75,16 +75,18 @@ class _Plan(NamedTuple):
 
 def _plan(scene: Scene, weights: Weights, blocks: int) -> _Plan:
     layers, heads = weights.prefix.shape
-    rows, cols = (layers, heads) if heads > 1 else (-(-layers // 6), min(layers, 6))
+    rows = layers if heads > 1 else -(-layers // 6)
+    cols = heads if heads > 1 else -(-layers // rows)
     pixels = scene.pictures[0].pixels.shape
     cell = max(2, 112 // max(scene.grid))
     size = round(scene.grid[1] * cell * pixels[0] / pixels[1]), scene.grid[1] * cell  # as the picture, not the grid
-    side = min(1.7, (WIDTH - LEFT - 0.1) / cols / 1.06)  # inches of a map
-    strip = max(4, round(0.22 * size[1] / side))
+    half, whole = (min(1.7, (width - LEFT - 0.1) / cols / 1.06) for width in (WIDTH / 2, WIDTH))
+    beside = blocks == 2 and half >= 1.0
+    side = half if beside else whole  # inches of a map
+    strip = round(0.26 * size[1] / side)
     pitch = size[0] + strip, size[1] + max(4, size[1] // 17)
     inch = side / size[1]
     block = cols * pitch[1] * inch, rows * pitch[0] * inch
-    beside = blocks == 2 and 2 * (block[0] + LEFT) < WIDTH
     shown = 2.1 * min(1.0, 1.5 * pixels[0] / pixels[1])
     upper = 0.3 + shown + (0.45 if len(scene.pictures) > 1 else 0.15)
     height = upper + (1 if beside else blocks) * (HEADING + block[1]) + 0.65
@@ -145,7 +147,7 @@ def _maps(
 def _caption(axis: Any, scene: Scene, name: str, share: float | None, at: tuple[int, int], plan: _Plan) -> None:
     """Above a map: its layer where no row label says it, the weight on the prefix as a bar from 0 to 1 and a number."""
     (x, y), wide = at, plan.map[1]
-    thick = 0.028 * plan.pitch[0]
+    thick = 0.14 * (plan.pitch[0] - plan.map[0])
     if share is not None:
         axis.add_patch(Rectangle((x, y - 1.5 * thick), wide, thick, fc="0.85", ec="none"))
         axis.add_patch(Rectangle((x, y - 1.5 * thick), wide * min(1, share), thick, fc=PREFIX, ec="none"))
@@ -161,7 +163,9 @@ def _labels(axis: Any, scene: Scene, shown: Shown, query: int, mark: int, plan: 
     axis.set_xticks([c * plan.pitch[1] + plan.map[1] / 2 for c in range(plan.cols)] if heads > 1 else [])
     axis.set_yticks([(r + 1) * plan.pitch[0] - plan.map[0] / 2 for r in range(plan.rows)] if heads > 1 else [])
     if heads > 1:
-        axis.set_xticklabels([f"head {h + 1}" if heads <= 10 else f"{h + 1}" for h in scene.heads])
+        axis.set_xticklabels(
+            [f"head {h + 1}" if heads <= 10 or not i else f"{h + 1}" for i, h in enumerate(scene.heads)]
+        )
         axis.set_yticklabels([f"layer {layer + 1}" for layer in scene.layers])
     how = "" if shown.head_mode == "each" else f", {shown.head_mode} over heads"
     axis.set_title(f"{MARKS[mark][2]}: {place(scene, query)}{how}", fontsize=9, weight="bold", loc="left", pad=5)
@@ -214,7 +218,7 @@ def _bar(figure: Picture, scene: Scene, shown: Shown, top: float, plan: _Plan) -
     axis.set_yticks([])
     axis.set_xticks([0, end], ["0", number(top) if shared else "each map's maximum"], fontsize=8)
     axis.tick_params(pad=5)
-    axis.get_xticklabels()[1].set_ha("right")
+    axis.xaxis.get_majorticklabels()[1].set_horizontalalignment("right")
     words = f"uniform: 1/{scene.tokens} = {number(uniform)}"
     if shared and uniform <= top:
         axis.plot([uniform], [-0.45], "^", color="black", ms=5, clip_on=False)

@@ -61,9 +61,13 @@ def describe(scene: Scene, shown: Shown, top: float) -> str:
     words = scene.words
     heads = words["heads"] if shown.head_mode == "each" else f"{shown.head_mode} over {words['heads']}"
     locked = "" if shown.locked is None else f", compared with the locked {place(scene, shown.locked)}"
-    sums = "the greatest of the heads, so a row may sum to more than 1" if shown.head_mode == "max" else "a row sums to 1"
-    colours = f"one scale for all maps, 0 to {number(top)}" if shown.scale == "shared" else (
-        "a scale for each map, 0 to its own maximum"
+    sums = (
+        "the greatest of the heads, so a row may sum to more than 1" if shown.head_mode == "max" else "a row sums to 1"
+    )
+    colours = (
+        f"one scale for all maps, 0 to {number(top)}"
+        if shown.scale == "shared"
+        else ("a scale for each map, 0 to its own maximum")
     )
     view = "drawn over the photograph" if shown.view == "overlay" else "as heat maps"
     return (

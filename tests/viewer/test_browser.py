@@ -280,7 +280,7 @@ def test_colours_are_the_maps_own():
 
 
 def test_the_memory_budget_is_checked_before_anything_is_computed(vit, photos, monkeypatch):
-    monkeypatch.setattr("lcmae_core.viewer.browser_scene.attention_maps", None)
+    monkeypatch.setattr("lcmae_core.viewer.browser_subject.attention_maps", None)
     with pytest.raises(LcmaeError) as error:
         AttentionBrowser(vit("cls"), photos[:, :, :32, :32], budget_mb=0.001)
     assert str(error.value) == (
@@ -335,5 +335,6 @@ def test_traits_refuse_nonsense(make):
 
 
 def test_figures_need_no_widgets():
-    script = "import sys, lcmae_core.viewer.figures; sys.exit(bool({'ipywidgets', 'anywidget', 'traitlets'} & set(sys.modules)))"
+    wanted = "{'ipywidgets', 'anywidget', 'traitlets'} & set(sys.modules)"
+    script = f"import sys, lcmae_core.viewer.figures; sys.exit(bool({wanted}))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -193,7 +193,9 @@ def _clicks_and_keys(page: Page) -> None:
     page.hears("heard 30 1 ")
     assert "compared with the locked row 4, column 6" in page.words()
     page.page.keyboard.press("Escape")
-    page.page.wait_for_function("() => !document.querySelector('.browser-0 .lcmae-words').innerText.includes('compared')")
+    page.page.wait_for_function(
+        "() => !document.querySelector('.browser-0 .lcmae-words').innerText.includes('compared')"
+    )
     assert page.page.evaluate(cell) == active, "the notebook did not take the keys"
     assert canvas.evaluate("c => c === document.activeElement")
     assert page.maps(1) == second

@@ -29,7 +29,8 @@ const states = %s;
 const module = await import(URL.createObjectURL(new Blob([%s], { type: "text/javascript" })));
 window.models = states.map((state) => {
   const on = {}, model = { sent: [], saves: 0, get: (name) => state[name], save_changes() { this.saves++; },
-    set(name, value) { if (state[name] === value) return; state[name] = value; (on[`change:${name}`] ?? []).forEach((f) => f()); },
+    set(name, value) { if (state[name] === value) return; state[name] = value;
+      (on[`change:${name}`] ?? []).forEach((f) => f()); },
     send: (message) => model.sent.push(message), off() {}, on: (name, run) => (on[name] ??= []).push(run) };
   const el = document.createElement("section"); document.body.append(el);
   model.stop = module.default.render({ model, el });
@@ -58,7 +59,9 @@ def show(chromium):
         page = context.new_page()
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.set_content(BARE % (json.dumps([state_of(b) for b in browsers]).replace("<", "\\u003c"), json.dumps(MODULE)))
+        page.set_content(
+            BARE % (json.dumps([state_of(b) for b in browsers]).replace("<", "\\u003c"), json.dumps(MODULE))
+        )
         page.wait_for_function("window.ready")
         return page
 
@@ -147,8 +150,8 @@ def test_the_pixels_are_the_colours_of_the_weights(make, show):
 
 
 @pytest.mark.parametrize("chosen", [
-    {}, {"view": "heat", "scale": "per map"}, {"head_mode": "mean", "query": "CLS"}, {"head_mode": "max", "layers": [0]},
-    {"part": "encoder", "masked": True}, {"part": "encoder"},
+    {}, {"view": "heat", "scale": "per map"}, {"head_mode": "mean", "query": "CLS"},
+    {"head_mode": "max", "layers": [0]}, {"part": "encoder", "masked": True}, {"part": "encoder"},
 ])  # fmt: skip
 def test_the_words_are_pythons(make, show, chosen):
     browser = make(**chosen)
@@ -289,7 +292,10 @@ def test_exported_files_work_from_disk_without_a_network(make, chromium, tmp_pat
     browser = make(query=12)
     context = chromium.new_context(offline=True, viewport={"width": 1400, "height": 900}, accept_downloads=True)
     asked = []
-    context.route(lambda url: not url.startswith(("file:", "blob:", "data:")), lambda route: (asked.append(route.request.url), route.abort()))
+    context.route(
+        lambda url: not url.startswith(("file:", "blob:", "data:")),
+        lambda route: (asked.append(route.request.url), route.abort()),
+    )
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -330,7 +336,8 @@ def test_a_click_is_drawn_within_10_ms(show):
         """async ([side]) => { const c = document.querySelector('canvas'), box = c.getBoundingClientRect(), took = [];
              const pen = c.getContext('2d'), maps = () => pen.getImageData(660, 40, 700, 460).data.join();
              for (let i = 0; i < 20; i++) {
-               const q = (37 * i + 11) % 196, x = ((q % 14) + 0.5) * side / 14, y = (Math.floor(q / 14) + 0.5) * side / 14;
+               const q = (37 * i + 11) % 196, x = ((q % 14) + 0.5) * side / 14;
+               const y = (Math.floor(q / 14) + 0.5) * side / 14;
                const before = maps(), click = new PointerEvent('pointerdown',
                  { clientX: box.x + x, clientY: box.y + 18 + y, bubbles: true });
                const began = performance.now();
