@@ -79,7 +79,7 @@ function layoutOf(scene, width, mode, blocks) {
     const tileOf = (cols) => Math.floor(Math.min(MAX_TILE, (w - label - (cols - 1) * GAP) / cols));
     let cols = flow ? Math.min(scene.L, Math.max(1, Math.floor(w / 74))) : heads;
     const high = (c) => Math.ceil(scene.L / c) * (tileOf(c) * tall + strip + GAP + COLUMN_LABEL);
-    while (flow && cols > 1 && tileOf(cols) < MAX_TILE && high(cols - 1) < 400) cols--;
+    while (flow && cols > 1 && tileOf(cols) < 110 && high(cols - 1) < 400) cols--;
     return { cols, tile: tileOf(cols) };
   };
   const half = fit((free - 24) / 2), whole = fit(free);
@@ -90,7 +90,7 @@ function layoutOf(scene, width, mode, blocks) {
   const pitch = { x: w + GAP, y: h + strip + GAP + lift }, head = HEADING + (flow ? 0 : COLUMN_LABEL);
   const size = { w: label + cols * pitch.x, h: head + rows * pitch.y };
   const placed = Array.from({ length: blocks }, (_, b) => {
-    const x = x0 + (beside ? b * Math.max(size.w + 24, Math.min((free + 24) / 2, size.w + 110)) : 0), y = y0 + (beside ? 0 : b * (size.h + 14));
+    const x = x0 + (beside ? b * Math.max(size.w + 24 - GAP, Math.min((free + 24) / 2, size.w + 110)) : 0), y = y0 + (beside ? 0 : b * (size.h + 14));
     const at = (m) => ({ x: x + label + (m % cols) * pitch.x,
       y: y + head + lift + strip + Math.floor(m / cols) * pitch.y });
     return { x, y, at };
