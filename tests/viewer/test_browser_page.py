@@ -119,6 +119,11 @@ def test_clicks_and_keys_move_the_query_without_wrapping(make, show):
     click_patch(page, browser, 0, 7, picture=2)
     assert get(page, "query") == 7
     canvas = page.locator("canvas")
+    click_patch(page, browser, 7, 0, picture=1)
+    for key in ("ArrowLeft", "ArrowDown"):
+        canvas.press(key)
+        assert get(page, "query") == 56
+    click_patch(page, browser, 0, 7)
     for key, query in (("ArrowRight", 7), ("ArrowUp", 7), ("ArrowDown", 15), ("ArrowLeft", 14)):
         canvas.press(key)
         assert get(page, "query") == query
@@ -128,25 +133,51 @@ def test_clicks_and_keys_move_the_query_without_wrapping(make, show):
     assert "row 2, column 7" in canvas.get_attribute("aria-label")
 
 
-def test_the_pixels_are_the_colours_of_the_weights(make, show):
-    browser = make(query=27, view="heat", part="decoder", layers=[1], heads=[0, 2])
+INSIDE = """async ([source, scene, queries, modes]) => {
+  const m = await import(URL.createObjectURL(new Blob(
+    [source + "\\nexport { layoutOf, readScene, weightsOf };"], { type: "text/javascript" })));
+  const s = m.readScene(scene), p = m.layoutOf(s, 1384, "each", 1);
+  const found = queries.flatMap((query) => modes.map((mode) => m.weightsOf(s, query, mode)));
+  return { w: p.w, h: p.h, at: Array.from({ length: p.cells }, (_, i) => p.blocks[0].at(i)),
+    found: found.map((w) => [[...w.values], [...w.prefix], [...w.top]]) };
+}"""
+
+
+@pytest.mark.parametrize("scale", ["shared", "per map"])
+def test_the_pixels_are_the_colours_of_the_weights(make, show, scale):
+    browser = make(query=27, view="heat", scale=scale, part="decoder", layers=[1], heads=[0, 2])
     page = show(browser)
-    canvas, values = pixels(page), weights_of(browser.scene, 27, "each").values
+    canvas, weights = pixels(page), weights_of(browser.scene, 27, "each")
     table = np.frombuffer(colours(), np.uint8).reshape(256, 3)
-    level = np.rint(values / values.max() * 255).astype(int)
-    plan = page.evaluate(
-        """async ([source, scene]) => { const m = await import(URL.createObjectURL(new Blob(
-             [source + '\\nexport { layoutOf, readScene };'], { type: 'text/javascript' })));
-             const s = m.readScene(scene), p = m.layoutOf(s, 1384, 'each', 1);
-             return { w: p.w, h: p.h, at: [0, 1].map((i) => p.blocks[0].at(i)) }; }""",
-        [MODULE, state_of(browser)["scene"]],
-    )
+    tops = weights.values.max() if scale == "shared" else weights.values.max(axis=-1, keepdims=True)
+    level = np.rint(weights.values / tops * 255).astype(int)
+    plan = page.evaluate(INSIDE, [MODULE, state_of(browser)["scene"], [], []])
     for head in range(2):
+        left, upper = plan["at"][head]["x"], plan["at"][head]["y"]
         for patch in set(range(64)) - {18, 19, 20, 26, 27, 28, 34, 35, 36}:  # the outline of the query lies there
-            x = plan["at"][head]["x"] + (patch % 8 + 0.5) * plan["w"] / 8
-            y = plan["at"][head]["y"] + (patch // 8 + 0.5) * plan["h"] / 8
+            x, y = left + (patch % 8 + 0.5) * plan["w"] / 8, upper + (patch // 8 + 0.5) * plan["h"] / 8
             near = table[max(0, level[0, head, patch] - 1) : level[0, head, patch] + 2].astype(int)
             assert (np.abs(canvas[int(y), int(x), :3].astype(int) - near).max(axis=1) <= 1).any()
+        bar = canvas[int(upper) - 3, int(left) : int(left) + plan["w"], :3].astype(int)
+        orange = np.abs(bar - [230, 159, 0]).max(axis=1) < 4
+        assert abs(orange.sum() - weights.prefix[0, head] * plan["w"]) <= 1.5, "the bar is the weight on CLS"
+
+
+@pytest.mark.parametrize("kind", ["mae", "registers", "none", "masked"])
+def test_the_page_restores_pythons_weights(make, vit, photos, show, kind):
+    if kind in ("mae", "masked"):
+        browser = make(part="encoder" if kind == "masked" else "decoder", masked=kind == "masked")
+    else:
+        browser = AttentionBrowser(vit(kind), photos[:, :, :32, :32])
+    queries = [*range(-len(browser.scene.prefix), 0), *browser.scene.keys[[0, 3, -1]].tolist()]
+    modes = ["each", "mean", "max"]
+    page = show(browser)
+    found = page.evaluate(INSIDE, [MODULE, state_of(browser)["scene"], queries, modes])["found"]
+    for (query, mode), (values, prefix, top) in zip(((q, m) for q in queries for m in modes), found):
+        weights = weights_of(browser.scene, query, mode)
+        assert np.allclose(values, weights.values.ravel(), atol=1e-6)
+        assert np.allclose(prefix, weights.prefix.ravel(), atol=1e-6)
+        assert np.allclose(top, weights.values.max(axis=-1).ravel(), atol=1e-6)
 
 
 @pytest.mark.parametrize("chosen", [
