@@ -1,7 +1,7 @@
 // The entry of the module: one figure, its state, and what the pointer and the keys do to it.
 
 function render({ model, el }) {
-  const root = node("div", "lcmae-browser", el, { "data-lm-suppress-shortcuts": "true" });
+  const root = node("div", "lcmae-browser", el);
   let scene = readScene(model.get("scene")), still = {}, drawn = null, cursor = null, pending = null, last = 0;
   const state = () => Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
   let lastPatch = state().query;
@@ -113,14 +113,17 @@ function render({ model, el }) {
     }
   }
   canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
     const painting = model.get("paint"), key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (STEPS[key]) step(STEPS[key], painting);
     else if (key === "l") act.lock();
     else if (key === "Escape") act.set({ locked: null });
     else if (painting && (key === " " || key === "Enter")) toggle(cursor);
     else return;
-    event.preventDefault(); event.stopPropagation();
+    event.preventDefault();
+  });
+  root.addEventListener("keydown", (event) => { // else "b" or "dd" would edit the notebook around us
+    if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) event.stopPropagation();
   });
 
   const listeners = [["change:scene", fresh], ...NAMES.map((name) => [`change:${name}`, update])];

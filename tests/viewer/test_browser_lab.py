@@ -185,7 +185,7 @@ def _clicks_and_keys(page: Page) -> None:
     page.hears("heard 21 1 ")
     assert page.maps(0) != first
     assert page.maps(1) == second, "the other browser does not move"
-    cell = "() => jupyterapp.shell.currentWidget.content.activeCellIndex"
+    cell = "() => { const n = jupyterapp.shell.currentWidget.content; return [n.activeCellIndex, n.widgets.length]; }"
     active = page.page.evaluate(cell)
     canvas = page(0, "canvas")
     for key in ("ArrowDown", "l", "ArrowRight"):
@@ -196,6 +196,7 @@ def _clicks_and_keys(page: Page) -> None:
     page.page.wait_for_function(
         "() => !document.querySelector('.browser-0 .lcmae-words').innerText.includes('compared')"
     )
+    page.page.keyboard.press("b")  # in JupyterLab: a new cell below
     assert page.page.evaluate(cell) == active, "the notebook did not take the keys"
     assert canvas.evaluate("c => c === document.activeElement")
     assert page.maps(1) == second
