@@ -154,6 +154,9 @@ function paintOn(canvas, scene, state, width, ink, ratio, still = {}, cursor = n
   queries.map((query, b) => [query, b]).reverse().forEach(([query, b]) => {
     if (query >= 0) outline(c, [cell(scene, plan.pictures[0], query)], marks[b][0], marks[b][1], 2.5);
   });
-  if (cursor !== null) outline(c, plan.pictures.map((box) => cell(scene, box, cursor)), "#fff", [2, 2], 2);
+  if (cursor !== null) { // inside the outline of the query, which is often the same patch
+    const inner = ([x, y, w, h]) => [x + 4, y + 4, Math.max(1, w - 8), Math.max(1, h - 8)];
+    outline(c, plan.pictures.map((box) => inner(cell(scene, box, cursor))), "#fff", [2, 2], 1.5);
+  }
   return { canvas, plan, weights, top };
 }

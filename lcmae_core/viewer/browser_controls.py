@@ -71,9 +71,12 @@ class Controls:
         if self._quiet:
             return
         try:
-            self._choose(**{name: read_list(name, words)})
+            layers, heads = self._subject.size(self.part.value)
+            chosen = read_list(name, words, layers if name == "layers" else heads)
         except LcmaeError as error:
             self.say(str(error))
+            return
+        self._choose(**{name: chosen})
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
@@ -101,11 +104,11 @@ class Controls:
         self.message.value = f'<span role="alert">{html.escape(line)}</span>' if line else ""
 
 
-def read_list(what: str, words: str) -> tuple[int, ...] | None:
+def read_list(what: str, words: str, count: int) -> tuple[int, ...] | None:
     """ "1-3, 8", counted from 1, as (0, 1, 2, 7); "all" or nothing is None.
 
     Raises:
-        LcmaeError: it is no such list.
+        LcmaeError: it is no such list, or goes beyond `count`; the line counts from 1 like what was typed.
     """
     if words.strip() in ("", "all"):
         return None
@@ -116,4 +119,6 @@ def read_list(what: str, words: str) -> tuple[int, ...] | None:
         if not all(end.isdecimal() and int(end) > 0 for end in ends):
             raise LcmaeError(f"{what}: got {words!r}, expected 'all' or a list that counts from 1, such as 1-3, 8")
         found.extend(range(int(ends[0]) - 1, int(ends[1])))
+    if not found or max(found) >= count:
+        raise LcmaeError(f"{what}: got {words!r}, expected {what} from 1 to {count}")
     return tuple(dict.fromkeys(found))

@@ -51,14 +51,18 @@ def tall() -> MAE:
 
 @pytest.fixture(scope="session")
 def vit() -> Callable[[str], torch.nn.Module]:
-    """A timm ViT of 2 layers and 2 heads on 4 x 4 patches, by its prefix: "none", "cls" or "registers"."""
+    """A timm ViT of 2 layers and 2 heads on 4 x 4 patches, by its prefix: "none", "cls", "distilled" or "registers"."""
 
     def make(prefix: str) -> torch.nn.Module:
         torch.manual_seed(0)
-        extra = {"none": {"class_token": False, "global_pool": "avg"}, "cls": {}, "registers": {"reg_tokens": 4}}
-        return timm.models.VisionTransformer(
-            img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0, **extra[prefix]
-        )
+        kind = timm.models.deit.VisionTransformerDistilled if prefix == "distilled" else timm.models.VisionTransformer
+        extra = {
+            "distilled": {},
+            "none": {"class_token": False, "global_pool": "avg"},
+            "cls": {},
+            "registers": {"reg_tokens": 4},
+        }
+        return kind(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0, **extra[prefix])
 
     return make
 

@@ -102,7 +102,8 @@ def test_what_is_sent_are_the_maps(make, mae, photos, chosen):
 
 
 @pytest.mark.parametrize(("kind", "names"), [
-    ("none", ()), ("cls", ("CLS",)), ("registers", ("CLS", "register 1", "register 2", "register 3", "register 4")),
+    ("none", ()), ("cls", ("CLS",)), ("distilled", ("CLS", "distillation")),
+    ("registers", ("CLS", "register 1", "register 2", "register 3", "register 4")),
 ])  # fmt: skip
 def test_any_prefix(vit, photos, kind, names):
     model, images = vit(kind), photos[:, :, :32, :32]
@@ -217,8 +218,11 @@ def test_the_controls_and_the_page_follow(make):
     controls.redraw.click()
     assert (controls.seed.value, browser.choice.seed) == (1, 1)
     controls.heads.value = "9"
-    assert "expected heads from 0 to 3" in controls.message.value
-    assert controls.heads.value == "all"
+    assert "heads: got &#x27;9&#x27;, expected heads from 1 to 4" in controls.message.value
+    assert browser.choice.heads is None
+    controls.heads.value = "1-2"
+    assert controls.message.value == ""
+    assert browser.scene.heads == (0, 1)
     controls.paint.value = True
     assert canvas.paint
     canvas.query = 7
@@ -228,12 +232,15 @@ def test_the_controls_and_the_page_follow(make):
 
 
 def test_lists_count_from_one():
-    assert read_list("layers", "1-3, 8") == (0, 1, 2, 7)
-    assert read_list("layers", " all ") is read_list("layers", "") is None
+    assert read_list("layers", "1-3, 8", 8) == (0, 1, 2, 7)
+    assert read_list("layers", " all ", 8) is read_list("layers", "", 8) is None
     assert counted_from_one("layer", (0, 1, 2, 7)) == "layers 1–3, 8"
     for wrong in ("0", "a", "1-", "1,,2"):
         with pytest.raises(LcmaeError, match="expected 'all' or a list that counts from 1"):
-            read_list("layers", wrong)
+            read_list("layers", wrong, 8)
+    for wrong in ("9", "7-9", "3-1"):
+        with pytest.raises(LcmaeError, match="expected layers from 1 to 8"):
+            read_list("layers", wrong, 8)
 
 
 def test_numbers_have_two_digits():

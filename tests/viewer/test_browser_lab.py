@@ -226,7 +226,7 @@ def _controls(page: Page) -> None:
     changes("seed 7", lambda: write("seed", "7"))
     changes("seed 8", lambda: page.kernel("redraw", "").click())
     write("heads", "9")
-    page.says("expected heads from 0 to 3", selector=".lcmae-kernel-message")
+    page.says("expected heads from 1 to 4", selector=".lcmae-kernel-message")
     changes("encoder without a mask", lambda: page.kernel("part", "select").select_option("encoder"))
     changes("encoder on 32 visible", lambda: page.kernel("masked").check())
     changes("decoder under a mask", lambda: page.kernel("part", "select").select_option("decoder"))
@@ -257,8 +257,6 @@ def _theme(page: Page) -> None:
     page.page.wait_for_function(
         "drawn => document.querySelector('.browser-0 canvas').toDataURL() !== drawn", arg=drawn, timeout=10_000
     )
-    if folder := os.environ.get("LCMAE_SHOTS"):
-        page.page.screenshot(path=Path(folder) / "lab-dark.png")
 
 
 def test_the_notebooks_model_is_the_one_here(photos):
