@@ -20,6 +20,7 @@ from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.data.augment import denormalize
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, mask_from_hidden, random_mask
+from lcmae_core.models.pretrained import expected_images
 from lcmae_core.viewer.browser_maps import check_budget, encode_rows
 from lcmae_core.viewer.browser_scene import Choice, Drawn, Scene, counted_from_one
 
@@ -130,8 +131,9 @@ class Subject:
         self.model.eval()  # stochastic depth and dropout would make the maps another draw each time
         try:
             image = self.images[choice.image : choice.image + 1].to(next(self.model.parameters()).device)
+            expected = expected_images(self.model, image)  # a published model has a mean and deviation of its own
             maps = attention_maps(
-                self.model, image, part=choice.part, layers=choice.layers, heads=choice.heads, mask=used
+                self.model, expected, part=choice.part, layers=choice.layers, heads=choice.heads, mask=used
             )
             pictures = self._pictures(image, mask)
         finally:

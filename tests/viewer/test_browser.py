@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -345,3 +346,13 @@ def test_figures_need_no_widgets():
     wanted = "{'ipywidgets', 'anywidget', 'traitlets'} & set(sys.modules)"
     script = f"import sys, lcmae_core.viewer.figures; sys.exit(bool({wanted}))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_published_model_gets_images_as_it_expects_them(generator):
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0).eval()
+    images = torch.randn(1, 3, 32, 32, generator=generator)
+    shown = []
+    for mean in ((0.485, 0.456, 0.406), (0.1, 0.9, 0.5)):
+        vit.pretrained_cfg = dict(vit.pretrained_cfg, mean=mean, std=(0.229, 0.224, 0.225))
+        shown.append(weights_of(AttentionBrowser(vit, images, query=0).scene, 0, "each").values)
+    assert not np.allclose(shown[0], shown[1])
