@@ -169,16 +169,17 @@ def open_run(settings: Settings, data_identity: str) -> Run:
     return Run(path, settings)
 
 
-def run_folder(settings: Settings, data_identity: str) -> Path:
-    """Where the run lies or would lie: <out>/runs/<label>-s<seed>-<digest>; the label is the terms, or the method."""
+def run_label(settings: Settings) -> str:
+    """What a run is called before its seed and digest: its terms, or its method."""
     terms = [name for name in ("reconstruction", "cross_view", "in_view") if getattr(settings.loss, name) > 0]
-    label = {("reconstruction",): "mae", ("reconstruction", "cross_view", "in_view"): "lcmae"}.get(
-        tuple(terms), "+".join(terms)
-    )
-    label = label if settings.method == "mae" else settings.method
-    return (
-        writable_folder(settings.runtime.out) / "runs" / f"{label}-s{settings.seed}-{digest(settings, data_identity)}"
-    )
+    known = {("reconstruction",): "mae", ("reconstruction", "cross_view", "in_view"): "lcmae"}
+    return known.get(tuple(terms), "+".join(terms)) if settings.method == "mae" else settings.method
+
+
+def run_folder(settings: Settings, data_identity: str) -> Path:
+    """Where the run lies or would lie: <out>/runs/<label>-s<seed>-<digest>."""
+    name = f"{run_label(settings)}-s{settings.seed}-{digest(settings, data_identity)}"
+    return writable_folder(settings.runtime.out) / "runs" / name
 
 
 def load_run(path: Path | str) -> Run:

@@ -1,0 +1,236 @@
+"""The claims of the paper, C1 to C14 (v2), and the rule by which each is judged: written before any number was seen.
+
+Accuracies are in percent, distances in pixels, layers count from 1 in the texts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.jobs import rows
+from lcmae_core.judge import MARGIN, Cell, Outcome, Test, run_test, verdict
+from lcmae_core.store.records import Record
+from lcmae_core.studies import RANDOM
+
+
+class Claim(NamedTuple):
+    """A claim of the paper. needs_labels: about accuracies, which a profile as small as quick cannot judge."""
+
+    name: str
+    statement: str
+    where: str
+    published: str
+    tests: tuple[Test, ...]
+    needs_labels: bool = False
+
+
+class Verdict(NamedTuple):
+    """What became of a claim: the verdict, why, and its tests with our numbers (none where something is missing)."""
+
+    claim: Claim
+    verdict: str
+    why: str
+    outcomes: tuple[Outcome, ...] = ()
+
+
+def _points(difference: float = 1.0) -> Callable[..., float]:
+    return lambda a, b: 100 * difference * float(a - b)
+
+
+def _tuned(study: str, row: str) -> Cell:
+    return Cell(study, row, "finetune", "right")
+
+
+def _equal(study: str, row: str, other: str) -> Test:
+    text = f"{row} - {other}, fine-tuned: within {MARGIN:g} points"
+    return Test(text, (_tuned(study, row), _tuned(study, other)), _points(), -MARGIN, MARGIN)
+
+
+def _layers(text: str, key: str, statistic: Callable[..., float], study: str = "fig2") -> Test:
+    measure = "semantic" if study == "fig3" else "similarity"
+    return Test(text, (Cell(study, "MAE", measure, key),), statistic, low=0.0)
+
+
+def _slope(values: np.ndarray) -> float:
+    """Change from the first to the last entry of a line fitted through all."""
+    place = np.linspace(-0.5, 0.5, len(values))
+    return float(place @ values / (place @ place))
+
+
+def _far(row: str, study: str = "fig5") -> Cell:
+    return Cell(study, row, "distance", "distance")
+
+
+def _deep(*ratios: np.ndarray) -> float:
+    """Growth of the deeper half's distance over the ratios."""
+    return _slope(np.array([far[len(far) // 2 :].mean() for far in ratios]))
+
+
+def _deep_over_shallow(*ratios: np.ndarray) -> float:
+    return _deep(*ratios) - _slope(np.array([far[: len(far) // 2].mean() for far in ratios]))
+
+
+def _early(far: np.ndarray) -> float:
+    """Distance of the first two layers over that of all."""
+    return float(far[:2].mean() / far.mean())
+
+
+_RATIOS = tuple(_far(ratio, "fig6") for ratio in ("0.3", "0.45", "0.6", "0.75", "0.9"))
+_AE = ("AE1", "AE3", "AE5", "AE7")
+_V = {row: Cell("table1", row, "collapse", "mean_cosine") for row in "cdg"}
+
+
+def _probed(row: str) -> Test:
+    cells = (Cell("table3", row, "probe", "right"), Cell("table3", "MAE", "probe", "right"))
+    text = f"{row}: what its linear probe has above chance is below a quarter of MAE's"
+    return Test(text, cells, lambda ae, mae: 100 * float(ae - 0.1 - 0.25 * (mae - 0.1)), high=0.0)
+
+
+def _recovers(text: str, study: str, row: str, full: str) -> Test:
+    cells = (_tuned(study, row), _tuned(study, RANDOM), _tuned(study, full))
+    return Test(text, cells, lambda a, zero, one: 100 * float(a - (zero + one) / 2), low=0.0)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim("C1", "S_attn is highest in decoder layer 1, lowest in 3; the first two are well above the rest", "Fig. 2",
+          "layer 1 about 0.9", (
+              _layers("layer 1 - highest of the others: above 0", "s_attn", lambda s: float(s[0] - s[1:].max())),
+              _layers("lowest of the others - layer 3: above 0", "s_attn",
+                      lambda s: float(np.delete(s, 2).min() - s[2]) if len(s) > 2 else -1.0),
+              _layers("lower of layers 1, 2 - highest of the rest: above 0", "s_attn",
+                      lambda s: float(s[:2].min() - s[2:].max())))),
+    Claim("C2", "S_sim to DINO is low in shallow and high in deep decoder layers", "Fig. 3", "shape only", (
+        _layers("slope of S_sim over depth: above 0", "s_sim", _slope, "fig3"),
+        _layers("slope of what S_sim has above another image's DINO: above 0 (our control)", "gain", _slope, "fig3"))),
+    Claim("C3", "the cross-view loss alone collapses to a constant", "Table 1 c", "collapse", (
+        Test("mean cosine of v in (c): above 0.95", (_V["c"],), float, low=0.95),)),
+    Claim("C4", "in-view alone, and cross + in without reconstruction, do not collapse and come near MAE",
+          "Table 1 d, g", "82.2, 82.5 (MAE 82.9)", (
+              Test("mean cosine of v in (d): below 0.95", (_V["d"],), float, high=0.95),
+              Test("mean cosine of v in (g): below 0.95", (_V["g"],), float, high=0.95),
+              _equal("table1", "d", "b"), _equal("table1", "g", "b")), needs_labels=True),
+    Claim("C5", "LC-MAE keeps MAE's accuracy: a and e slightly above b, f slightly below", "Table 1",
+          "a 83.0, b 82.9, e 83.1, f 82.8", tuple(_equal("table1", row, "b") for row in "aef"), needs_labels=True),
+    Claim("C6", "one 5x5 convolution decodes as well as the transformer; a fixed Gaussian average loses a little",
+          "Table 2", "transformer 82.9, average 82.5, convolution 82.9", (
+              _equal("table2", "convolution", "transformer"), _equal("table2", "average", "transformer"),
+              Test("transformer - average, fine-tuned: above 0",
+                   (_tuned("table2", "transformer"), _tuned("table2", "average")), _points(), low=0.0)),
+          needs_labels=True),
+    Claim("C7", "MAE's attention distance is below DINO's and supervised DeiT's", "Fig. 5", "shape only", tuple(
+        Test(f"MAE - {other}, px: below 0", (_far("MAE"), _far(other)), lambda a, b: float(a.mean() - b.mean()), high=0.0)
+        for other in ("DINO", "supervised"))),
+    Claim("C8", "attention distance grows with the mask ratio, most in deep layers", "Fig. 6", "shape only", (
+        Test("growth from .3 to .9 in the deeper half, px: above 0", _RATIOS, _deep, low=0.0),
+        Test("deeper half's growth - shallower half's, px: above 0", _RATIOS, _deep_over_shallow, low=0.0))),
+    Claim("C9", "an autoencoder without masking fine-tunes like random init; larger blocks recover most of MAE",
+          "Table 3", "random 78.6; AE 16/48/80/112: 78.7 81.2 81.5 81.8; MAE 82.9", (
+              _equal("table3", "AE1", RANDOM),
+              Test("AE7 - AE1, fine-tuned: above 0", (_tuned("table3", "AE7"), _tuned("table3", "AE1")), _points(), low=0.0),
+              _recovers("AE7 above halfway from random init to MAE", "table3", "AE7", "MAE")), needs_labels=True),
+    Claim("C10", "the linear probe of every autoencoder is about a tenth of MAE's", "Table 3",
+          "5.7 5.7 5.6 5.6 against 55.4", tuple(map(_probed, _AE)), needs_labels=True),
+    Claim("C11", "attention distance of AE(16) is far smaller, grows with the block; AE widest in layers 1-2, MAE stable",
+          "Fig. A.1", "shape only", (
+              Test("AE1 / MAE: below 0.75", (_far("AE1", "fig_a1"), _far("MAE", "fig_a1")),
+                   lambda ae, mae: float(ae.mean() / mae.mean()), high=0.75),
+              Test("growth from AE1 to AE7, px: above 0", tuple(_far(row, "fig_a1") for row in _AE),
+                   lambda *far: _slope(np.array([each.mean() for each in far])), low=0.0),
+              Test("AE1, layers 1-2 / all layers: above 1", (_far("AE1", "fig_a1"),), _early, low=1.0),
+              Test("MAE, layers 1-2 / all layers: within 0.15 of 1", (_far("MAE", "fig_a1"),), _early, 0.85, 1.15))),
+    Claim("C12", "MAE on one image, 5 epochs, beats random init by far", "Table A.1", "81.8 against 78.6 (full 82.9)", (
+        _recovers("one image above halfway from random init to the full set", "table_a1", "one image", "full"),),
+        needs_labels=True),
+    Claim("C13", "hidden queries attend mostly to near tokens; first-layer maps look alike across images",
+          "Fig. 4, B.1", "qualitative", (
+              Test("attention within 2 patches, mean over layers: above 1.5 x uniform",
+                   (Cell("fig2", "MAE", "similarity", "near"),), lambda near: float(near.mean()), low=1.5),
+              _layers("S_attn of layer 1 - mean of the others: above 0", "s_attn",
+                      lambda s: float(s[0] - s[1:].mean())))),
+    Claim("C14", "Eq. 2 and Eq. 4 are identities; plain MAE lowers Eq. 5 and Eq. 6 without optimising them",
+          "section 3.2", "identity", (
+              *(Test(f"{eq}, largest departure / largest loss: below 1e-12",
+                     (Cell("section32", "MAE", "terms", f"{eq.lower().replace('. ', '')}_residual"),), float, high=1e-12)
+                for eq in ("Eq. 2", "Eq. 4")),
+              *(Test(f"{eq}, trained - untrained: below 0",
+                     (Cell("section32", "MAE", "terms", f"{key}_trained"),
+                      Cell("section32", "MAE", "terms", f"{key}_untrained")), lambda a, b: float(a - b), high=0.0)
+                for eq, key in (("Eq. 5", "cross_view"), ("Eq. 6", "in_view"))))),
+)  # fmt: skip
+"""C1 to C14, as the rules stood when they were written (see CHANGELOG for the date)."""
+
+
+def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do: bool | None = None) -> list[Verdict]:
+    """Every claim judged by the records of a profile. At smoke and quick those missing are made first (one seed), and
+    only signs are judged.
+
+    Raises:
+        LcmaeError: data or settings are not usable.
+    """
+    small = profile in ("smoke", "quick")
+    found: dict[tuple[str, tuple[str, ...]], Mapping[str, list[Record]]] = {}
+
+    def records(study: str, measure: str) -> Mapping[str, list[Record]]:
+        key = (study, (measure,))
+        if key not in found:
+            found[key] = rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
+        return found[key]
+
+    return [_judge(claim, records, small) for claim in CLAIMS]
+
+
+Records = Callable[[str, str], Mapping[str, list[Record]]]
+
+
+def _judge(claim: Claim, records: Records, small: bool) -> Verdict:
+    if small and claim.needs_labels:
+        return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
+    try:
+        outcomes = tuple(run_test(test, _values(test, records)) for test in claim.tests)
+    except _MissingError as missing:
+        return Verdict(claim, "not yet run" if not missing.left_out else "not judged", str(missing))
+    fewest = min(o.estimate.seeds for o in outcomes)
+    if not small and fewest < 2:
+        return Verdict(claim, "unresolved", "one seed: the interval covers images alone", outcomes)
+    said = verdict(outcomes, signs_only=small)
+    return Verdict(claim, said, _why(outcomes, small), outcomes)
+
+
+def _why(outcomes: Sequence[Outcome], small: bool) -> str:
+    if small:
+        right = sum(o.test.low < o.estimate.value < o.test.high for o in outcomes)
+        return f"{right} of {len(outcomes)} on the side that the claim says; one seed, too small for more"
+    count = [sum(o.holds is what for o in outcomes) for what in (True, False, None)]
+    return ", ".join(f"{n} {word}" for n, word in zip(count, ("hold", "fail", "open")) if n)
+
+
+class _MissingError(LcmaeError):
+    def __init__(self, message: str, *, left_out: bool = False):
+        super().__init__(message)
+        self.left_out = left_out
+
+
+def _values(test: Test, records: Records) -> list[np.ndarray]:
+    """(S, M, ...) of each cell, over the seeds that all of them have."""
+    cells = {cell: records(cell.study, cell.measure).get(cell.row, []) for cell in test.cells}
+    seeds = set.intersection(*({_seed(record) for record in found} for found in cells.values()))
+    if not seeds:
+        empty = next(cell for cell, found in cells.items() if not found)
+        raise _MissingError(f"{empty.measure} of {empty.row} ({empty.study})")
+    out = []
+    for cell, found in cells.items():
+        arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
+        out.append(np.stack(arrays))
+    return out
+
+
+def _of(record: Record, cell: Cell) -> np.ndarray:
+    if "left_out" in record.measures[cell.measure]["values"]:
+        raise _MissingError("the source has no labels", left_out=True)
+    return np.atleast_1d(record.array(cell.measure, cell.key)).astype(np.float64)
+
+
+def _seed(record: Record) -> int:
+    return record.content["settings"].get("seed", 0)

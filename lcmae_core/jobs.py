@@ -1,0 +1,123 @@
+"""A job: one row of a study with one seed. It trains what is not trained, then takes the measures that are missing.
+
+Notebooks ask for `rows`, the command line shares the jobs out; both read and write the same records.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lcmae_core.config import LcmaeError, Settings, digest, nearest, replace
+from lcmae_core.store.records import Record, open_record, plain_settings
+from lcmae_core.store.runs import run_label
+from lcmae_core.studies import STUDIES, Case
+
+HERE = ("smoke", "quick")
+"""Profiles whose jobs a notebook does itself; those of the others are done by `lcmae study`."""
+
+
+class Job(NamedTuple):
+    """One row of one study with one seed."""
+
+    study: str
+    row: str
+    case: Case
+    measures: tuple[str, ...]
+    profile: str
+
+    @property
+    def record(self) -> Record:
+        """Where it is kept. The name depends on the data's name, not its bytes, so that results can be read where the
+        data is not."""
+        settings = self.case.settings
+        label = run_label(settings) if self.case.trained else "untrained"
+        known = digest(settings, plain_settings(settings)["data"]["source"])
+        return open_record(Path(settings.runtime.out), f"{label}-s{settings.seed}-{known}")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Measures that were not taken yet."""
+        return tuple(name for name in self.measures if name not in self.record.measures)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+    def do(self, *, wait: bool = False) -> bool:
+        """Train and measure what is missing; False if another process is at it (with `wait` it is waited for).
+
+        Raises:
+            LcmaeError: data or settings are not usable.
+            Stopped: a signal asked for a stop; what was finished is kept, and training goes on from a checkpoint.
+        """
+        if self.done:
+            return True
+        from lcmae_core.measures import Specimen
+        from lcmae_core.training.loop import pretrain
+
+        with self.record.claimed(wait=wait) as mine:
+            if not mine:
+                return False
+            run = pretrain(self.case.settings) if self.case.trained else None
+            self.record.begin(run, self.case.settings)
+            for name in self.missing:
+                self._take(name, Specimen(self.case.settings, self.profile, run))
+        return True
+
+    def _take(self, name: str, specimen: "Specimen") -> None:  # type: ignore[name-defined]  # noqa: F821
+        from lcmae_core.measures import LABELLED, MEASURES
+        from lcmae_core.store.machine import pick_device, provenance
+
+        began = time.perf_counter()
+        try:
+            values = MEASURES[name](specimen)
+        except LcmaeError as error:
+            if name not in LABELLED or not str(error).startswith("labels: got a source without"):
+                raise
+            values = {"left_out": str(error)}
+        where = provenance(pick_device(specimen.settings.runtime.device))
+        self.record.note(name, values, time.perf_counter() - began, where)
+
+
+def jobs(
+    names: Iterable[str], base: Settings, profile: str, seeds: Sequence[int] = (0,), measures: Sequence[str] | None = None
+) -> list[Job]:
+    """Jobs of some studies, first every row with the first seed. `measures` takes a part of them.
+
+    Raises:
+        LcmaeError: there is no such study.
+    """
+    found = []
+    for seed in seeds:
+        for name in names:
+            if name not in STUDIES:
+                raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
+            study = STUDIES[name]
+            chosen = study.measures if measures is None else tuple(m for m in study.measures if m in measures)
+            cases = study.rows(replace(base, seed=seed), profile)
+            found += [Job(name, row, case, chosen, profile) for row, case in cases.items()]
+    return found
+
+
+def rows(
+    name: str,
+    base: Settings,
+    profile: str,
+    seeds: Sequence[int] = (0,),
+    measures: Sequence[str] | None = None,
+    *,
+    do: bool | None = None,
+) -> dict[str, list[Record]]:
+    """The finished records of a study by row, one a seed. At smoke and quick (or with `do`) they are made first.
+
+    Raises:
+        LcmaeError: there is no such study, data or settings are not usable.
+    """
+    found: dict[str, list[Record]] = {}
+    for job in jobs([name], base, profile, seeds, measures):
+        if profile in HERE if do is None else do:
+            job.do(wait=True)
+        found.setdefault(job.row, []).extend([job.record] if job.done else [])
+    return found

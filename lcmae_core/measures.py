@@ -1,0 +1,210 @@
+"""What the studies measure of a run, each measure a small function from a case to plain numbers.
+
+A number that the scoreboard bootstraps comes image by image (or group by group), its first axis; all others are means.
+Letters: M images, G groups of images, L layers, H heads, Q hidden patches, V dimensions of v.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcmae_core.analysis.blocks import attention_blocks, geometry
+from lcmae_core.analysis.collapse import collapse, hidden_vectors
+from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
+from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
+from lcmae_core.analysis.neighbours import image_features, knn_predictions
+from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
+from lcmae_core.config import Settings, replace
+from lcmae_core.losses import cross_view_loss, in_view_loss
+from lcmae_core.models.build import build_model, model_of
+from lcmae_core.models.mae import MAE
+from lcmae_core.models.masking import Mask
+from lcmae_core.models.patches import normalize_patches, patchify
+from lcmae_core.store.evaluations import Evaluation, Predictions
+from lcmae_core.store.records import Values, packed
+from lcmae_core.store.runs import Run
+from lcmae_core.studies import references
+from lcmae_core.training.downstream import Origin
+from lcmae_core.training.evaluate import evaluation_loader, examples
+from lcmae_core.training.finetune import fine_tune
+from lcmae_core.training.loop import pretrain
+from lcmae_core.training.objective import forward_views, in_view_pixels, view_masks
+from lcmae_core.training.presets import fine_tuning, probing
+from lcmae_core.training.probe import linear_probe
+
+IMAGES = {"smoke": 16, "quick": 64, "lab": 128, "paper": 256}
+"""Held-out images of the attention measures, at most."""
+GROUP = 8
+"""Images of a group, where a measure needs several."""
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What is measured: a finished run, or (run None) the untrained encoder of these settings."""
+
+    settings: Settings
+    profile: str
+    run: Run | None
+
+    @property
+    def origin(self) -> Origin:
+        """Its encoder, for an evaluation."""
+        return Origin.untrained(self.settings) if self.run is None else Origin.of_run(self.run)
+
+    def model(self, step: int | None = None) -> Any:
+        """The whole model at a kept step, by default the last, on the CPU."""
+        return build_model(self.settings).eval() if self.run is None else model_of(self.run, step)
+
+    def loader(self) -> Any:
+        """Held-out images of the attention measures."""
+        return evaluation_loader(self.settings, IMAGES[self.profile])
+
+    def mask(self) -> Mask:
+        """One mask, shared by all images, as notebook 04 draws it."""
+        return view_masks(self.settings, examples(self.settings, 1), 1)[0]
+
+
+def knn(specimen: Specimen) -> Values:
+    """Weighted 20-nearest-neighbour accuracy of the mean patch token (fewer neighbours in a tiny source)."""
+    encoder = specimen.origin.load()
+    splits = [evaluation_loader(specimen.settings, split=split) for split in ("train", "validation")]
+    train, test = (image_features(encoder.to(loader.device), loader) for loader in splits)
+    return _judged(knn_predictions(train, test, k=min(20, len(train.values))))
+
+
+def probe(specimen: Specimen) -> Values:
+    """Accuracy of the linear probe with the profile's recipe."""
+    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.settings))
+
+
+def finetune(specimen: Specimen) -> Values:
+    """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
+    recipe = fine_tuning(specimen.profile, "scratch" if specimen.run is None else "v2")
+    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.settings))
+
+
+def distance(specimen: Specimen) -> Values:
+    """Attention distance of the encoder on whole images, px: (M, L) as the authors of ViT and renormalised; heads
+    (L, H) of both, and what uniform attention would give without CLS."""
+    encoder, loader = specimen.origin.load(), specimen.loader()
+    found = attention_profile(encoder.to(loader.device), (b.images for b in loader.evaluation()), radii=())
+    place, kinds = geometry(encoder), ("distance", "distance_renormalized")
+    return (
+        {kind: _rounded(getattr(found, kind).mean(2), 2) for kind in kinds}
+        | {f"heads_{kind}": _rounded(getattr(found, kind).mean(0), 2) for kind in kinds}
+        | {"heads_prefix_mass": _rounded(found.prefix_mass.mean(0), 4)}
+        | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
+    )
+
+
+def similarity(specimen: Specimen) -> Values:
+    """S_attn of every decoder layer (Eq. 7): s_attn (M, L), whose mean it is, and near (M, L), the attention within 2
+    patches of the query over what uniform attention gives."""
+    loader, mask = specimen.loader(), specimen.mask()
+    model = specimen.model().to(loader.device)
+
+    def batches() -> Iterator[Tensor]:
+        return (batch.images for batch in loader.evaluation())
+
+    found = attention_similarity(model, batches, mask.to(loader.device))
+    profile = attention_profile(model, batches(), part="decoder", mask=mask.to(loader.device), radii=(2,))
+    even = uniform_near_mass(geometry(model, "decoder").grid, 2, hidden_patches(mask))
+    linear = found.degree * found.terms - (found.degree - 1) * found.value  # mean: S; its bootstrap: that of S
+    return {"s_attn": _rounded(linear, 5), "near": _rounded(profile.near[2].mean(2) / even, 4)}
+
+
+def semantic(specimen: Specimen) -> Values:
+    """S_sim of every decoder layer (Eq. 8) to a DINO of the same data and seed: s_sim (M, L), gain (M, L) above DINO's
+    features of another image, and gain_centred (M, L), both without the mean feature of the image."""
+    loader, mask = specimen.loader(), specimen.mask()
+    model = specimen.model().to(loader.device)
+    dino: Any = model_of(pretrain(references(specimen.settings, specimen.profile)["DINO"]), device=loader.device)
+
+    def terms(**how: bool) -> Tensor:
+        images = (batch.images for batch in loader.evaluation())
+        return semantic_profile(model, dino.encoder, images, mask.to(loader.device), **how).terms
+
+    plain, centred = terms(), terms(centred=True)
+    return {
+        "s_sim": _rounded(plain, 5),
+        "gain": _rounded(plain - terms(shuffled=True), 5),
+        "gain_centred": _rounded(centred - terms(centred=True, shuffled=True), 5),
+    }
+
+
+def collapsed(specimen: Specimen) -> Values:
+    """Collapse of v over the hidden patches of groups of 8 images, (G,) each; of h itself without a projector."""
+    loader, model, found = specimen.loader(), specimen.model(), []
+    for batch in loader.evaluation():
+        images = batch.images.cpu()
+        mask = view_masks(specimen.settings, batch, 1)[0].to("cpu")
+        for start in range(0, len(images) - 1, GROUP):
+            part = slice(start, start + GROUP)
+            found.append(collapse(hidden_vectors(model, images[part], Mask(*(p[part] for p in mask)))))
+    return {name: [float(f"{getattr(one, name):.5g}") for one in found] for name in found[0]._fields}
+
+
+def terms(specimen: Specimen) -> Values:
+    """C14: Eq. 5 and Eq. 6 of plain MAE, v being the prediction, before and after training, (M,) each; and how far
+    Eq. 2 and Eq. 4 are from being identities, relative to the largest loss, in float64."""
+    run = specimen.run
+    steps = {"untrained": 0, "trained": None} if run is not None else {"untrained": None}
+    found: Values = {}
+    for name, step in steps.items():
+        cross, inside = _unoptimised(specimen, specimen.model(step))
+        found |= {f"cross_view_{name}": cross, f"in_view_{name}": inside}
+    return found | _identities(specimen)
+
+
+def _unoptimised(specimen: Specimen, model: MAE) -> tuple[list[float], list[float]]:
+    """Eq. 5 and 6 of each held-out image under two masks."""
+    loader, patch, cross, inside = specimen.loader(), specimen.settings.model.patch_size, [], []
+    model = model.to(loader.device)
+    for batch in loader.evaluation():
+        masks = view_masks(specimen.settings, batch, 2)
+        with torch.no_grad():
+            views = forward_views(model, batch.images, masks).pred.chunk(2)
+        x = in_view_pixels(batch.images, patch, specimen.settings.loss.in_view_pixels)
+        for i in range(len(batch.images)):
+            (v1, v2), (h1, h2) = (v[i : i + 1] for v in views), (m.hidden[i : i + 1] for m in masks)
+            cross.append(round(cross_view_loss(v1, v2, h1, h2).item(), 6))
+            both = in_view_loss(v1, x[i : i + 1], h1) + in_view_loss(v2, x[i : i + 1], h2)
+            inside.append(round(both.item() / 2, 6))
+    return cross, inside
+
+
+def _identities(specimen: Specimen) -> Values:
+    batch = examples(specimen.settings, GROUP)
+    model, images = specimen.model().cpu().double(), batch.images.cpu().double()
+    masks = [mask.to("cpu") for mask in view_masks(specimen.settings, batch, 2)]
+    with torch.no_grad():
+        a, b = forward_views(model, images, masks).pred.chunk(2)
+    target = normalize_patches(patchify(images, specimen.settings.model.patch_size))
+    partner = torch.arange(target.shape[1]).roll(-1).expand(len(images), -1)
+    forms = {"eq2": cross_view_form(a, b, target), "eq4": in_view_form(a, target, partner)}
+    return {f"{name}_residual": form.residual / form.loss.max().item() for name, form in forms.items()}
+
+
+def _judged(said: Predictions) -> Values:
+    return {"accuracy": float(said.right.mean()), "right": packed(said.right)}
+
+
+def _evaluated(evaluation: Evaluation) -> Values:
+    results = evaluation.results
+    return _judged(evaluation.predictions) | {key: results[key] for key in ("steps", "seconds")}
+
+
+def _rounded(values: Tensor, digits: int) -> list[Any]:
+    return np.round(values.double().cpu().numpy(), digits).tolist()
+
+
+MEASURES: dict[str, Callable[[Specimen], Values]] = {
+    "knn": knn, "probe": probe, "finetune": finetune, "distance": distance, "similarity": similarity,
+    "semantic": semantic, "collapse": collapsed, "terms": terms,
+}  # fmt: skip
+LABELLED = frozenset({"knn", "probe", "finetune"})
+"""Measures that need labels: where the source has none they are left out."""

@@ -1,0 +1,150 @@
+"""What a study keeps of a run, small enough to commit: <out>/results/runs/<name>.json, one file a run.
+
+It outlives the weights: settings, digest, device, commit, seconds, speed, curves, and every measure taken of the run,
+image by image where an interval over images is wanted.
+
+Letters: M images.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Bool
+
+from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.store.checkpoint import write_json
+from lcmae_core.store.runs import Run
+
+POINTS = 60
+"""Points of a curve that a record keeps, spread over its length."""
+Values = dict[str, Any]
+"""What a measure found: numbers, and lists of them."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of one run, or of an encoder that was never trained."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, or untrained-s<seed>-<digest>."""
+        return self.path.stem
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that is known; empty before anything is.
+
+        Raises:
+            LcmaeError: the file is broken.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            return json.loads(self.path.read_text())
+        except ValueError as error:
+            raise LcmaeError(f"record: got {str(self.path)!r}, expected JSON ({error})") from None
+
+    @property
+    def measures(self) -> dict[str, Values]:
+        """What was measured, by the measure's name."""
+        return self.content.get("measures", {})
+
+    def array(self, measure: str, key: str) -> np.ndarray:
+        """What a measure found, its first axis over images (or groups of them) where it has one; a share of right
+        answers comes as booleans.
+
+        Raises:
+            LcmaeError: it was not measured, or found nothing of that name.
+        """
+        if measure not in self.measures:
+            raise LcmaeError(f"record: got measure {measure!r} of {self.name}, {nearest(measure, self.measures)}")
+        values = self.measures[measure]["values"]
+        if key not in values:
+            raise LcmaeError(f"record: got {key!r} of measure {measure!r}, {nearest(key, values)}")
+        found = values[key]
+        return unpacked(found) if isinstance(found, dict) else np.asarray(found, dtype=np.float64)
+
+    def begin(self, run: Run | None, settings: Settings) -> None:
+        """Keep what is known of a finished run, or of an encoder that is never trained; a record of another run, or
+        of the same one on data that changed since, is begun afresh."""
+        name = None if run is None else run.name
+        old = self.content if self.content.get("run") == name else {}
+        said = {"run": name, "settings": plain_settings(settings), "training": None if run is None else _training(run)}
+        self._write(old | said)
+
+    def note(self, measure: str, values: Values, seconds: float, where: Mapping[str, Any]) -> None:
+        """Keep a measure with the time it took and where it was taken."""
+        entry = {"values": values, "seconds": round(seconds, 2), **where}
+        self._write(self.content | {"measures": self.measures | {measure: entry}})
+
+    @contextmanager
+    def claimed(self, *, wait: bool = False) -> Iterator[bool]:
+        """Whether this process may work on the record now; several share out a study's work by asking."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f".{self.name}.lock"))
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, content)
+
+
+def open_record(out: Path, name: str) -> Record:
+    """The record of a run below an output folder."""
+    return Record(Path(out) / "results" / "runs" / f"{name}.json")
+
+
+def _training(run: Run) -> Values:
+    results = run.results
+    kept = {key: results[key] for key in ("steps", "seconds", "held_out", "device", "versions", "commit", "date")}
+    speed = results["steps"] * run.settings.optim.batch_size / results["seconds"]
+    return kept | {"images_per_s": round(speed, 2), "curves": curves(run)}
+
+
+def curves(run: Run) -> dict[str, list[list[float]]]:
+    """Every logged quantity as [steps, values], thinned."""
+    history = run.history
+    names = sorted({key for entry in history for key in entry} - {"step", "time", "images_per_s"})
+    found = {}
+    for name in names:
+        steps, values = run.curve(name)
+        keep = np.unique(np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int))
+        found[name] = [[steps[i] for i in keep], [float(f"{values[i]:.5g}") for i in keep]]
+    return found
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """The departures from the defaults, without what only says how a run is made; of a path its last part alone, so
+    that a record names no folder of the machine."""
+    kept = settings.model_dump(mode="json", exclude={"runtime": True}, exclude_defaults=True)
+    scheme, colon, rest = settings.data.source.partition(":")
+    source = f"{scheme}:{Path(rest).name}" if scheme in ("folder", "parquet") else settings.data.source
+    return kept | {"data": kept.get("data", {}) | {"source": source}}
+
+
+def packed(right: Bool[np.ndarray, "M"]) -> dict[str, Any]:
+    """Yes or no for each image in a few bytes: {"bits": base64, "count": M}."""
+    return {"bits": base64.b64encode(np.packbits(right).tobytes()).decode(), "count": len(right)}
+
+
+def unpacked(found: Mapping[str, Any]) -> Bool[np.ndarray, "M"]:
+    """What `packed` made."""
+    bits = np.frombuffer(base64.b64decode(found["bits"]), dtype=np.uint8)
+    return np.unpackbits(bits, count=found["count"]).astype(bool)
