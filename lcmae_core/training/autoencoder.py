@@ -75,7 +75,10 @@ def _errors(
         part = slice(start, start + step)
         target = centred_blocks(images[part], patch, block)
         target = _normalized(target) if norm_pix else target
-        yield part, pred[part].float() - target
+        error = pred[part] - target  # float32, whatever autocast made of the prediction
+        del target  # before the next one is made
+        yield part, error
+        del error
 
 
 def _normalized(blocks: Float[Tensor, "B N Q"]) -> Float[Tensor, "B N Q"]:
