@@ -62,6 +62,56 @@ def table1(base: Settings, profile: str) -> dict[str, Settings]:
     return rows
 
 
+class Reported(NamedTuple):
+    """What the paper reports for a row: top-1 accuracy in percent after fine-tuning, and of a linear probe if given."""
+
+    finetuned: str
+    probed: str | None = None
+
+
+RANDOM_INIT = Reported("78.6")
+"""The baseline of v2 Tables 3 and A.1, which needs no pre-training."""
+TABLE2 = {"transformer": Reported("82.9"), "average": Reported("82.5"), "convolution": Reported("82.9")}
+"""v2 Table 2, by `decoder`."""
+TABLE3 = {
+    "MAE": Reported("82.9", "55.4"),
+    "AE1": Reported("78.7", "5.7"),
+    "AE3": Reported("81.2", "5.7"),
+    "AE5": Reported("81.5", "5.6"),
+    "AE7": Reported("81.8", "5.6"),
+}
+"""v2 Table 3; its AE(16), AE(48), AE(80) and AE(112) are blocks of 1, 3, 5 and 7 patches of 16 px."""
+TABLE_A1 = {"one image": Reported("81.8"), "full": Reported("82.9")}
+"""v2 Table A.1: one image for 5 epochs, against all of ImageNet for 100."""
+
+
+def table2(base: Settings, profile: str) -> dict[str, Settings]:
+    """The three decoders of v2 Table 2; all else is equal, and the transformer is Table 1's (b)."""
+    base = replace(base, ABLATION[profile])
+    return {kind: replace(base, decoder=kind) for kind in TABLE2}
+
+
+def table3(base: Settings, profile: str) -> dict[str, Settings]:
+    """MAE and the four autoencoders of v2 Table 3 and Fig. A.1, at MAE's rate and length."""
+    base = replace(base, ABLATION[profile])
+    blocks = {f"AE{block}": replace(base, method="ae", block=block) for block in (1, 3, 5, 7)}
+    return {"MAE": base} | blocks
+
+
+def block_pixels(settings: Settings) -> int:
+    """Side in pixels of what a token predicts: v2 calls an autoencoder by it, AE(16)."""
+    return settings.predicted_block * settings.model.patch_size
+
+
+def table_a1(base: Settings, profile: str) -> dict[str, Settings]:
+    """v2 Table A.1: MAE on one image for 5 epochs, each with as many crops as the full set has images [open], beside
+    all images for the full length. At smoke and quick, where 5 epochs are no small part of the run, both are equally
+    long, so that only the images differ."""
+    base = replace(base, ABLATION[profile])
+    short = {"epochs": 5} if profile in ("lab", "paper") else {}
+    return {"one image": replace(base, short, train_images=1), "full": base}
+
+
 _REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {"DINO": {"local_crops": 2}},
     "quick": {

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.models.build import model_of
+from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.pretrained import REFERENCES, expected_images, load_vit
@@ -31,8 +32,9 @@ class Subject(NamedTuple):
 
     @property
     def part(self) -> str:
-        """Where its attention is most telling: the decoder, if it has one."""
-        return "decoder" if isinstance(self.model, MAE) and self.model.decoder is not None else "encoder"
+        """Where its attention is most telling: the decoder, if it has one that attends."""
+        attends = isinstance(self.model, MAE) and isinstance(self.model.decoder, TransformerDecoder)
+        return "decoder" if attends else "encoder"
 
     @property
     def encoder(self) -> VisionTransformer:

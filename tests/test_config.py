@@ -19,12 +19,13 @@ from lcmae_core.config import (
     parse,
     profile,
     replace,
+    unused,
 )
 
 OTHER = {
     "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
-    "on_unreadable": "skip", "min_side": 16, "validation_fraction": 0.2, "patch_size": 4, "width": 64, "depth": 2,
-    "heads": 2, "mlp_ratio": 2.0, "decoder_width": 64, "decoder_depth": 1, "decoder_heads": 2, "projector_dim": 64,
+    "on_unreadable": "skip", "min_side": 16, "validation_fraction": 0.2, "train_images": 2, "block": 3, "decoder": "average", "patch_size": 4, "width": 64, "depth": 2,
+    "heads": 2, "mlp_ratio": 2.0, "decoder_width": 64, "decoder_depth": 1, "decoder_heads": 2, "decoder_kernel": 3, "decoder_sigma": 2.0, "projector_dim": 64,
     "project_from": "tokens", "mask_ratio": 0.5, "mask_unit": 2, "reconstruction": 0.5, "cross_view": 1.0,
     "in_view": 1.0, "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32,
     "accumulate": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,
@@ -33,11 +34,15 @@ OTHER = {
     "dino_bottleneck": 16, "student_temp": 0.2, "teacher_temp": 0.1, "teacher_temp_start": 0.02,
     "teacher_temp_warmup": 0.9, "teacher_momentum": 0.9, "center_momentum": 0.5, "prototypes_frozen": 0.9,
 }  # fmt: skip
-SPECIAL = {"source", "decoder", "epochs"}  # source counts by content; decoder has one choice; epochs replaces steps
+SPECIAL = {"source", "epochs"}  # source counts by content; epochs replaces steps
 
 
 def method_of(leaf):
-    """The method under which a leaf has an effect, as changes."""
+    """The method or the decoder under which a leaf has an effect, as changes."""
+    if leaf in ("decoder_kernel", "decoder_sigma"):
+        return {"decoder": "average"}
+    if leaf == "block":
+        return {"method": "ae"}
     return {"method": "dino"} if leaf in UNUSED["mae"] else {}
 
 
@@ -68,8 +73,27 @@ def test_what_a_method_does_not_read_does_not(method):
 def test_a_method_says_what_it_does_not_read():
     assert set(UNUSED) == set(get_args(Method))
     assert all(leaves <= set(LEAVES) for leaves in UNUSED.values())
-    assert UNUSED["mae"] == set(Dino.model_fields)
-    assert {"mask_ratio", "reconstruction", "decoder_depth"} <= UNUSED["dino"] & UNUSED["supervised"]
+    assert UNUSED["mae"] == {*Dino.model_fields, "block"}
+    assert {"mask_ratio", "reconstruction", "decoder_depth", "block"} <= UNUSED["dino"] & UNUSED["supervised"]
+    assert {"mask_ratio", "cross_view", "project_from"} <= UNUSED["ae"]
+    assert not {"block", "decoder", "norm_pix", "reduction"} & UNUSED["ae"]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "read", "unread"),
+    [
+        ("transformer", {"decoder_depth", "decoder_heads"}, {"decoder_kernel", "decoder_sigma"}),
+        ("convolution", {"decoder_kernel"}, {"decoder_depth", "decoder_heads", "decoder_sigma"}),
+        ("average", {"decoder_kernel", "decoder_sigma"}, {"decoder_depth", "decoder_heads"}),
+    ],
+)
+def test_a_decoder_has_its_own_settings(decoder, read, unread):
+    base = replace(Settings(), decoder=decoder)
+    assert {digest(replace(base, {leaf: OTHER[leaf]}), "x") for leaf in unread} == {digest(base, "x")}
+    changed = {digest(replace(base, {leaf: OTHER[leaf]}), "x") for leaf in read}
+    assert len(changed | {digest(base, "x")}) == len(read) + 1
+    assert unused(base) >= unread
+    assert not unused(base) & read
 
 
 def test_runtime_does_not():
@@ -116,12 +140,20 @@ def test_frozen_and_strict():
         ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 64"),
         ({"heads": 3}, "heads: encoder width 128 does not divide by 3 heads, expected a divisor"),
         ({"width": 126, "heads": 2}, "encoder width: got 126, expected a multiple of 4 (2-D sin-cos positions)"),
-        ({"method": "dinno"}, "method: got 'dinno', expected 'mae', 'dino' or 'supervised'"),
+        ({"method": "dinno"}, "method: got 'dinno', expected 'mae', 'ae', 'dino' or 'supervised'"),
         ({"method": "dino", "local_size": 20}, "local_size: got (20, 20), expected multiples of the patch of 8 px"),
         ({"method": "dino", "local_size": 72}, "local_size: got (72, 72), expected at most image_size (64, 64)"),
         ({"local_scale": (0.5, 0.2)}, "local_scale: got (0.5, 0.2), expected 0 < low <= high <= 1"),
         ({"student_temp": 0}, "student_temp: got 0, expected greater than 0"),
-        ({"decoder": "conv9"}, "decoder: got 'conv9', expected 'transformer'"),
+        ({"decoder": "conv9"}, "decoder: got 'conv9', expected 'transformer', 'convolution' or 'average'"),
+        ({"decoder_kernel": 4}, "decoder_kernel: got 4, expected an odd number of patches, from 1"),
+        ({"decoder_sigma": 0}, "decoder_sigma: got 0, expected greater than 0"),
+        ({"block": -1}, "block: got -1, expected an odd number of patches, from 1"),
+        (
+            {"method": "ae", "block": 17},
+            "block: got 17, expected at most 15: the 8x8 grid has nothing to reflect beyond that",
+        ),
+        ({"train_images": 0}, "train_images: got 0, expected greater than 0"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(changes, line):

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.encoder import gather_patches
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
@@ -70,9 +71,12 @@ def attention_blocks(model: nn.Module, part: str = "encoder") -> Sequence[Any]:
     """The blocks, each with an `attn` that holds one qkv layer.
 
     Raises:
-        LcmaeError: no blocks, or blocks whose attention is of another kind.
+        LcmaeError: no blocks, as in the local decoders of v2 Table 2, or blocks whose attention is of another kind.
     """
     vit = encoder_of(model, part)
+    if isinstance(model, MAE) and part == "decoder" and not isinstance(model.decoder, TransformerDecoder):
+        kind = type(model.decoder).__name__
+        raise LcmaeError(f"decoder: got {kind}, which has no attention blocks, expected a TransformerDecoder")
     blocks = list(model.decoder.blocks if part == "decoder" else vit.blocks)  # type: ignore[union-attr,arg-type]
     if not blocks:
         raise LcmaeError(f"model: got a {part} without blocks, expected at least one attention block")

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lcmae_core.config import LcmaeError
 from lcmae_core.data.augment import denormalize
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
@@ -102,7 +103,12 @@ def reconstruct(
     "mean colour" and "neighbours" use no model: the mean of the visible pixels, and colours interpolated between
     visible patches. A pixel model adds "pixel". A norm-pix model adds "norm-pix", its prediction with statistics
     interpolated from visible patches, and "norm-pix oracle", with the true ones, which leaks what was hidden.
+
+    Raises:
+        LcmaeError: an autoencoder that predicts blocks larger than a patch.
     """
+    if model.block != 1:
+        raise LcmaeError(f"block: got {model.block} patches a token, expected 1: larger predictions overlap")
     patches = patchify(denormalize(images), model.arch.patch_size)  # (B, N, P), in [0, 1]
     pred, hidden = model(images, mask).pred, mask.hidden
     found = {

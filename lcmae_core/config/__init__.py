@@ -5,15 +5,16 @@ Settings are grouped for the reader and flat for the user: every leaf name is un
 """
 
 from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.groups import Data, Dino, Group, Loss, Masking, Model, Optim, Range, Runtime, Size
+from lcmae_core.config.groups import Autoencoder, Data, Dino, Group, Loss, Masking, Model, Optim, Range, Runtime, Size
 from lcmae_core.config.profiles import PROFILES, profile
-from lcmae_core.config.settings import GROUPS, LEAVES, UNUSED, Method, Settings, digest, parse, replace
+from lcmae_core.config.settings import GROUPS, LEAVES, UNUSED, Method, Settings, digest, parse, replace, unused
 
 __all__ = [
     "GROUPS",
     "LEAVES",
     "PROFILES",
     "UNUSED",
+    "Autoencoder",
     "Data",
     "Dino",
     "Group",
@@ -32,4 +33,5 @@ __all__ = [
     "parse",
     "profile",
     "replace",
+    "unused",
 ]

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def _pair(value: Any) -> Any:
@@ -11,6 +12,15 @@ def _pair(value: Any) -> Any:
 
 Size = Annotated[tuple[int, int], BeforeValidator(_pair)]
 Range = Annotated[tuple[float, float], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
+
+def _odd(value: int) -> int:
+    if value < 1 or value % 2 == 0:
+        raise PydanticCustomError("odd", "an odd number of patches, from 1")
+    return value
+
+
+Odd = Annotated[int, AfterValidator(_odd)]
 
 
 class Group(BaseModel):
@@ -31,6 +41,11 @@ class Data(Group):
     on_unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with a file that is no image")
     min_side: int = Field(8, gt=0, description="images with a shorter side, in pixels, count as unreadable")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="held out where a source has no validation split")
+    train_images: int | None = Field(
+        None,
+        gt=0,
+        description="train on the first n images alone, in epochs as long as without (v2 Table A.1) [open]",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -48,10 +63,12 @@ class Model(Group):
     depth: int = Field(4, gt=0, description="encoder blocks")
     heads: int = Field(4, gt=0, description="encoder heads")
     mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLPs, as a multiple of the width")
-    decoder: Literal["transformer"] = Field("transformer", description="kind of decoder")
+    decoder: Literal["transformer", "convolution", "average"] = Field("transformer", description="a row of v2 Table 2")
     decoder_width: int = Field(96, gt=0, description="decoder width D'")
     decoder_depth: int = Field(2, ge=0, description="decoder blocks")
     decoder_heads: int = Field(4, gt=0, description="decoder heads")
+    decoder_kernel: Odd = Field(5, description="side in patches of what a convolution or an average sees")
+    decoder_sigma: float = Field(1.0, gt=0, description="standard deviation of a Gaussian average, in patches")
     projector_dim: int = Field(1024, gt=0, description="width of v, the output of the projector p (v2 section 5)")
     project_from: Literal["pred", "tokens"] = Field(
         "pred", description="input of p: h(x, m) or decoder features [open]"
@@ -124,6 +141,12 @@ class Dino(Group):
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: got {(low, high)}, expected 0 < low <= high <= 1")
         return self
+
+
+class Autoencoder(Group):
+    """What an autoencoder predicts (v2 section 4.2, Fig. 7). Only `method="ae"` reads it."""
+
+    block: Odd = Field(1, description="side in patches of the image block that every token regresses, centred on it")
 
 
 class Optim(Group):

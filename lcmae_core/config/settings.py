@@ -8,21 +8,23 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.groups import Data, Dino, Group, Loss, Masking, Model, Optim, Runtime
+from lcmae_core.config.groups import Autoencoder, Data, Dino, Group, Loss, Masking, Model, Optim, Runtime
 
-Method = Literal["mae", "dino", "supervised"]
-"""What is trained: the masked autoencoder (with any of the losses), or one of the two references on the same data."""
+Method = Literal["mae", "ae", "dino", "supervised"]
+"""What is trained: the masked autoencoder (with any of the losses), the autoencoder without masking of v2 Fig. 7, or
+one of the two references on the same data."""
 
 
 class Settings(Group):
     """All settings of one pre-training run."""
 
-    method: Method = Field("mae", description="mae (and LC-MAE), or a reference: dino | supervised")
+    method: Method = Field("mae", description="mae (and LC-MAE) | ae, or a reference: dino | supervised")
     seed: int = Field(0, ge=0, description="of weights, order, crops and masks")
     data: Data = Data()
     model: Model = Model()
     masking: Masking = Masking()
     loss: Loss = Loss()
+    autoencoder: Autoencoder = Autoencoder()
     dino: Dino = Dino()
     optim: Optim = Optim()
     runtime: Runtime = Runtime()
@@ -37,6 +39,11 @@ class Settings(Group):
     def num_patches(self) -> int:
         """N."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def predicted_block(self) -> int:
+        """Side in patches of what a token predicts: its own patch, except in an autoencoder."""
+        return self.autoencoder.block if self.method == "ae" else 1
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -65,6 +72,11 @@ class Settings(Group):
                 )
         if self.method == "dino":
             self._check_local_size(patch)
+        if self.predicted_block // 2 >= min(self.grid):
+            raise ValueError(
+                f"block: got {self.autoencoder.block}, expected at most {2 * min(self.grid) - 1}: "
+                f"the {self.grid[0]}x{self.grid[1]} grid has nothing to reflect beyond that"
+            )
         return self
 
     def _check_local_size(self, patch: int) -> None:
@@ -88,16 +100,31 @@ LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf 
 }
 """Leaf name -> name of its group ('' for the top)."""
 
-_MASKING_ONLY = frozenset(
-    {"decoder", "decoder_width", "decoder_depth", "decoder_heads", "projector_dim", "project_from"}
-).union(Masking.model_fields, Loss.model_fields)
+_PROJECTOR = {"projector_dim", "project_from"}
+_MASKING_ONLY = (
+    _PROJECTOR.union(leaf for leaf in Model.model_fields if leaf.startswith("decoder"))
+    .union(Masking.model_fields, Loss.model_fields, Autoencoder.model_fields)
+)  # fmt: skip
 UNUSED: dict[Method, frozenset[str]] = {
-    "mae": frozenset(Dino.model_fields),
-    "dino": _MASKING_ONLY | {"crop_scale"},
-    "supervised": _MASKING_ONLY.union(Dino.model_fields),
+    "mae": frozenset(Dino.model_fields).union(Autoencoder.model_fields),
+    "ae": frozenset(_PROJECTOR).union(
+        Masking.model_fields, Loss.model_fields.keys() - {"reduction", "norm_pix"}, Dino.model_fields
+    ),
+    "dino": frozenset(_MASKING_ONLY | {"crop_scale"}),
+    "supervised": frozenset(_MASKING_ONLY.union(Dino.model_fields)),
 }
 """Method -> leaves that it does not read: they must be valid, but change neither its results nor its digest.
 DINO has scales of its own for its two kinds of crops."""
+_UNUSED_BY_DECODER = {
+    "transformer": frozenset({"decoder_kernel", "decoder_sigma"}),
+    "convolution": frozenset({"decoder_depth", "decoder_heads", "decoder_sigma"}),
+    "average": frozenset({"decoder_depth", "decoder_heads"}),
+}
+
+
+def unused(settings: Settings) -> frozenset[str]:
+    """Leaves that these settings do not read, by their method and their kind of decoder."""
+    return UNUSED[settings.method] | _UNUSED_BY_DECODER[settings.model.decoder]
 
 
 def _one_line(error: ValidationError) -> str:
@@ -136,12 +163,12 @@ def digest(settings: Settings, data_identity: str) -> str:
 
     Only departures from the defaults are hashed, so a setting added later keeps old runs valid. For the same reason a
     default that affects results is never changed: profiles say what they need. For the same reason leaves that the
-    method does not read (`UNUSED`) do not count. The source counts by what it holds (`data_identity`), not by where it
-    lies.
+    method or the decoder does not read (`unused`) do not count. The source counts by what it holds (`data_identity`),
+    not by where it lies.
     """
     tree = settings.model_dump(mode="json", exclude={"runtime": True, "data": {"source"}}, exclude_defaults=True)
     for group in GROUPS.keys() & tree.keys():
-        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in UNUSED[settings.method]}
+        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in unused(settings)}
     departures = {group: leaves for group, leaves in tree.items() if leaves != {}}
     text = json.dumps([departures, data_identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -172,7 +172,8 @@ class Loader:
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
-        self._canvas = hold(split, data.image_size, data.channels, hold_gb)
+        distinct = split if split.period is None else split.subset(range(split.period))
+        self._canvas = hold(distinct, data.image_size, data.channels, hold_gb)
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)
@@ -229,8 +230,9 @@ class Loader:
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None
-        boxes = self._cuts.boxes(epoch, index, self._canvas.heights[index], self._canvas.widths[index])
-        pictures = self._canvas.pixels[self._send(index)]  # (B, C, H, W)
+        place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
+        boxes = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
+        pictures = self._canvas.pixels[self._send(place)]  # (B, C, H, W)
         return self._finish(epoch, index, [crop_resize(pictures, self._send(box), size) for size, box in boxes])
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:

@@ -64,12 +64,15 @@ def open_source(settings: Data) -> Source:
             raise LcmaeError(f"source {spec!r}: none of {len(skipped)} images is readable, the first is {skipped[0]}")
     if validation is None:
         train, validation = hold_out(train, settings.validation_fraction)
+    train = renamed(train, "train")
+    if settings.train_images is not None:
+        train = train.first(settings.train_images)
     labelled = train.labels is not None
     return Source(
         spec,
         source_identity(spec),
         found.classes if labelled else None,
-        renamed(train, "train"),
+        train,
         renamed(validation, "validation"),
         skipped,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..config import LcmaeError
 from .convert import UnreadableImage, decode, to_rgb
 
 THREADS = min(16, (cpu_count() or 1))
@@ -31,6 +32,8 @@ class Split:
     read: Callable[[int], Image.Image]
     """Number -> the decoded picture in mode RGB or L."""
     names: Callable[[int], str]
+    period: int | None = None
+    """Pictures repeat after so many; None where all differ."""
 
     def __len__(self) -> int:
         return self.size
@@ -44,6 +47,18 @@ class Split:
         chosen = np.asarray(indices, dtype=np.int64)
         labels = None if self.labels is None else self.labels[chosen]
         return Split(name or self.name, len(chosen), labels, _At(self.read, chosen), _At(self.names, chosen))
+
+    def first(self, count: int) -> "Split":
+        """The first `count` pictures over and over, as many as there were, so that an epoch keeps its length.
+
+        Every repetition has a number of its own, from which its crops, flips and masks are drawn.
+
+        Raises:
+            LcmaeError: the split has fewer pictures.
+        """
+        if count > self.size:
+            raise LcmaeError(f"train_images: got {count}, expected at most the {self.size} of split {self.name!r}")
+        return replace(self.subset(np.arange(self.size) % count), period=count)
 
 
 @dataclass(frozen=True)

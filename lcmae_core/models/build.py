@@ -8,7 +8,7 @@ from lcmae_core.models.reference import Dino, Supervised, build_dino, build_supe
 from lcmae_core.store.runs import Run
 
 AnyModel = MAE | Dino | Supervised
-"""What `build_model` makes for `method` mae, dino, supervised."""
+"""What `build_model` makes for `method` mae or ae, dino, supervised."""
 
 
 def build_model(settings: Settings, classes: int | None = None) -> AnyModel:

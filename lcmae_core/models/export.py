@@ -140,7 +140,8 @@ def export_official(model: MAE, path: str | Path) -> Path:
     """Write {"model": weights} with the keys of facebookresearch/mae, whose classes load it (LayerNorm eps 1e-6).
 
     Raises:
-        LcmaeError: images that are not square, a decoder that is no transformer, or a file that cannot be written.
+        LcmaeError: images that are not square, a decoder that is no transformer, an autoencoder of larger blocks, or a
+            file that cannot be written.
     """
     _check_representable(model, "facebookresearch/mae")
     return _save(_renamed(model, official_names), path, wrap="model")
@@ -151,7 +152,8 @@ def export_hf(model: MAE, folder: str | Path, *, mask_ratio: float = 0.75, norm_
     `ViTMAEModel` where there is no decoder; `mask_ratio` and `norm_pix` go into the configuration.
 
     Raises:
-        LcmaeError: images that are not square, a decoder that is no transformer, or a folder that cannot be written.
+        LcmaeError: images that are not square, a decoder that is no transformer, an autoencoder of larger blocks, or a
+            folder that cannot be written.
     """
     _check_representable(model, "Hugging Face ViTMAE")
     target = writable_folder(Path(folder).expanduser().absolute())
@@ -190,6 +192,8 @@ def _check_representable(model: MAE, whose: str) -> None:
         raise LcmaeError(f"image size: got {model.image_size}, expected square images, the only ones that {whose} has")
     if not isinstance(model.decoder, TransformerDecoder | None):
         raise LcmaeError(f"decoder: got {type(model.decoder).__name__}, expected a transformer, as in {whose}")
+    if model.block != 1:
+        raise LcmaeError(f"block: got {model.block} patches a token, expected 1, as in {whose}; `export_timm` takes it")
 
 
 def _eps(model: MAE) -> float:

@@ -55,6 +55,7 @@ class _Shape(NamedTuple):
     channels: int
     decoder: bool
     projector: bool = False
+    block: int = 1
     eps: float = EPS
 
 
@@ -116,13 +117,14 @@ def _load_own(file: Path, heads: _Heads) -> MAE:
     if found is None:
         raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
     settings, tensors = config.parse(read_json(found)), read_tensors(file)
-    if settings.method != "mae":  # a reference: of DINO the teacher's encoder, without the rest
+    if settings.method not in ("mae", "ae"):  # a reference: of DINO the teacher's encoder, without the rest
         tensors = {key: value for key, value in tensors.items() if key.startswith("encoder.")}
-    arch = settings.model
+    arch, data = settings.model, settings.data
     _agree("encoder_heads", heads.encoder, arch.heads, found)
     _agree("decoder_heads", heads.decoder, arch.decoder_heads, found)
     parts = {key.partition(".")[0] for key in tensors}
-    shape = _Shape(arch, settings.data.image_size, settings.data.channels, "decoder" in parts, "projector" in parts)
+    kinds = ("decoder" in parts, "projector" in parts, settings.predicted_block)
+    shape = _Shape(arch, data.image_size, data.channels, *kinds)
     return _build(shape, tensors, lambda key: [key], file)
 
 
@@ -255,7 +257,8 @@ def _build(shape: _Shape, tensors: dict[str, Tensor], names: Names, file: Path) 
         if width % heads:
             raise LcmaeError(f"{part} heads: got {heads}, expected a divisor of width {width}")
     with torch.device("meta"):
-        model = MAE(arch, shape.image_size, shape.channels, projector=shape.projector, decoder=shape.decoder)
+        parts: dict[str, Any] = {"projector": shape.projector, "decoder": shape.decoder, "block": shape.block}
+        model = MAE(arch, shape.image_size, shape.channels, **parts)
     model.to_empty(device="cpu")
     fit(model, tensors, names, file)
     for module in model.modules():

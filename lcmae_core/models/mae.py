@@ -1,9 +1,9 @@
 """The masked autoencoder h = g o f, with the projector p of LC-MAE (v2 sections 3.1 and 3.3).
 
-Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values of a patch, D and D' widths.
+Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values predicted for a patch, D and D' widths.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lcmae_core import config
 from lcmae_core.config import LcmaeError
-from lcmae_core.models.decoders import TransformerDecoder
+from lcmae_core.models.decoders import ConvolutionDecoder, Decoder, build_decoder
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.models.masking import Mask
@@ -35,6 +35,7 @@ class MAE(nn.Module):
     """Encoder, decoder and optional projector. Masks come in from outside; nothing draws inside `forward`.
 
     LC-MAE is the same model with a projector: repeat images and masks as [view 1; view 2], then `.chunk(2)` the output.
+    An autoencoder (v2 Fig. 7) predicts for every patch the `block` x `block` patches centred on it: P = block^2 p^2 C.
     """
 
     def __init__(
@@ -45,25 +46,16 @@ class MAE(nn.Module):
         *,
         projector: bool = False,
         decoder: bool = True,
+        block: int = 1,
     ):
         super().__init__()
-        self.arch, self.channels, self.image_size = arch, channels, image_size
-        values = arch.patch_size**2 * channels
+        self.arch, self.channels, self.image_size, self.block = arch, channels, image_size, block
+        values = (block * arch.patch_size) ** 2 * channels
         self.encoder = Encoder(
             image_size, arch.patch_size, channels, arch.width, arch.depth, arch.heads, arch.mlp_ratio
         )
         self.grid = self.encoder.grid
-        self.decoder = None
-        if decoder:
-            self.decoder = TransformerDecoder(
-                self.grid,
-                arch.width,
-                arch.decoder_width,
-                arch.decoder_depth,
-                arch.decoder_heads,
-                values,
-                arch.mlp_ratio,
-            )
+        self.decoder: Decoder | None = build_decoder(arch, self.grid, values) if decoder else None
         source = values if arch.project_from == "pred" else arch.decoder_width
         self.projector = nn.Linear(source, arch.projector_dim) if projector else None
         use_quick_linears(self)
@@ -97,10 +89,9 @@ class MAE(nn.Module):
 
 
 def build_mae(settings: config.Settings) -> MAE:
-    """The masked autoencoder of these settings on the CPU, its weights drawn from the seed alone."""
-    model = MAE(
-        settings.model, settings.data.image_size, settings.data.channels, projector=settings.loss.needs_projector
-    )
+    """The (masked) autoencoder of these settings on the CPU, its weights drawn from the seed alone."""
+    data, projector = settings.data, settings.method == "mae" and settings.loss.needs_projector
+    model = MAE(settings.model, data.image_size, data.channels, projector=projector, block=settings.predicted_block)
     return initialize(model, torch.Generator().manual_seed(settings.seed))
 
 
@@ -137,9 +128,16 @@ def initialize_layers(model: nn.Module, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def initialize(model: MAE, generator: torch.Generator) -> MAE:
-    """The public MAE initialisation: all layers, the encoder's patch embedding and CLS token, mask token N(0, 0.02)."""
+    """The public MAE initialisation: all layers, the encoder's patch embedding and CLS token, mask token N(0, 0.02).
+
+    A convolution between tokens is initialised like the patch embedding, as a linear layer, with zero bias.
+    """
     initialize_layers(model, generator)
     initialize_encoder(model.encoder, generator)
     if model.decoder is not None:
         nn.init.normal_(model.decoder.mask_token, std=0.02, generator=generator)
+    if isinstance(model.decoder, ConvolutionDecoder):
+        kernel = model.decoder.convolution
+        nn.init.xavier_uniform_(kernel.weight.view(len(kernel.weight), -1), generator=generator)
+        nn.init.zeros_(cast(Tensor, kernel.bias))
     return model

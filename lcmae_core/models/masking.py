@@ -99,6 +99,12 @@ def mask_from_hidden(hidden: Bool[Tensor, "B N"]) -> Mask:
     return _mask(hidden.long().argsort(dim=1, stable=True), hidden.shape[1] - most)
 
 
+def no_mask(batch: int, num_patches: int, device: torch.device | str = "cpu") -> Mask:
+    """Every patch visible, in its natural order: an autoencoder's input (v2 section 4.2)."""
+    order = torch.arange(num_patches, device=device).expand(batch, -1)  # (B, N)
+    return Mask(order, order, torch.zeros_like(order, dtype=torch.bool))
+
+
 def _grid(num_patches: int, unit: int, grid: tuple[int, int] | None) -> tuple[int, int]:
     side = int(num_patches**0.5)
     rows, cols = grid or ((side, side) if side**2 == num_patches else (1, num_patches))

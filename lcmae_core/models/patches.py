@@ -1,12 +1,14 @@
-"""Images to patches and back, and the per-patch normalisation of the target.
+"""Images to patches and back, the blocks centred on them, and the per-patch normalisation of the target.
 
-Letters: B images, C channels, H x W pixels, p patch side, N patches, P = p * p * C values of a patch.
+Letters: B images, C channels, H x W pixels, p patch side, N patches, P = p * p * C values of a patch, b block side in
+patches, Q = b * b * P values of a block.
 """
 
 from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from lcmae_core.config import LcmaeError
 
@@ -48,6 +50,24 @@ def unpatchify(patches: Float[Tensor, "B N P"], patch: int, grid: tuple[int, int
         )
     blocks = patches.reshape(b, rows, cols, patch, patch, p // patch**2)
     return blocks.permute(0, 5, 1, 3, 2, 4).reshape(b, -1, rows * patch, cols * patch)  # (B, C, H, W)
+
+
+def centred_blocks(images: Float[Tensor, "B C H W"], patch: int, block: int) -> Float[Tensor, "B N Q"]:
+    """What the tokens of an autoencoder regress (v2 Fig. 7): the `block` x `block` patches around every patch.
+
+    Token i gets the bp x bp pixels centred on patch i, in the order row, column, channel: block 1 is `patchify`. At the
+    border the image goes on reflected, its edge pixels not repeated (numpy's "reflect"). **[open]**
+
+    Raises:
+        LcmaeError: an even block, or one that reaches further beyond the image than the image is large.
+    """
+    rows, cols = images.shape[2] // patch, images.shape[3] // patch
+    if block % 2 == 0 or block // 2 >= min(rows, cols):
+        raise LcmaeError(f"block: got {block}, expected an odd number up to {2 * min(rows, cols) - 1} patches")
+    border, side = block // 2 * patch, block * patch
+    padded = F.pad(images, (border, border, border, border), mode="reflect")
+    windows = padded.unfold(2, side, patch).unfold(3, side, patch)  # (B, C, rows, columns, bp, bp)
+    return windows.permute(0, 2, 3, 4, 5, 1).reshape(len(images), rows * cols, -1)  # (B, N, Q)
 
 
 def patch_statistics(patches: Float[Tensor, "*B N P"]) -> PatchStatistics:

@@ -18,7 +18,9 @@ from lcmae_core.data.splits import Source
 from lcmae_core.data.views import Views, multi_crop
 from lcmae_core.models.build import AnyModel
 from lcmae_core.models.mae import MAE, build_mae
+from lcmae_core.models.masking import no_mask
 from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, build_supervised, class_count
+from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.evaluate import held_out
 from lcmae_core.training.objective import forward_views, loss_terms, view_masks
 
@@ -80,6 +82,30 @@ class Masked(Objective[MAE]):
     def held_out(self, model: MAE, loader: Loader) -> dict[str, float]:
         """All three losses, whatever was optimised."""
         return held_out(model, self.settings, loader)
+
+
+class Autoencoding(Objective[MAE]):
+    """The autoencoder of v2 Fig. 7: nothing is masked, and every token regresses the block of patches around it."""
+
+    def build(self) -> MAE:
+        """Encoder, and a decoder that predicts a block for every patch."""
+        return build_mae(self.settings)
+
+    def terms(self, model: MAE, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
+        """The mean squared error of the blocks, which is all there is."""
+        error = self._error(forward, batch)
+        return {"total": error, "reconstruction": error}
+
+    def held_out(self, model: MAE, loader: Loader) -> dict[str, float]:
+        """The same on central views; not comparable between blocks, nor with the error of hidden patches."""
+        return _averaged(loader, lambda batch: {"reconstruction": self._error(model, batch)})
+
+    def _error(self, forward: Callable[..., Any], batch: Batch) -> Tensor:
+        loss, images = self.settings.loss, batch.images
+        everything = no_mask(len(images), self.settings.num_patches, images.device)
+        output = self._run(forward, images, everything, device=images.device)
+        patch, block = self.settings.model.patch_size, self.settings.predicted_block
+        return block_loss(output.pred, images, patch, block, norm_pix=loss.norm_pix, reduction=loss.reduction)
 
 
 class DinoObjective(Objective[Dino]):
@@ -165,7 +191,9 @@ class SupervisedObjective(Objective[Supervised]):
         return {"total": F.cross_entropy(logits.float(), batch.labels), "accuracy": right}
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"mae": Masked, "dino": DinoObjective, "supervised": SupervisedObjective}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "mae": Masked, "ae": Autoencoding, "dino": DinoObjective, "supervised": SupervisedObjective,
+}  # fmt: skip
 """Method -> its objective."""
 
 
