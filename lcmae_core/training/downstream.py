@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of_run(cls, run: Run, step: int | None = None) -> "Origin":
-        """The encoder of a pre-training run (of DINO the teacher's), as it stood at a kept step, by default the last."""
+        """The encoder of a pre-training run (of DINO the teacher's) at a kept step, by default the last."""
         name = run.name if step is None else f"{run.name}-at{step}"
         return cls(name, lambda: model_of(run, step).encoder, run.settings)
 
@@ -60,8 +60,8 @@ class Origin(NamedTuple):
     def of_model(cls, encoder: Encoder, settings: Settings) -> "Origin":
         """An encoder from elsewhere (`load_mae(path).encoder`), named by its weights; `settings` say data and seed."""
         hashed = sha256(b"".join(value.cpu().numpy().tobytes() for value in encoder.state_dict().values()))
-        heads = encoder.blocks[0].attn.num_heads
-        return cls(f"weights-{hashed.hexdigest()[:10]}-h{heads}", lambda: encoder, settings)
+        first: Any = encoder.blocks[0]
+        return cls(f"weights-{hashed.hexdigest()[:10]}-h{first.attn.num_heads}", lambda: encoder, settings)
 
 
 @dataclass

@@ -42,7 +42,7 @@ def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int
     The encoder's last norm is left out, as published: the new LayerNorm comes after the mean. Block b of L drops its
     two branches with probability drop_path * b / (L - 1). Positions start as the encoder's, and are trained.
     """
-    first = encoder.blocks[0]
+    first: Any = encoder.blocks[0]
     model = VisionTransformer(
         img_size=encoder.image_size, patch_size=encoder.patch, in_chans=encoder.in_chans, num_classes=classes,
         global_pool="avg", fc_norm=True, embed_dim=encoder.embed_dim, depth=len(encoder.blocks),
@@ -54,8 +54,9 @@ def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int
     if set(found.missing_keys) != new or set(found.unexpected_keys) != {"norm.weight", "norm.bias"}:
         odd = sorted((set(found.missing_keys) ^ new) | set(found.unexpected_keys))[0]
         raise LcmaeError(f"key: got an encoder that differs in {odd!r}, expected a plain ViT with a class token")
-    nn.init.trunc_normal_(model.head.weight, std=recipe.head_std, generator=torch.Generator().manual_seed(seed))
-    nn.init.zeros_(model.head.bias)
+    head: Any = model.head
+    nn.init.trunc_normal_(head.weight, std=recipe.head_std, generator=torch.Generator().manual_seed(seed))
+    nn.init.zeros_(head.bias)
     use_quick_linears(model)
     return model
 

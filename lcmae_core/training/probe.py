@@ -1,7 +1,7 @@
 """The linear probe: how well a linear classifier reads the classes off a frozen encoder.
 
-Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop at
-each visit, as published; the fast one encodes whole images once.
+Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop
+at each visit, as published; the fast one encodes whole images once.
 Letters: B images, C channels, H x W pixels, M images of a split, D width, T tokens, K classes.
 """
 
