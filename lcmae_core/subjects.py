@@ -14,7 +14,7 @@ from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.models.build import model_of
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import MAE
-from lcmae_core.models.pretrained import REFERENCES, images_for, load_vit
+from lcmae_core.models.pretrained import REFERENCES, expected_images, load_vit
 from lcmae_core.studies import deep_decoder, references
 from lcmae_core.training.loop import pretrain
 
@@ -46,9 +46,7 @@ class Subject(NamedTuple):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images of the collection (normalised by ImageNet's statistics) as the model expects them."""
-        if isinstance(self.model, VisionTransformer) and hasattr(self.model, "pretrained_cfg"):
-            return images_for(self.model, images)
-        return images
+        return expected_images(self.model, images)
 
 
 def compared(

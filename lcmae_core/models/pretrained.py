@@ -14,7 +14,7 @@ import timm
 import torch
 from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.augment import denormalize
@@ -104,6 +104,18 @@ def images_for(model: VisionTransformer, images: Float[Tensor, "B C H W"]) -> Fl
         raise LcmaeError(f"model: got {type(model).__name__} without mean and std, expected a model of timm's registry")
     mean, std = (images.new_tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
     return (denormalize(images) - mean) / std
+
+
+def expected_images(model: nn.Module, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """`images_for` where timm says what the model expects; unchanged for the collection's own models.
+
+    Raises:
+        LcmaeError: images of another size or number of channels than the model takes.
+    """
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    if not isinstance(model, VisionTransformer) or model.dynamic_img_size or not {"mean", "std"} <= set(cfg):
+        return images
+    return images_for(model, images)
 
 
 def _revision(name: str, revision: str | None) -> tuple[str, str | None]:

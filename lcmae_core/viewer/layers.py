@@ -54,12 +54,12 @@ def head_spread(
     panels: Mapping[str, Mapping[str, Values]],
     y: Mapping[str, str] | str,
     *,
-    lines: Mapping[str, float] | None = None,
+    lines: Mapping[str, Mapping[str, float]] | None = None,
     share_y: bool = False,
 ) -> Picture:
     """A panel for each entry, a line of means over heads for each entry (L, H) of it, with every head as a dot.
 
-    `lines` draws dashed references with their names, in every panel.
+    `lines` draws dashed references with their names, by panel.
     """
     labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
     figure = Picture(figsize=(1.2 + 3.6 * len(panels) + 0.085 * max(map(len, labels)), 3.3), layout="constrained")
@@ -73,7 +73,7 @@ def head_spread(
             axis.plot(layers + shift, values.mean(1), "-", color=INK[place % len(INK)], lw=1.6, label=label)
         dress(axis, title, "layer", y if isinstance(y, str) else y[title])
         axis.set_xticks(layers[:: 1 + len(layers) // 13])
-        for name, level in (lines or {}).items():
+        for name, level in (lines or {}).get(title, {}).items():
             axis.axhline(level, color="0.4", ls="--", lw=1)
             axis.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     _legend(figure, axes, labels)

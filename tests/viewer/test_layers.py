@@ -26,7 +26,7 @@ def test_bands_count_layers_from_one_and_share_the_axis():
 
 def test_every_head_is_a_dot_around_the_mean():
     values = {"MAE": np.array([[1.0, 3.0], [2.0, 6.0]]), "DINO": np.array([[2.0, 2.0], [3.0, 5.0]])}
-    axis = axes(head_spread({"distance": values}, "px", lines={"uniform": 7.0}))[0]
+    axis = axes(head_spread({"distance": values}, "px", lines={"distance": {"uniform": 7.0}}))[0]
     dots = [line for line in axis.lines if line.get_marker() == "."]
     means = [line for line in axis.lines if line.get_label() in values]
     assert len(dots) == 4

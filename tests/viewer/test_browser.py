@@ -1,0 +1,358 @@
+"""The Python side of the attention browser.
+
+Claims: bytes and scales give back every weight to 1/510 of its row's range, near-uniform rows and rows that give most
+to CLS included; what is shown are the maps of attention_maps for exactly this image, mask, part, layers and heads; any
+prefix, any grid; a masked encoder has no hidden query; what the kernel does, the traits and the controls say; the
+picture is in the same output; errors are one line.
+"""
+
+import base64
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from lcmae_core.analysis.attention import attention_maps
+from lcmae_core.analysis.reconstruction import as_pictures, reconstruct
+from lcmae_core.config import LcmaeError
+from lcmae_core.data import denormalize
+from lcmae_core.models.mae import MAE
+from lcmae_core.models.masking import mask_from_hidden
+from lcmae_core.viewer.browser import WIDGET, AttentionBrowser
+from lcmae_core.viewer.browser_controls import read_list
+from lcmae_core.viewer.browser_export import colours, payload
+from lcmae_core.viewer.browser_maps import encode_rows, restore_rows
+from lcmae_core.viewer.browser_scene import Scene, counted_from_one
+from lcmae_core.viewer.browser_static import weights_of
+from lcmae_core.viewer.browser_words import number
+
+
+def restored(scene: Scene) -> np.ndarray:
+    """(L, H, T, K) from the bytes that go to the page, by a slow loop over what is packed."""
+    layers, heads, tokens, keys = len(scene.layers), len(scene.heads), scene.tokens, len(scene.keys)
+    raw, rows = payload(scene)["maps"], layers * heads * tokens
+    floats = np.frombuffer(raw, "<f4", rows * (2 + len(scene.prefix)))
+    levels = np.frombuffer(raw, np.uint8, offset=floats.nbytes)
+    out = np.empty((layers, heads, tokens, keys))
+    for row in range(rows):
+        for k in range(keys):
+            out.reshape(rows, keys)[row, k] = float(floats[row]) + float(floats[rows + row]) * levels[row * keys + k]
+    return out
+
+
+def expected(browser: AttentionBrowser, model: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
+    """The maps that should be shown, asked for without the browser."""
+    choice, scene = browser.choice, browser.scene
+    used = choice.part == "decoder" or choice.masked
+    mask = mask_from_hidden(torch.from_numpy(scene.hidden)[None]) if used else None
+    model.eval()
+    image = images[choice.image : choice.image + 1]
+    found = attention_maps(model, image, part=choice.part, layers=scene.layers, heads=scene.heads, mask=mask)
+    return found[0].detach().numpy()
+
+
+def test_rows_come_back_to_a_510th_of_their_range(generator):
+    sharp = torch.randn(3, 2, 9, 9, generator=generator).mul(4).softmax(-1)
+    rows = encode_rows(sharp, prefix=1)
+    patches = sharp.numpy()[..., 1:]
+    span = patches.max(-1) - patches.min(-1)
+    for query in range(9):
+        error = np.abs(restore_rows(rows, query) - patches[:, :, query]).max(-1)
+        assert (error <= span[:, :, query] / 510 + 1e-7).all()
+    assert np.array_equal(rows.prefix, sharp.numpy()[..., :1])
+
+
+def test_near_uniform_rows_keep_their_pattern(generator):
+    ripple = 1 + 0.01 * torch.randn(1, 1, 197, 197, generator=generator)
+    maps = ripple / ripple.sum(-1, keepdim=True)
+    maps[..., 0, 0] = 0.9  # CLS takes most of one row: its patches must not vanish
+    maps[..., 0, 1:] *= 0.1 / maps[..., 0, 1:].sum(-1, keepdim=True)
+    rows = encode_rows(maps, prefix=1)
+    for query in (0, 100):
+        truth = maps[0, 0, query, 1:].numpy()
+        assert len(np.unique(rows.levels[0, 0, query])) > 100
+        assert np.corrcoef(restore_rows(rows, query)[0, 0], truth)[0, 1] > 0.9999
+    one_scale = np.rint(maps[0, 0, :, 1:].numpy() / maps[0, 0].max().item() * 255)
+    assert len(np.unique(one_scale[100])) < 3, "with one scale for all, this row would be one step"
+
+
+def test_an_equal_row_is_exact():
+    rows = encode_rows(torch.full((1, 1, 5, 5), 0.2), prefix=1)
+    assert (restore_rows(rows, 2) == np.float32(0.2)).all()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"part": "encoder", "layers": [2, 0], "heads": [3, 1]},
+        {"part": "encoder", "masked": True, "image": 1},
+        {"part": "decoder", "layers": [1], "ratio": 0.5, "seed": 3},
+    ],
+)
+def test_what_is_sent_are_the_maps(make, mae, photos, chosen):
+    browser = make(**chosen)
+    truth = expected(browser, mae, photos)[..., 1:]
+    error = np.abs(restored(browser.scene) - truth)
+    assert (error <= truth.max(-1, keepdims=True) / 510 + 1e-7).all()
+
+
+@pytest.mark.parametrize(("kind", "names"), [
+    ("none", ()), ("cls", ("CLS",)), ("distilled", ("CLS", "distillation")),
+    ("registers", ("CLS", "register 1", "register 2", "register 3", "register 4")),
+])  # fmt: skip
+def test_any_prefix(vit, photos, kind, names):
+    model, images = vit(kind), photos[:, :, :32, :32]
+    browser = AttentionBrowser(model, images)
+    truth = expected(browser, model, images)
+    assert browser.scene.prefix == names
+    assert np.abs(restored(browser.scene) - truth[..., len(names) :]).max() < 1e-3
+    assert np.allclose(browser.scene.rows.prefix.sum(-1) + truth[..., len(names) :].sum(-1), 1, atol=1e-5)
+    assert [p.title for p in browser.scene.pictures] == ["original"], "nothing can be reconstructed"
+    for query in (-1, -len(names)):
+        if names:
+            browser.query = query
+            assert names[-query - 1] in str(browser.figure().texts[0].get_text())
+    assert AttentionBrowser(model, images, masked=True).scene.pictures[1].title == "masked"
+
+
+def test_a_grid_that_is_not_square(tall):
+    images = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    browser = AttentionBrowser(tall, images, query=(3, 6))
+    assert browser.scene.grid == (4, 8)
+    assert browser.query == 30
+    truth = expected(browser, tall, images)[0, 0, 1 + 30, 1:]
+    assert np.abs(weights_of(browser.scene, 30, "each").values[0, 0] - truth).max() < 1e-3
+    assert browser.scene.pictures[2].pixels.shape == (32, 64, 3)
+    browser.figure()._repr_png_()
+
+
+def test_heads_are_put_together_as_said(make, mae, photos):
+    browser = make(query=9)
+    truth = expected(browser, mae, photos)[:, :, 10]
+    for mode, put in (("mean", np.mean), ("max", np.max)):
+        weights = weights_of(browser.scene, 9, mode)
+        assert np.abs(weights.values[:, 0] - put(truth[..., 1:], axis=1)).max() < 1e-3
+        assert np.abs(weights.prefix[:, 0] - put(truth[..., 0], axis=1)).max() < 1e-6
+
+
+def test_pictures_are_the_image_the_mask_and_the_honest_reconstruction(make, mae, photos):
+    for statistics, name in (("visible", "norm-pix"), ("true", "norm-pix oracle"), ("pixel", "pixel")):
+        browser = make(statistics=statistics)
+        original, masked, made = browser.scene.pictures
+        truth = denormalize(photos[:1]).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+        assert np.abs(original.pixels / 255 - truth).max() < 0.003
+        covered = browser.scene.hidden.reshape(8, 8).repeat(8, 0).repeat(8, 1)
+        assert (masked.pixels[covered] == 128).all()
+        assert (masked.pixels[~covered] == original.pixels[~covered]).all()
+        mask = mask_from_hidden(torch.from_numpy(browser.scene.hidden)[None])
+        guess = reconstruct(mae, photos[:1], mask, norm_pix=statistics != "pixel")[name]
+        assert np.abs(made.pixels / 255 - as_pictures(guess.pixels, 8, (8, 8))[0].clip(0, 1)).max() < 0.003
+        assert made.title == f"reconstructed, {guess.psnr[0]:.1f} dB"
+    assert "TRUE" in " ".join(make(statistics="true").scene.pictures[2].notes)
+
+
+def test_a_masked_encoder_has_no_hidden_query(make):
+    browser = make(part="encoder", masked=True)
+    hidden = int(np.flatnonzero(browser.scene.hidden)[0])
+    assert not browser.scene.hidden[browser.query]
+    before = browser.query
+    with pytest.raises(LcmaeError, match="hidden from the masked encoder"):
+        browser.query = hidden
+    assert browser.query == before
+    browser.show(part="decoder")
+    browser.query = hidden
+    browser.show(part="encoder")
+    assert not browser.scene.hidden[browser.query], "a query that can no longer be one moves"
+
+
+def test_a_change_of_choice_keeps_what_it_can(make):
+    browser = make(query=5, layers=[1])
+    first = browser.scene
+    browser.show(image=1)
+    assert (browser.query, browser.scene.layers, browser.choice.image) == (5, (1,), 1)
+    assert np.array_equal(browser.scene.hidden, first.hidden), "one seed, one mask"
+    browser.show(seed=4)
+    assert not np.array_equal(browser.scene.hidden, first.hidden)
+    browser.show(part="encoder")
+    assert browser.scene.layers == (0, 1, 2)
+    with pytest.raises(LcmaeError):
+        browser.show(layers=(7,))
+    assert browser.choice.layers is None
+
+
+def test_painting_hides_and_shows(make):
+    browser = make()
+    before = browser.scene
+    patch = int(np.flatnonzero(~before.hidden)[0])
+    browser._heard(None, {"kind": "paint", "patch": patch}, [])
+    assert np.flatnonzero(before.hidden != browser.scene.hidden).tolist() == [patch]
+    assert not np.array_equal(before.rows.levels, browser.scene.rows.levels)
+    assert "painted by hand" in browser.scene.words["part"]
+    browser.show(seed=1)
+    assert browser.choice.hidden is None
+
+
+def test_a_training_model_is_left_in_training_mode_and_shown_without_noise(vit, photos):
+    model = vit("cls")
+    model.pos_drop.p = 0.9
+    model.train()
+    one, two = (AttentionBrowser(model, photos[:, :, :32, :32]).scene.rows.levels for _ in range(2))
+    assert np.array_equal(one, two)
+    assert model.training
+
+
+def test_the_controls_and_the_page_follow(make):
+    browser = make()
+    controls, canvas = browser._controls, browser._canvas
+    sent = canvas.scene
+    controls.layers.value = "2"
+    assert browser.scene.layers == (1,)
+    assert canvas.scene is not sent
+    controls.part.value = "encoder"
+    assert (controls.layers.value, browser.choice.part) == ("all", "encoder")
+    controls.redraw.click()
+    assert (controls.seed.value, browser.choice.seed) == (1, 1)
+    controls.heads.value = "9"
+    assert "heads: got &#x27;9&#x27;, expected heads from 1 to 4" in controls.message.value
+    assert browser.choice.heads is None
+    controls.heads.value = "1-2"
+    assert controls.message.value == ""
+    assert browser.scene.heads == (0, 1)
+    controls.paint.value = True
+    assert canvas.paint
+    canvas.query = 7
+    assert browser.query == 7
+    browser.head_mode = "max"
+    assert canvas.head_mode == "max"
+
+
+def test_lists_count_from_one():
+    assert read_list("layers", "1-3, 8", 8) == (0, 1, 2, 7)
+    assert read_list("layers", " all ", 8) is read_list("layers", "", 8) is None
+    assert counted_from_one("layer", (0, 1, 2, 7)) == "layers 1–3, 8"
+    for wrong in ("0", "a", "1-", "1,,2"):
+        with pytest.raises(LcmaeError, match="expected 'all' or a list that counts from 1"):
+            read_list("layers", wrong, 8)
+    for wrong in ("9", "7-9", "3-1"):
+        with pytest.raises(LcmaeError, match="expected layers from 1 to 8"):
+            read_list("layers", wrong, 8)
+
+
+def test_numbers_have_two_digits():
+    assert [number(v) for v in (1 / 197, 0.52, 1, 12.3, 0, 1e-5, 0.001)] == [
+        "0.0051", "0.52", "1.0", "12", "0", "0.000010", "0.0010",
+    ]  # fmt: skip
+
+
+def test_the_output_holds_the_widget_and_a_picture(make):
+    browser = make(query=3)
+    bundle = browser._repr_mimebundle_()
+    assert bundle[WIDGET]["model_id"] == browser.model_id
+    first = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert first.width > 900
+    browser.query = 40
+    other = Image.open(io.BytesIO(base64.b64decode(browser._repr_mimebundle_()["image/png"])))
+    assert first.size != other.size or np.any(np.asarray(first) != np.asarray(other)), "of the current state"
+
+
+def test_headless_shows_the_picture_and_stores_no_maps(make, monkeypatch):
+    monkeypatch.setenv("LCMAE_HEADLESS", "1")
+    browser = make()
+    assert set(browser._repr_mimebundle_()) == {"text/plain", "image/png"}
+    assert browser._canvas.scene == {}
+    browser.show(image=1)
+    assert browser._canvas.scene == {}
+
+
+def test_files(make, tmp_path):
+    browser = make()
+    assert browser.save_png(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    page = browser.save_html(tmp_path / "a.html").read_text()
+    assert "__STATE__" in page, "the template travels along, as data"
+    assert page.count("<script") == 2
+    assert "https://" not in page
+    assert "http://" not in page
+
+
+def test_colours_are_the_maps_own():
+    import matplotlib
+
+    table = np.frombuffer(colours(), np.uint8).reshape(256, 3)
+    assert np.abs(table / 255 - matplotlib.colormaps["viridis"].colors).max() <= 0.5 / 255 + 1e-9
+
+
+def test_the_memory_budget_is_checked_before_anything_is_computed(vit, photos, monkeypatch):
+    monkeypatch.setattr("lcmae_core.viewer.browser_subject.attention_maps", None)
+    with pytest.raises(LcmaeError) as error:
+        AttentionBrowser(vit("cls"), photos[:, :, :32, :32], budget_mb=0.001)
+    assert str(error.value) == (
+        "maps: got 2 layers x 2 heads x 17^2 tokens = 0.00116 MB, expected at most 0.001 MB: "
+        "choose fewer layers or heads, or raise budget_mb"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"part": "decodr"}, "part: got 'decodr', did you mean 'decoder'?"),
+        ({"view": "heatt"}, "view: got 'heatt', did you mean 'heat'?"),
+        ({"scale": "share"}, "scale: got 'share', did you mean 'shared'?"),
+        ({"head_mode": "men"}, "head_mode: got 'men', did you mean 'mean'?"),
+        ({"statistics": "tru"}, "statistics: got 'tru', did you mean 'true'?"),
+        ({"layers": [2]}, "layers: got [2], expected layers from 0 to 1"),
+        ({"heads": [0, 4]}, "heads: got [0, 4], expected heads from 0 to 3"),
+        ({"image": 2}, "image: got 2, expected 0 to 1"),
+        ({"query": 64}, "query: got 64, expected a patch from 0 to 63, or -1 to -1 for CLS"),
+        ({"query": (8, 0)}, "query: got row 8, column 0, expected rows 0 to 7 and columns 0 to 7"),
+        ({"query": "cls"}, "query: got 'cls', expected a patch, (row, column), or a prefix token (CLS)"),
+        ({"names": ["one"]}, "names: got 1, expected 2, one for each image"),
+        ({"ratio": 1.0}, "mask ratio: got 1.0, expected above 0 and below 1, "
+                         "with at least one visible and one hidden of 64 cells"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_named(make, wrong, line):
+    with pytest.raises(LcmaeError) as error:
+        make(**wrong)
+    assert str(error.value) == line
+
+
+def test_wrong_models_and_images_are_named(mae, vit, photos):
+    with pytest.raises(LcmaeError, match="part: got 'decoder', expected 'encoder': VisionTransformer has no decoder"):
+        AttentionBrowser(vit("cls"), photos[:, :, :32, :32], part="decoder")
+    with pytest.raises(LcmaeError, match=r"images: got shape \(2, 3, 32, 64\), expected \(B, 3, 64, 64\)"):
+        AttentionBrowser(mae, photos[:, :, :32])
+    with pytest.raises(LcmaeError, match="model: got Linear, expected an MAE or a timm VisionTransformer"):
+        AttentionBrowser(torch.nn.Linear(1, 1), photos)
+    assert isinstance(mae, MAE)
+
+
+def test_traits_refuse_nonsense(make):
+    browser = make()
+    with pytest.raises(LcmaeError, match="did you mean 'heat'"):
+        browser.view = "heaat"
+    with pytest.raises(LcmaeError, match="query: got 99"):
+        browser.locked = 99
+    with pytest.raises(LcmaeError, match="paint: got an encoder without a mask"):
+        AttentionBrowser(browser._subject.vit, browser._subject.images).toggle(3)
+
+
+def test_figures_need_no_widgets():
+    wanted = "{'ipywidgets', 'anywidget', 'traitlets'} & set(sys.modules)"
+    script = f"import sys, lcmae_core.viewer.figures; sys.exit(bool({wanted}))"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_published_model_gets_images_as_it_expects_them(generator):
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0).eval()
+    images = torch.randn(1, 3, 32, 32, generator=generator)
+    shown = []
+    for mean in ((0.485, 0.456, 0.406), (0.1, 0.9, 0.5)):
+        vit.pretrained_cfg = dict(vit.pretrained_cfg, mean=mean, std=(0.229, 0.224, 0.225))
+        shown.append(weights_of(AttentionBrowser(vit, images, query=0).scene, 0, "each").values)
+    assert not np.allclose(shown[0], shown[1])
