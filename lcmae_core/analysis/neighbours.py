@@ -1,33 +1,54 @@
 """k-nearest-neighbour accuracy of frozen features: the quickest honest measure of what an encoder learnt.
 
-Letters: M training images, Q test images, D width, k neighbours.
+Letters: M training images, Q test images, D width, K classes, k neighbours.
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError
-from lcmae_core.data.loader import Loader
 from lcmae_core.losses import unit
-from lcmae_core.models.encoder import Encoder
+from lcmae_core.store.evaluations import Predictions
+from lcmae_core.training.probe import Features, image_features
+
+__all__ = ["Features", "image_features", "knn_accuracy", "knn_predictions", "knn_votes"]
 
 
-class Features(NamedTuple):
-    """values: mean of the patch tokens of each image. labels: None where the source has none."""
+def knn_votes(
+    train: Features, values: Float[Tensor, "Q D"], k: int = 20, temperature: float = 0.07
+) -> Float[Tensor, "Q K"]:
+    """Sum over the k nearest training images of exp(s / temperature) for their class, s the cosine similarity.
 
-    values: Float[Tensor, "M D"]
-    labels: Int64[Tensor, "M"] | None
+    In float64 (on Apple's devices float32), so that close calls fall as in any other careful implementation.
+
+    Raises:
+        LcmaeError: labels are missing, or there are fewer training images than neighbours.
+    """
+    if train.labels is None:
+        raise LcmaeError("labels: got a source without labels, expected one class a photograph")
+    if not 0 < k <= len(train.values):
+        raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
+    real = torch.float32 if values.device.type == "mps" else torch.float64
+    known, classes, found = unit(train.values.to(real)), int(train.labels.max()) + 1, []
+    for part in values.to(real).split(1024):  # never Q x M at once
+        close = (unit(part) @ known.T).topk(k, dim=1)  # (q, k)
+        votes = close.values.new_zeros(len(part), classes)
+        found.append(votes.scatter_add_(1, train.labels[close.indices], (close.values / temperature).exp()))
+    return torch.cat(found)
 
 
-@torch.no_grad()
-def image_features(encoder: Encoder, loader: Loader, limit: int | None = None) -> Features:
-    """Features of whole, unmasked images (centre view), in order."""
-    batches = [(encoder(batch.images)[:, 1:].mean(dim=1), batch.labels) for batch in loader.evaluation(limit=limit)]
-    values, labels = zip(*batches)
-    return Features(torch.cat(values), None if labels[0] is None else torch.cat(labels))
+def knn_predictions(train: Features, test: Features, k: int = 20, temperature: float = 0.07) -> Predictions:
+    """The class with the most votes for every test image; its confidence is its share of the votes.
+
+    Raises:
+        LcmaeError: labels are missing, or there are fewer training images than neighbours.
+    """
+    if test.labels is None:
+        raise LcmaeError("labels: got a source without labels, expected one class a photograph")
+    votes = knn_votes(train, test.values, k, temperature)
+    best = (votes / votes.sum(dim=1, keepdim=True)).max(dim=1)
+    return Predictions(test.labels.cpu().numpy(), best.indices.cpu().numpy(), best.values.float().cpu().numpy())
 
 
 def knn_accuracy(train: Features, test: Features, k: int = 20, temperature: float = 0.07) -> float:
@@ -36,14 +57,4 @@ def knn_accuracy(train: Features, test: Features, k: int = 20, temperature: floa
     Raises:
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
-    if train.labels is None or test.labels is None:
-        raise LcmaeError("labels: got a source without labels, expected one class a photograph")
-    if not 0 < k <= len(train.values):
-        raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
-    classes, right = int(torch.cat([train.labels, test.labels]).max()) + 1, 0
-    for values, labels in zip(test.values.split(1024), test.labels.split(1024)):  # never Q x M at once
-        close = (unit(values) @ unit(train.values).T).topk(k, dim=1)  # (q, k)
-        votes = close.values.new_zeros(len(values), classes)
-        votes.scatter_add_(1, train.labels[close.indices], (close.values / temperature).exp())
-        right += int((votes.argmax(dim=1) == labels).sum())
-    return right / len(test.values)
+    return float(knn_predictions(train, test, k, temperature).right.mean())

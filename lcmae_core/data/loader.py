@@ -8,7 +8,7 @@ Letters: B images, C channels, M images of the split, H W canvas, h w crop.
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,18 @@ from .counter import Positions, positions
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Views
 
-__all__ = ["EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "shrink"]
+__all__ = [
+    "EVALUATION",
+    "Batch",
+    "Canvas",
+    "Loader",
+    "Views",
+    "cut_resize",
+    "hold",
+    "pixels_of",
+    "read_ahead",
+    "shrink",
+]
 
 
 class Batch(NamedTuple):
@@ -68,7 +79,8 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _pixels(image: Image.Image) -> UInt8[Tensor, "C H W"]:
+def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
+    """A picture as a tensor; grey pictures have one channel."""
     array = np.array(image)  # (H, W) or (H, W, C)
     return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
@@ -80,7 +92,7 @@ def _read_all(split: Split, size: tuple[int, int], largest: float) -> list[Tenso
     with ThreadPoolExecutor(THREADS) as pool, bar:
         while len(pictures) < len(split):  # in blocks, so that giving up stops the reading
             block = range(len(pictures), min(len(pictures) + 64, len(split)))
-            pictures += pool.map(lambda i: _pixels(shrink(split.read(i), size)), block)
+            pictures += pool.map(lambda i: pixels_of(shrink(split.read(i), size)), block)
             bar.update(len(block))
             if max(p.shape[1] for p in pictures) * max(p.shape[2] for p in pictures) > largest:
                 return None
@@ -123,7 +135,7 @@ class _Crops(Dataset[list[Tensor]]):
         picture = shrink(self.split.read(place[1]), self.cuts.size)
         epoch, index, width, height = (torch.tensor([n]) for n in (*place, *picture.size))
         boxes = self.cuts.boxes(epoch, index, height, width)
-        return [_pixels(cut_resize(picture, box[0].tolist(), size)) for size, box in boxes]
+        return [pixels_of(cut_resize(picture, box[0].tolist(), size)) for size, box in boxes]
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
@@ -141,6 +153,31 @@ class _Lazy:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return self._start()
+
+
+def read_ahead(
+    pictures: Dataset[Any], count: int, places: Callable[[], Iterator[Positions]], workers: int, *, pin: bool
+) -> Iterator[tuple[Positions, Any]]:
+    """`count` batches: the positions of each and what `pictures[epoch, index]` gives there, stacked.
+
+    Up to `workers` processes read ahead (0: this process does it). `places` starts the positions over, one at a time,
+    for the reader and for the sampler.
+
+    Raises:
+        UnreadableImage: in one line, from whatever process.
+    """
+    ahead = DataLoader(
+        pictures,
+        batch_sampler=_Lazy(lambda: (list(zip(e.tolist(), i.tolist())) for e, i in places())),
+        num_workers=min(workers, count),
+        pin_memory=pin,
+        generator=torch.Generator(),  # or it would draw from the global one
+        worker_init_fn=_leave_signals_to_the_parent,
+    )
+    try:
+        yield from zip(places(), ahead)
+    except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
+        raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
 
 
 class Loader:
@@ -214,19 +251,9 @@ class Loader:
             cut = self._from_canvas if self.held else self._from_pictures
             yield from (cut(*place) for place in places())
             return
-        ahead = DataLoader(
-            self._crops,
-            batch_sampler=_Lazy(lambda: (list(zip(e.tolist(), i.tolist())) for e, i in places())),
-            num_workers=min(self.workers, count),
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # or it would draw from the global one
-            worker_init_fn=_leave_signals_to_the_parent,
-        )
-        try:
-            for place, pictures in zip(places(), ahead):
-                yield self._finish(*place, [p.to(self.device, non_blocking=True).float() for p in pictures])
-        except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
-            raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
+        ahead = read_ahead(self._crops, count, places, self.workers, pin=self.device.type == "cuda")
+        for place, pictures in ahead:
+            yield self._finish(*place, [p.to(self.device, non_blocking=True).float() for p in pictures])
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None

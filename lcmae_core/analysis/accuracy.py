@@ -1,0 +1,96 @@
+"""Accuracy of saved predictions, with intervals that say how far it can be trusted, and which classes are confused.
+
+Letters: S seeds, M images, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+from lcmae_core.config import LcmaeError
+from lcmae_core.store.evaluations import Predictions
+
+
+class Interval(NamedTuple):
+    """Both ends, shares in [0, 1]."""
+
+    low: float
+    high: float
+
+
+class Accuracy(NamedTuple):
+    """mean: share of right answers over images (and seeds). exact: Clopper-Pearson, None for several seeds."""
+
+    mean: float
+    exact: Interval | None
+    bootstrap: Interval
+    images: int
+    seeds: int
+
+
+def exact_interval(right: int, count: int, level: float = 0.95) -> Interval:
+    """Clopper and Pearson's interval of a share: no normal approximation, never too narrow, wide for few images.
+
+    It holds for one fixed classifier: images vary, the training does not.
+
+    Raises:
+        LcmaeError: no images.
+    """
+    if count < 1:
+        raise LcmaeError(f"count: got {count} images, expected at least 1")
+    found = binomtest(right, count).proportion_ci(level, method="exact")
+    return Interval(float(found.low), float(found.high))
+
+
+def bootstrap_interval(
+    right: Bool[np.ndarray, "S M"] | Bool[np.ndarray, "M"], level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentiles of the accuracy over resampled images and, independently, resampled seeds.
+
+    Every seed is judged on the same M images, so a draw takes S seeds and M images with replacement and averages the
+    S x M answers where they cross: three seeds alone would give no interval, images alone would forget the training.
+    """
+    answers = np.atleast_2d(right).astype(np.float64)  # (S, M)
+    seeds, images = answers.shape
+    if not images or not seeds:
+        raise LcmaeError(f"right: got {seeds} seeds and {images} images, expected at least one of each")
+    rng = np.random.default_rng(seed)
+    found = np.empty(draws)
+    for draw in range(draws):  # one draw at a time: draws x M would not fit for ImageNet
+        times = rng.multinomial(images, np.full(images, 1 / images))  # how often each image was drawn
+        found[draw] = answers[rng.integers(seeds, size=seeds)].mean(axis=0) @ times / images
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def accuracy(predictions: Predictions | Sequence[Predictions], level: float = 0.95, seed: int = 0) -> Accuracy:
+    """Accuracy of one classifier, or the mean over several trained with different seeds, with its intervals.
+
+    Raises:
+        LcmaeError: nothing to judge, or classifiers that were judged on different images.
+    """
+    several = [predictions] if isinstance(predictions, Predictions) else list(predictions)
+    if not several:
+        raise LcmaeError("predictions: got none, expected those of at least one classifier")
+    if any(not np.array_equal(one.label, several[0].label) for one in several):
+        raise LcmaeError("predictions: got classifiers judged on different images, expected the same ones in order")
+    right = np.stack([one.right for one in several])  # (S, M)
+    seeds, images = right.shape
+    exact = exact_interval(int(right.sum()), images, level) if seeds == 1 else None
+    return Accuracy(float(right.mean()), exact, bootstrap_interval(right, level, seed=seed), images, seeds)
+
+
+def confusion(predictions: Predictions, classes: int) -> Int[np.ndarray, "K K"]:
+    """Images of each true class (rows) by what they were taken for (columns); rows sum to the images of a class.
+
+    Raises:
+        LcmaeError: a class beyond `classes`.
+    """
+    most = int(max(predictions.label.max(), predictions.predicted.max()))
+    if most >= classes:
+        raise LcmaeError(f"classes: got {classes}, expected at least {most + 1}: class {most} occurs")
+    return confusion_matrix(predictions.label, predictions.predicted, labels=np.arange(classes))

@@ -1,0 +1,46 @@
+"""The recipes of a profile: what `smoke`, `quick`, `lab` and `paper` change in the published ones."""
+
+from typing import Any
+
+from lcmae_core.config import PROFILES, LcmaeError, nearest
+from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, vary
+
+_PROBE: dict[str, dict[str, Any]] = {
+    "smoke": {"cached": True, "batch_size": 128, "steps": 20, "base_lr": 12.8},
+    "quick": {"cached": True, "batch_size": 1024, "steps": 1000, "base_lr": 1.6},
+    "lab": {"cached": True, "batch_size": 4096, "steps": 2000, "base_lr": 0.4, "precision": "bf16"},
+    "paper": {"precision": "bf16"},
+}
+"""The fast path up to lab. LARS moves the matrix by lr * trust of its length a step, so a small source needs the
+published peak rate (6.4, whatever the batch) and as many steps."""
+
+_FINE_TUNE: dict[str, dict[str, Any]] = {
+    "smoke": {"batch_size": 8, "steps": 4},
+    "quick": {"batch_size": 32, "steps": 120, "warmup": 0.1},
+    "lab": {"batch_size": 256, "precision": "bf16"},
+    "paper": {"precision": "bf16"},
+}
+
+
+def probing(profile: str) -> LinearProbe:
+    """The linear probe of a profile.
+
+    Raises:
+        LcmaeError: an unknown profile.
+    """
+    return vary(LinearProbe(), _PROBE[_known(profile, PROFILES)])
+
+
+def fine_tuning(profile: str, preset: str = "v2") -> FineTune:
+    """Fine-tuning of a profile, from the preset v2, mae or scratch (`RECIPES`).
+
+    Raises:
+        LcmaeError: an unknown profile or preset.
+    """
+    return vary(RECIPES[_known(preset, RECIPES)], _FINE_TUNE[_known(profile, PROFILES)])
+
+
+def _known(name: str, names: Any) -> str:
+    if name not in names:
+        raise LcmaeError(f"unknown recipe {name!r}: {nearest(name, names)}")
+    return name
