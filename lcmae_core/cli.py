@@ -4,11 +4,11 @@ Exit codes: 0 done, 1 work failed, 2 the user's error (one line), 130 interrupte
 """
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+
+from lcmae_core.arguments import Parser, fail, nearest
 
 EXAMPLES = """examples:
   lcmae run                                      every notebook at the quick profile: minutes on two cores
@@ -17,42 +17,12 @@ EXAMPLES = """examples:
   lcmae run --executor slurm -s partition=gpu -s gpus_per_node=1 -s timeout_min=240
   lcmae train --profile quick -p cross_view=1 -p in_view=1
   lcmae train --list                             every setting, its default and what it means
+  lcmae study table1 --profile lab --seeds 3 --budget 25m
+  lcmae study status --profile lab               what is done and missing, and the time it will take
   lcmae export outputs/quick/runs/NAME --to timm model.safetensors
   lcmae doctor                                   what this machine has, and what to do about what is missing
 
 A command that was interrupted goes on where it stopped when it is given again."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says one line and the nearest valid name, instead of its usage."""
-
-    def __init__(self, **keywords: Any):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        """Print the line and exit with 2."""
-        if "invalid choice: " in message:
-            what, _, rest = message.partition("invalid choice: ")
-            given, _, choices = rest.partition(" (choose from ")
-            valid = [c.strip(" ')") for c in choices.split(",")]
-            what = what.removeprefix("argument ").rstrip(": ")
-            message = f"unknown {what} {given}: {_nearest(given.strip(chr(39)), valid)}"
-        fail(message)
-
-    def option_names(self) -> list[str]:
-        """Every long and short option."""
-        return list(self._option_string_actions)
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(valid)}"
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line on stderr and exit."""
-    print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
@@ -159,6 +129,34 @@ def _train(options: argparse.Namespace) -> int:
     return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
 
 
+def _add_study(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="STUDY", help="table1, fig6, ... or status; none means all")
+    _add_common(parser, "setting")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of every run (default 3)")
+    parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
+
+
+def _study(options: argparse.Namespace) -> int:
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.execute.plan import check_profile
+    from lcmae_core.execute.study import chosen_studies, print_status, run_studies, seconds_of
+    from lcmae_core.execute.train import settings_from
+
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
+    asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
+    chosen_studies(asked)
+    profile, status = check_profile(options.profile), "status" in options.names
+    data = {} if status and not options.data else {"data": options.data}
+    base = settings_from(options.parameters, profile, seed=options.seed, out=options.out, device=options.device, **data)
+    if status:
+        return print_status(asked, base, profile, seeds=options.seeds)
+    return run_studies(asked, base, profile, seeds=options.seeds, budget=budget, workers=options.jobs)
+
+
 def _add_export(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
     parser.add_argument("target", metavar="OUT", help="file (timm, official) or folder (hf) to write")
@@ -227,6 +225,7 @@ Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], int], s
 COMMANDS: dict[str, Command] = {
     "run": (_add_run, _run, "execute notebooks headless and build the report"),
     "train": (_add_train, _train, "pre-train one model, or resume it"),
+    "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
@@ -250,12 +249,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.command is None and not extra:
         parser.print_help()
         raise SystemExit(2)
-    wrong = [word for word in extra if word.startswith("-") or options.command != "run"]
+    wrong = [word for word in extra if word.startswith("-") or options.command not in ("run", "study")]
     if wrong:
         known = commands[options.command].option_names() if options.command else parser.option_names()
         name = wrong[0].partition("=")[0]
         if name.startswith("-"):
-            fail(f"unknown option {name!r} of lcmae {options.command or ''}".rstrip() + f": {_nearest(name, known)}")
+            fail(f"unknown option {name!r} of lcmae {options.command or ''}".rstrip() + f": {nearest(name, known)}")
         fail(f"unexpected {name!r} after lcmae {options.command}: see lcmae {options.command} --help")
     if extra:
         options.names = [*options.names, *extra]

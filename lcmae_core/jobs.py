@@ -66,7 +66,7 @@ class Job(NamedTuple):
                 self._take(name, Specimen(self.case.settings, self.profile, run))
         return True
 
-    def _take(self, name: str, specimen: "Specimen") -> None:  # type: ignore[name-defined]  # noqa: F821
+    def _take(self, name: str, specimen: "Specimen") -> None:  # type: ignore[name-defined]
         from lcmae_core.measures import LABELLED, MEASURES
         from lcmae_core.store.machine import pick_device, provenance
 
@@ -82,7 +82,11 @@ class Job(NamedTuple):
 
 
 def jobs(
-    names: Iterable[str], base: Settings, profile: str, seeds: Sequence[int] = (0,), measures: Sequence[str] | None = None
+    names: Iterable[str],
+    base: Settings,
+    profile: str,
+    seeds: Sequence[int] = (0,),
+    measures: Sequence[str] | None = None,
 ) -> list[Job]:
     """Jobs of some studies, first every row with the first seed. `measures` takes a part of them.
 

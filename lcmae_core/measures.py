@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcmae_core.analysis.blocks import attention_blocks, geometry
+from lcmae_core.analysis.blocks import geometry
 from lcmae_core.analysis.collapse import collapse, hidden_vectors
 from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import image_features, knn_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
-from lcmae_core.config import Settings, replace
+from lcmae_core.config import Settings
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE
@@ -124,16 +124,15 @@ def semantic(specimen: Specimen) -> Values:
     model = specimen.model().to(loader.device)
     dino: Any = model_of(pretrain(references(specimen.settings, specimen.profile)["DINO"]), device=loader.device)
 
-    def terms(**how: bool) -> Tensor:
-        images = (batch.images for batch in loader.evaluation())
-        return semantic_profile(model, dino.encoder, images, mask.to(loader.device), **how).terms
+    def terms(centred: bool, shuffled: bool) -> Tensor:
+        images, shared = (batch.images for batch in loader.evaluation()), mask.to(loader.device)
+        return semantic_profile(model, dino.encoder, images, shared, centred=centred, shuffled=shuffled).terms
 
-    plain, centred = terms(), terms(centred=True)
+    plain, other = terms(False, False), terms(False, True)
+    gain_centred = terms(True, False) - terms(True, True)
     return {
-        "s_sim": _rounded(plain, 5),
-        "gain": _rounded(plain - terms(shuffled=True), 5),
-        "gain_centred": _rounded(centred - terms(centred=True, shuffled=True), 5),
-    }
+        "s_sim": _rounded(plain, 5), "gain": _rounded(plain - other, 5), "gain_centred": _rounded(gain_centred, 5),
+    }  # fmt: skip
 
 
 def collapsed(specimen: Specimen) -> Values:

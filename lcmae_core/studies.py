@@ -1,5 +1,6 @@
 """Each table and figure of the paper as a named list of runs."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lcmae_core.config import Settings, replace
@@ -155,3 +156,58 @@ def mask_ratios(base: Settings, profile: str) -> dict[float, Settings]:
 def deep_decoder(base: Settings, profile: str) -> Settings:
     """MAE with the 8-layer decoder that v2 Fig. 2-4 look into (at smoke 3 layers), trained as long as the main run."""
     return replace(base, decoder_depth=3 if profile == "smoke" else 8)
+
+
+class Case(NamedTuple):
+    """What a row of a study is made of: a run, or the untrained encoder of these settings."""
+
+    settings: Settings
+    trained: bool = True
+
+
+class Study(NamedTuple):
+    """title: where in v2. rows: its runs, by the names used there. measures: what is taken of each (`measures.py`)."""
+
+    title: str
+    rows: Callable[[Settings, str], dict[str, Case]]
+    measures: tuple[str, ...]
+
+
+RANDOM = "random init"
+"""Row of an encoder that was never pre-trained."""
+ACCURACY = ("finetune", "probe", "knn")
+
+
+def _cases(
+    runs: Callable[[Settings, str], Mapping[Any, Settings]], *, random: bool = False
+) -> Callable[[Settings, str], dict[str, Case]]:
+    def rows(base: Settings, profile: str) -> dict[str, Case]:
+        found = {str(name): Case(settings) for name, settings in runs(base, profile).items()}
+        untrained = {RANDOM: Case(replace(base, ABLATION[profile]), trained=False)} if random else {}
+        return untrained | found
+
+    return rows
+
+
+def _compared(base: Settings, profile: str) -> dict[str, Settings]:
+    return {"MAE": base} | references(base, profile)
+
+
+def _deep(base: Settings, profile: str) -> dict[str, Settings]:
+    return {"MAE": deep_decoder(base, profile)}
+
+
+STUDIES: dict[str, Study] = {
+    "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
+    "fig6": Study("Fig. 6", _cases(mask_ratios), ("distance",)),
+    "table3": Study("Table 3", _cases(table3, random=True), ACCURACY),
+    "table2": Study("Table 2", _cases(table2), ACCURACY),
+    "fig2": Study("Fig. 2 and C13", _cases(_deep), ("similarity",)),
+    "fig3": Study("Fig. 3", _cases(_deep), ("semantic",)),
+    "fig5": Study("Fig. 5", _cases(_compared), ("distance",)),
+    "fig_a1": Study("Fig. A.1", _cases(table3), ("distance",)),
+    "table_a1": Study("Table A.1", _cases(table_a1, random=True), ACCURACY),
+    "section32": Study("section 3.2", _cases(lambda base, _: {"MAE": base}), ("terms",)),
+    "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
+}
+"""Every study, in the order in which their runs are wanted: the first ones judge C3, C5, C8 and C9."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds_of(budget: str | None) -> float | None:
-    """"90s", "25m", "1.5h" in seconds.
+    """ "90s", "25m", "1.5h" in seconds.
 
     Raises:
         LcmaeError: another form, or no time at all.
@@ -110,7 +110,7 @@ def _deadline(budget: float | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _spawn(others: int, work: "Callable[[], int]") -> int:  # type: ignore[name-defined]  # noqa: F821
+def _spawn(others: int, work: Callable[[], int]) -> int:
     """This process and copies of it, which all take from the same jobs."""
     command = [sys.executable, "-m", "lcmae_core.cli", *_without_jobs(sys.argv[1:])]
     children = [subprocess.Popen(command) for _ in range(others)]
@@ -140,38 +140,53 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
     from lcmae_core.execute.progress import make_console
 
     table = Table(show_edge=False, pad_edge=False)
-    for column, justify in (("study", "left"), ("", "left"), ("done", "right"), ("missing", "right"), ("time to go", "right")):
+    for column, justify in (
+        ("study", "left"),
+        ("", "left"),
+        ("done", "right"),
+        ("missing", "right"),
+        ("time to go", "right"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     everything, seen = _ordered(names, base, profile, seeds), set[Path]()
-    speed = _seconds_an_image(everything)
+    speed = _speed(everything)
     for name in chosen_studies(names):
         mine = [job for job in everything if job.study == name]
         left = [job for job in mine if not job.done]
         table.add_row(name, STUDIES[name].title, str(len(mine) - len(left)), str(len(left)), _to_go(left, seen, speed))
     make_console().print(table)
-    print(f"profile {profile}, {seeds} seeds, {base.runtime.out}; runs shared by studies are counted once, where first needed")
-    if speed is None:
+    print(
+        f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
+    )
+    if not speed:
         print("no run of this profile has been finished here, so there is no measured speed to tell the time from")
     return 0
 
 
-def _seconds_an_image(every: Sequence[Job]) -> float | None:
-    """Median over finished runs of the training seconds an image."""
-    trained = {job.record.path: job.record.content.get("training") for job in every}
-    found = [1 / t["images_per_s"] for t in trained.values() if t]
-    return median(found) if found else None
+def _speed(every: Sequence[Job]) -> dict[str, float]:
+    """Median seconds an image of training ("train") and of each measure, over what is finished."""
+    known = {job.record.path: job.record.content for job in every}
+    found: dict[str, list[float]] = {}
+    for content in known.values():
+        if training := content.get("training"):
+            found.setdefault("train", []).append(1 / training["images_per_s"])
+        for name, entry in content.get("measures", {}).items():
+            found.setdefault(name, []).append(entry["seconds"])
+    return {name: median(times) for name, times in found.items()}
 
 
-def _to_go(left: Sequence[Job], seen: set[Path], speed: float | None) -> str:
-    """Training time of the runs that are missing, plus what the missing measures took elsewhere."""
-    new = {job.record.path: job for job in left if job.record.path not in seen}
-    seen.update(new)
-    if not left:
-        return "-"
-    if speed is None:
-        return "?"
-    images = sum(trained_images(job) for job in new.values() if job.case.trained and not job.record.content.get("training"))
-    return f"{images * speed / 3600:.2f} h + measures"
+def _to_go(left: Sequence[Job], seen: set[Path], speed: Mapping[str, float]) -> str:
+    """Time of the runs and measures that are missing and no study above asks for too."""
+    total, unknown = 0.0, False
+    for job in left:
+        record = job.record
+        parts = dict.fromkeys(job.missing, 1)
+        if job.case.trained and not record.content.get("training") and record.path not in seen:
+            parts["train"] = trained_images(job)
+        seen.add(record.path)
+        unknown |= not parts.keys() <= speed.keys()
+        total += sum(count * speed.get(name, 0.0) for name, count in parts.items())
+    return "-" if not left else "?" if not total else f"{'over ' * unknown}{total / 3600:.2f} h"
 
 
 def trained_images(job: Job) -> int:

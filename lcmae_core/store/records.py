@@ -134,7 +134,7 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     """The departures from the defaults, without what only says how a run is made; of a path its last part alone, so
     that a record names no folder of the machine."""
     kept = settings.model_dump(mode="json", exclude={"runtime": True}, exclude_defaults=True)
-    scheme, colon, rest = settings.data.source.partition(":")
+    scheme, _, rest = settings.data.source.partition(":")
     source = f"{scheme}:{Path(rest).name}" if scheme in ("folder", "parquet") else settings.data.source
     return kept | {"data": kept.get("data", {}) | {"source": source}}
 

@@ -1,0 +1,95 @@
+"""Every claim with its verdict, from the records of a profile."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lcmae_core.claims import CLAIMS, Claim
+from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.jobs import HERE, rows
+from lcmae_core.judge import Cell, Outcome, Test, run_test, verdict
+from lcmae_core.store.records import Record
+
+
+class Verdict(NamedTuple):
+    """What became of a claim: the verdict, why, and its tests with our numbers (none where something is missing)."""
+
+    claim: Claim
+    verdict: str
+    why: str
+    outcomes: tuple[Outcome, ...] = ()
+
+
+def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do: bool | None = None) -> list[Verdict]:
+    """Every claim judged by the records of a profile. At smoke and quick those missing are made first (one seed), and
+    only signs are judged.
+
+    Raises:
+        LcmaeError: data or settings are not usable.
+    """
+    small = profile in HERE
+    found: dict[tuple[str, tuple[str, ...]], Mapping[str, list[Record]]] = {}
+
+    def records(study: str, measure: str) -> Mapping[str, list[Record]]:
+        key = (study, (measure,))
+        if key not in found:
+            found[key] = rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
+        return found[key]
+
+    return [_judge(claim, records, small) for claim in CLAIMS]
+
+
+Records = Callable[[str, str], Mapping[str, list[Record]]]
+
+
+def _judge(claim: Claim, records: Records, small: bool) -> Verdict:
+    if small and claim.needs_labels:
+        return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
+    try:
+        outcomes = tuple(run_test(test, _values(test, records)) for test in claim.tests)
+    except _MissingError as missing:
+        return Verdict(claim, "not yet run" if not missing.left_out else "not judged", str(missing))
+    fewest = min(o.estimate.seeds for o in outcomes)
+    if not small and fewest < 2:
+        return Verdict(claim, "unresolved", "one seed: the interval covers images alone", outcomes)
+    said = verdict(outcomes, signs_only=small)
+    return Verdict(claim, said, _why(outcomes, small), outcomes)
+
+
+def _why(outcomes: Sequence[Outcome], small: bool) -> str:
+    if small:
+        right = sum(o.test.low < o.estimate.value < o.test.high for o in outcomes)
+        return f"{right} of {len(outcomes)} on the side that the claim says; one seed, too small for more"
+    count = [sum(o.holds is what for o in outcomes) for what in (True, False, None)]
+    return ", ".join(f"{n} {word}" for n, word in zip(count, ("hold", "fail", "open")) if n)
+
+
+class _MissingError(LcmaeError):
+    def __init__(self, message: str, *, left_out: bool = False):
+        super().__init__(message)
+        self.left_out = left_out
+
+
+def _values(test: Test, records: Records) -> list[np.ndarray]:
+    """(S, M, ...) of each cell, over the seeds that all of them have."""
+    cells = {cell: records(cell.study, cell.measure).get(cell.row, []) for cell in test.cells}
+    seeds = set.intersection(*({_seed(record) for record in found} for found in cells.values()))
+    if not seeds:
+        empty = next((cell for cell, found in cells.items() if not found), test.cells[0])
+        raise _MissingError(f"{empty.measure} of {empty.row} ({empty.study})")
+    out = []
+    for cell, found in cells.items():
+        arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
+        out.append(np.stack(arrays))
+    return out
+
+
+def _of(record: Record, cell: Cell) -> np.ndarray:
+    if "left_out" in record.measures[cell.measure]["values"]:
+        raise _MissingError("the source has no labels", left_out=True)
+    return np.atleast_1d(record.array(cell.measure, cell.key)).astype(np.float64)
+
+
+def _seed(record: Record) -> int:
+    return record.content["settings"].get("seed", 0)
