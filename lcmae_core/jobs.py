@@ -88,18 +88,18 @@ def jobs(
     seeds: Sequence[int] = (0,),
     measures: Sequence[str] | None = None,
 ) -> list[Job]:
-    """Jobs of some studies, first every row with the first seed. `measures` takes a part of them.
+    """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part.
 
     Raises:
         LcmaeError: there is no such study.
     """
     found = []
-    for seed in seeds:
-        for name in names:
-            if name not in STUDIES:
-                raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
-            study = STUDIES[name]
-            chosen = study.measures if measures is None else tuple(m for m in study.measures if m in measures)
+    for name in names:
+        if name not in STUDIES:
+            raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
+        study = STUDIES[name]
+        chosen = study.measures if measures is None else tuple(m for m in study.measures if m in measures)
+        for seed in seeds:
             cases = study.rows(replace(base, seed=seed), profile)
             found += [Job(name, row, case, chosen, profile) for row, case in cases.items()]
     return found

@@ -48,7 +48,7 @@ def chosen_studies(names: Sequence[str]) -> list[str]:
 def run_studies(
     names: Sequence[str], base: Settings, profile: str, *, seeds: int, budget: float | None = None, workers: int = 1
 ) -> int:
-    """Do what is missing, every row's first seed before any second one; returns the exit code.
+    """Do what is missing, one study with all its seeds after the other; returns the exit code.
 
     At the end of the budget (or at SIGTERM and SIGUSR2) training stops after a checkpoint, and the same command goes
     on. Several processes, here `workers` of them or on several machines with one output folder, share the jobs out.
@@ -142,7 +142,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
     table = Table(show_edge=False, pad_edge=False)
     for column, justify in (
         ("study", "left"),
-        ("", "left"),
+        ("in the paper", "left"),
         ("done", "right"),
         ("missing", "right"),
         ("time to go", "right"),
