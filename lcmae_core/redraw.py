@@ -1,0 +1,129 @@
+"""The paper's tables and figures from records alone: no weights, no data, no training.
+
+A number that is not there prints as "not yet run", and one from another profile always says which.
+Letters: S seeds, M images, L layers, H heads.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lcmae_core.config import Settings, profile, replace
+from lcmae_core.jobs import rows
+from lcmae_core.judge import Estimate, bootstrap
+from lcmae_core.scoreboard import score
+from lcmae_core.store.machine import REPOSITORY
+from lcmae_core.store.records import Record
+from lcmae_core.studies import STUDIES
+from lcmae_core.viewer.figures import Picture, curves
+from lcmae_core.viewer.layers import Band, head_spread, layer_bands
+from lcmae_core.viewer.tables import Table
+
+SEEDS = (0, 1, 2)
+ABSENT = "not yet run"
+Rows = Mapping[str, Sequence[Record]]
+
+
+def lab(out: Path | str | None = None) -> Settings:
+    """The lab profile's settings, for reading the results that the collection ships."""
+    return replace(profile("lab"), out=str(out or REPOSITORY / "outputs" / "lab"))
+
+
+def accuracy_of(records: Sequence[Record], measure: str) -> Estimate | None:
+    """Accuracy in percent with its interval over seeds and images; None where nothing was measured."""
+    found = [r.array(measure, "right") for r in records if "right" in r.measures.get(measure, {}).get("values", {})]
+    return bootstrap([np.stack(found).astype(float)], lambda share: 100 * float(share)) if found else None
+
+
+def accuracy_text(estimate: Estimate | None) -> str:
+    """mean [interval], and over how many seeds."""
+    if estimate is None:
+        return ABSENT
+    seeds = f"{estimate.seeds} seed{'s' * (estimate.seeds > 1)}"
+    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], {seeds}"
+
+
+def accuracy_table(
+    study: str,
+    here: Rows,
+    profile_name: str,
+    published: Mapping[str, Mapping[str, str]],
+    labels: Mapping[str, str] = {},
+) -> Table:
+    """A table of the paper: for every measure its column in the paper, at lab, and `here` (at quick: one seed, no
+    judgement). `published`: measure -> row -> what the paper reports. `labels`: row -> what to call it.
+    """
+    far = rows(study, lab(), "lab", SEEDS, do=False)
+    columns, lines = [STUDIES[study].title], []
+    names = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
+    measures = [m for m in names if any(m in r.measures for found in here.values() for r in found) or m in published]
+    for measure in measures:
+        columns += [f"{names[measure]}, paper"] if measure in published else []
+        columns += [f"{names[measure]}, lab", *([f"{names[measure]}, {profile_name}"] if profile_name != "lab" else [])]
+    for row in here:
+        line = [labels.get(row, row)]
+        for measure in measures:
+            line += [published[measure].get(row, "")] if measure in published else []
+            line += [accuracy_text(accuracy_of(far.get(row, []), measure))]
+            line += [accuracy_text(accuracy_of(here[row], measure))] if profile_name != "lab" else []
+        lines.append(line)
+    return Table(columns, lines, "top-1 accuracy in %, 95 % interval over seeds and images")
+
+
+def figures(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, Picture | Table]]:
+    """Every table and figure for which a profile has records, with its title."""
+    for study, entry in STUDIES.items():
+        found = {row: records for row, records in rows(study, base, name, seeds, do=False).items() if records}
+        for drawn in _drawn(study, found) if found else ():
+            yield f"{entry.title}, profile {name}", drawn
+
+
+def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
+    measures = STUDIES[study].measures
+    if "knn" in measures:
+        lines = [
+            [row, *(accuracy_text(accuracy_of(r, m)) for m in ("finetune", "probe", "knn"))] for row, r in found.items()
+        ]
+        yield Table(["row", "fine-tuned, %", "linear probe, %", "kNN, %"], lines)
+    if "collapse" in measures:
+        yield _loss_curves(found)
+    if "distance" in measures:
+        panels = {"as the authors of ViT": "heads_distance", "renormalised without CLS": "heads_distance_renormalized"}
+        yield head_spread({t: {row: _mean(r, "distance", k) for row, r in found.items()} for t, k in panels.items()},
+                          "attention distance, px")  # fmt: skip
+    if "similarity" in measures:
+        yield layer_bands({"Fig. 2": {"S_attn": _band(found["MAE"], "similarity", "s_attn")}}, "S_attn")
+    if "semantic" in measures:
+        shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
+        yield layer_bands({t: {"MAE": _band(found["MAE"], "semantic", k)} for t, k in shown.items()}, "S_sim")
+
+
+def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:
+    return np.mean([record.array(measure, key) for record in records], axis=0)
+
+
+def _band(records: Sequence[Record], measure: str, key: str) -> Band:
+    """Mean per layer with its interval over seeds and images."""
+    values = np.stack([record.array(measure, key) for record in records])  # (S, M, L)
+    per_layer = [bootstrap([values[..., layer]], float) for layer in range(values.shape[-1])]
+    return Band(*(np.array([getattr(e, end) for e in per_layer]) for end in ("value", "low", "high")))
+
+
+def _loss_curves(found: Rows) -> Picture:
+    kept = {row: records[0].content["training"]["curves"]["loss"] for row, records in found.items()}
+    return curves(
+        {"one seed each": {row: (curve[0], curve[1]) for row, curve in kept.items()}}, "step", "training loss"
+    )
+
+
+def scores(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Table:
+    """The scoreboard of a profile in words: claim, verdict, why, and every test with our number."""
+    lines = []
+    for found in score(base, name, seeds, do=False):
+        ours = "; ".join(
+            f"{o.test.text}: {o.estimate.value:.3g} [{o.estimate.low:.3g}, {o.estimate.high:.3g}]"
+            for o in found.outcomes
+        )
+        lines.append([found.claim.name, found.claim.statement, found.claim.published, found.verdict, found.why, ours])
+    return Table(["claim", "statement", "published", "verdict", "why", "tests and our values"], lines)
