@@ -24,8 +24,9 @@ from lcmae_core.config import (
 
 OTHER = {
     "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
-    "on_unreadable": "skip", "min_side": 16, "validation_fraction": 0.2, "train_images": 2, "block": 3, "decoder": "average", "patch_size": 4, "width": 64, "depth": 2,
-    "heads": 2, "mlp_ratio": 2.0, "decoder_width": 64, "decoder_depth": 1, "decoder_heads": 2, "decoder_kernel": 3, "decoder_sigma": 2.0, "projector_dim": 64,
+    "on_unreadable": "skip", "min_side": 16, "validation_fraction": 0.2, "train_images": 2, "patch_size": 4,
+    "width": 64, "depth": 2, "heads": 2, "mlp_ratio": 2.0, "decoder": "average", "decoder_width": 64,
+    "decoder_depth": 1, "decoder_heads": 2, "decoder_kernel": 3, "decoder_sigma": 2.0, "block": 3, "projector_dim": 64,
     "project_from": "tokens", "mask_ratio": 0.5, "mask_unit": 2, "reconstruction": 0.5, "cross_view": 1.0,
     "in_view": 1.0, "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32,
     "accumulate": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,

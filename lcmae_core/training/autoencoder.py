@@ -33,7 +33,8 @@ def block_loss(
 
     With `norm_pix` every block is normalised by its own mean and variance, as patches are **[open]**. "mean" averages
     over values, patches and images; "sum" adds those of an image and averages over images. Computed in float32. Beside
-    the prediction and its gradient no more than three times `CHUNK` values exist at once, forward or backward.
+    the prediction and its gradient no more than three times `CHUNK` values exist at once, forward or backward, and the
+    padded images and statistics of one chunk.
 
     Raises:
         LcmaeError: an unknown reduction, a block that does not fit, predictions of another size.

@@ -188,7 +188,7 @@ def test_what_only_a_transformer_has_is_refused_in_one_line(kind, name, tmp_path
     for attempt in (
         lambda: attention_blocks(model, "decoder"),
         lambda: attention_maps(model, images, part="decoder", mask=mask),
-        lambda: patch_features(model, images, kind="tokens", part="decoder", mask=mask),
+        lambda: patch_features(model, images, kind="keys", part="decoder", mask=mask),
     ):
         with pytest.raises(LcmaeError) as error:
             attempt()
