@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm import tqdm
 
 from ..config import Data, LcmaeError
@@ -174,10 +175,14 @@ def read_ahead(
         generator=torch.Generator(),  # or it would draw from the global one
         worker_init_fn=_leave_signals_to_the_parent,
     )
+    pictures_ahead = iter(ahead)
     try:
-        yield from zip(places(), ahead)
+        yield from zip(places(), pictures_ahead)
     except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
         raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
+    finally:  # an error's traceback keeps the reader alive, and at exit its workers ignore the signal to end
+        if isinstance(pictures_ahead, _MultiProcessingDataLoaderIter):
+            pictures_ahead._shutdown_workers()
 
 
 class Loader:

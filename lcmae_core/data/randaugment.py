@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import posterize, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -53,17 +53,27 @@ def lent_randomness(seed: int, device: torch.device | str = "cpu") -> Iterator[N
 def rand_augment(policy: str, size: tuple[int, int], channels: int) -> Any:
     """timm's RandAugment of a policy string, with the gaps it opens filled by ImageNet's mean colour.
 
+    Posterizing keeps at least one bit: timm asks for none at its strongest (a black picture), which Pillow now refuses.
+
     Raises:
         LcmaeError: a policy that timm does not know.
     """
     grey = [round(255 * value) for value in IMAGENET_MEAN]
     fill = {"img_mean": tuple(grey) if channels == 3 else round(sum(grey) / 3)}
     try:
-        return rand_augment_transform(policy, {"translate_const": int(min(size) * 0.45), **fill})
+        found = rand_augment_transform(policy, {"translate_const": int(min(size) * 0.45), **fill})
     except (AssertionError, ValueError, KeyError):
         raise LcmaeError(
             f"rand_augment: got {policy!r}, expected timm's form, such as 'rand-m9-mstd0.5-inc1'"
         ) from None
+    for operation in found.ops:
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
+    return found
+
+
+def _posterize(picture: Image.Image, bits: int, **more: Any) -> Image.Image:
+    return posterize(picture, max(1, bits), **more)
 
 
 class _Augmented(Dataset[Tensor]):

@@ -210,8 +210,9 @@ def fit(evaluation: Evaluation, task: Task, total: int) -> float:
         return spent + time.perf_counter() - began
 
     shown = replace(evaluation.settings, batch_size=recipe.batch_size, accumulate=1)  # for images/s
-    with stop_requests() as stop, closing(RunLog(evaluation, shown, start, total)) as log:
-        for step, batch in enumerate(task.batches(start, total), start):
+    log_of = closing(RunLog(evaluation, shown, start, total))
+    with stop_requests() as stop, log_of as log, closing(task.batches(start, total)) as batches:  # type: ignore[type-var]
+        for step, batch in enumerate(batches, start):
             rates.step_update(step)
             terms = task.backward(batch, step)
             guard.check(step, batch, terms["total"])

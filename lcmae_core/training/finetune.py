@@ -114,7 +114,8 @@ def fine_tune(
         return Task(model.train(), build_adamw(model, recipe), batches, backward, average, recipe.clip_grad)
 
     def held_out(task: Task, encoder: Encoder, loader: Loader) -> Predictions:
-        return judge(task.judged.eval(), loader)
+        classifier = task.judged.eval()
+        return judge(lambda batch: classifier(batch.images), loader)
 
     return evaluate(origin, recipe, settings, prepare, held_out, resume=resume)
 
