@@ -51,6 +51,11 @@ class Specimen:
     run: Run | None
 
     @property
+    def data(self) -> Settings:
+        """What it is judged on: all images of the source, also where it was trained on the first few."""
+        return replace(self.settings, train_images=None)
+
+    @property
     def origin(self) -> Origin:
         """Its encoder, for an evaluation."""
         return Origin.untrained(self.settings) if self.run is None else Origin.of_run(self.run)
@@ -61,7 +66,7 @@ class Specimen:
 
     def loader(self) -> Any:
         """Held-out images of the attention measures."""
-        return evaluation_loader(self.settings, IMAGES[self.profile])
+        return evaluation_loader(self.data, IMAGES[self.profile])
 
     def mask(self) -> Mask:
         """One mask, shared by all images, as notebook 04 draws it."""
@@ -71,20 +76,20 @@ class Specimen:
 def knn(specimen: Specimen) -> Values:
     """Weighted 20-nearest-neighbour accuracy of the mean patch token (fewer neighbours in a tiny source)."""
     encoder = specimen.origin.load()
-    splits = [evaluation_loader(specimen.settings, split=split) for split in ("train", "validation")]
+    splits = [evaluation_loader(specimen.data, split=split) for split in ("train", "validation")]
     train, test = (image_features(encoder.to(loader.device), loader) for loader in splits)
     return _judged(knn_predictions(train, test, k=min(20, len(train.values))))
 
 
 def probe(specimen: Specimen) -> Values:
     """Accuracy of the linear probe with the profile's recipe."""
-    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.settings))
+    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.data))
 
 
 def finetune(specimen: Specimen) -> Values:
     """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
     recipe = fine_tuning(specimen.profile, "scratch" if specimen.run is None else "v2")
-    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.settings))
+    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.data))
 
 
 def distance(specimen: Specimen) -> Values:
