@@ -7,12 +7,13 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 JOBS ?= $(shell test $(CORES) -ge 2 && echo 2 || echo 1)
 TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 4 || echo $(JOBS))
 PROFILE ?= quick
+BUDGET ?= 25m
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS)
 PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run notebooks test lint bench report clean
+.PHONY: help install run notebooks test lint lab bench report clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +37,10 @@ lint: $(STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lab: $(STAMP) ## on a GPU: advance the studies by BUDGET, then redraw their report (DATA="parquet:...")
+	@$(BIN)/lcmae study --profile lab --budget $(BUDGET) $(if $(DATA),--data $(DATA)) $(ARGS)
+	@$(BIN)/lcmae report --profile lab
 
 bench: $(STAMP) ## time a training step against the Hugging Face implementation
 	@$(BIN)/lcmae bench $(ARGS)

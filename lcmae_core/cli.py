@@ -180,10 +180,16 @@ def _report(options: argparse.Namespace) -> int:
     from lcmae_core.execute.plan import check_profile, output_folder
     from lcmae_core.viewer.report import build_report
 
-    out = output_folder(options.out, check_profile(options.profile))
+    profile = check_profile(options.profile)
+    out = output_folder(options.out, profile)
     if not out.is_dir():
         raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
-    print(build_report(out))
+    drawn = []
+    if any((out / "results" / "runs").glob("*.json")):
+        from lcmae_core.redraw import everything
+
+        drawn = list(everything(out, profile))
+    print(build_report(out, drawn))
     return 0
 
 

@@ -18,7 +18,7 @@ from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import image_features, knn_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
-from lcmae_core.config import Settings
+from lcmae_core.config import Settings, replace
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE

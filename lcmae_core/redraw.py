@@ -25,9 +25,16 @@ ABSENT = "not yet run"
 Rows = Mapping[str, Sequence[Record]]
 
 
-def lab(out: Path | str | None = None) -> Settings:
+def lab() -> Settings:
     """The lab profile's settings, for reading the results that the collection ships."""
-    return replace(profile("lab"), out=str(out or REPOSITORY / "outputs" / "lab"))
+    return recorded(REPOSITORY / "outputs" / "lab", "lab")
+
+
+def recorded(out: Path, name: str) -> Settings:
+    """A profile's settings for reading the records below a folder, whatever data they were made on."""
+    base = replace(profile(name), out=str(out))
+    found = {Record(file).content["settings"]["data"]["source"] for file in (out / "results" / "runs").glob("*.json")}
+    return replace(base, source=found.pop()) if len(found) == 1 else base
 
 
 def accuracy_of(records: Sequence[Record], measure: str) -> Estimate | None:
@@ -127,3 +134,10 @@ def scores(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Table:
         )
         lines.append([found.claim.name, found.claim.statement, found.claim.published, found.verdict, found.why, ours])
     return Table(["claim", "statement", "published", "verdict", "why", "tests and our values"], lines)
+
+
+def everything(out: Path, name: str) -> Iterator[tuple[str, Picture | Table]]:
+    """What a report shows of a folder's records: the scoreboard, then every table and figure."""
+    base = recorded(out, name)
+    yield f"Scoreboard, profile {name}", scores(base, name)
+    yield from figures(base, name)

@@ -78,6 +78,10 @@ def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
         return _run(deep_decoder(base, profile), "MAE")
     path = Path(spec).expanduser()
     if not path.exists():
+        if path.suffix in (".pth", ".pt", ".safetensors", ".bin") or len(path.parts) > 1:
+            raise LcmaeError(
+                f"model: got {spec!r}, which is not there, expected a checkpoint or the name of a timm ViT"
+            )
         return _published(spec, base)
     model = load_mae(path)
     settings = replace(

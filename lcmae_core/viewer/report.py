@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,8 +49,10 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
-def build_report(out: Path) -> Path:
+def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = ()) -> Path:
     """Write <out>/report.html from the executed notebooks, results/*.json and ledger.json, and return its path.
+
+    `drawn`: titles with pictures or tables (what has `_repr_png_` or `_repr_html_`), redrawn from the studies' records.
 
     The page loads nothing: styles and pictures are inside, equations are MathML.
     """
@@ -64,6 +66,7 @@ def build_report(out: Path) -> Path:
     environment.filters["safe_markup"] = Markup
     results = read_results(out)
     sections, lost = [_section(path, _read(out / "ledger.json")) for path in _executed(out)], _lost(out)
+    sections = [*([_studies(drawn)] if drawn else []), *sections]
     failed = {s.number for s in sections if s.failure} | {name[:2] for name, _ in lost}
     text = environment.get_template("report.html").render(
         style=Markup((HERE / "report.css").read_text()),
@@ -74,6 +77,18 @@ def build_report(out: Path) -> Path:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return _write(text, out / "report.html")
+
+
+def _studies(drawn: Sequence[tuple[str, Any]]) -> Section:
+    section = Section("studies", "Studies: tables and figures from the records of their runs")
+    for title, shown in drawn:
+        section.blocks.append(Block("prose", markdown(f"### {title}")))
+        if hasattr(shown, "_repr_png_"):
+            data = base64.b64encode(shown._repr_png_()).decode()
+            section.blocks.append(Block("figure", Figure(f"data:image/png;base64,{data}", title)))
+        else:
+            section.blocks.append(Block("table", safe_html(shown._repr_html_())))
+    return section
 
 
 def _read(path: Path) -> dict[str, Any]:
