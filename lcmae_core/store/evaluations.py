@@ -133,7 +133,9 @@ def load_predictions(path: Path) -> Predictions:
         LcmaeError: the file is missing or broken.
     """
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as found:  # of a broken file np.load leaves it open
+        with np.load(
+            BytesIO(path.read_bytes()), allow_pickle=False
+        ) as found:  # of a broken file np.load leaves it open
             label, predicted = (found[name].astype(np.int64) for name in ("label", "predicted"))
             return Predictions(label, predicted, found["confidence"])
     except (OSError, ValueError, KeyError, BadZipFile) as error:

@@ -47,7 +47,11 @@ def test_what_else_names_an_evaluation(settings):
 
     read = [{"seed": 1}, {"image_size": 32}, {"channels": 1}, {"validation_fraction": 0.3}, {"patch_size": 4},
             {"width": 64}, {"depth": 2}, {"heads": 2}, {"mlp_ratio": 2.0}]  # fmt: skip
-    others = [digest(change) for change in read] + [digest(origin="dino"), digest(data="y"), digest(recipe=probing("quick"))]
+    others = [digest(change) for change in read] + [
+        digest(origin="dino"),
+        digest(data="y"),
+        digest(recipe=probing("quick")),
+    ]
     assert len({digest(), *others}) == len(others) + 1
     for unread in ({"workers": 0}, {"mask_ratio": 0.5}, {"steps": 9}, {"crop_scale": (0.5, 1.0)}, {"out": "there"}):
         assert digest(unread) == digest()
