@@ -19,7 +19,8 @@ from lcmae_core.store.evaluations import (
 from lcmae_core.training.presets import fine_tuning, probing
 
 OTHER = {
-    "batch_size": 32, "steps": 7, "epochs": 3.0, "warmup": 0.2, "base_lr": 0.5, "min_lr": 1e-7, "crop_scale": (0.5, 1.0),
+    "batch_size": 32, "steps": 7, "epochs": 3.0, "warmup": 0.2, "base_lr": 0.5, "min_lr": 1e-7,
+    "crop_scale": (0.5, 1.0),
     "crop_ratio": (1.0, 1.0), "flip": False, "precision": "bf16",
     "cached": True, "token": "mean", "momentum": 0.5, "probe_decay": 0.1, "trust": 0.01,
     "accumulate": 2, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1, "layer_decay": 0.5, "drop_path": 0.2,
@@ -66,7 +67,7 @@ def test_an_evaluation_comes_back(settings):
         assert made.name.startswith(f"{recipe.kind}-untrained0-s0-")
         with pytest.raises(LcmaeError, match="which is not finished, expected a finished evaluation"):
             _ = found.predictions
-    with pytest.raises(LcmaeError, match="expected an evaluation's folder with recipe.json"):
+    with pytest.raises(LcmaeError, match=r"expected an evaluation's folder with recipe\.json"):
         load_evaluation(settings.runtime.out)
 
 
@@ -121,9 +122,9 @@ def test_a_wrong_recipe_is_one_line(changes, line):
 
 
 def test_unknown_profiles_and_presets_name_the_nearest():
-    with pytest.raises(LcmaeError, match="unknown recipe 'quik'.*quick"):
+    with pytest.raises(LcmaeError, match=r"unknown recipe 'quik'.*quick"):
         probing("quik")
-    with pytest.raises(LcmaeError, match="unknown recipe 'scrach'.*scratch"):
+    with pytest.raises(LcmaeError, match=r"unknown recipe 'scrach'.*scratch"):
         fine_tuning("quick", "scrach")
 
 
