@@ -20,8 +20,7 @@ _FINE_TUNE: dict[str, dict[str, Any]] = {
     "lab": {"batch_size": 256, "precision": "bf16"},
     "paper": {"precision": "bf16"},
 }
-"""quick has 512 images to learn from: mixed ones would teach it little, and its rate is the one of pre-training, whatever
-the preset."""
+"""quick learns from 512 images: mixed ones would teach it little. Its rate is the same for every preset."""
 
 
 def probing(profile: str) -> LinearProbe:
