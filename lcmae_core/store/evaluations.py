@@ -8,8 +8,10 @@ predictions.npz with what the classifier says of every held-out image. Data, enc
 import hashlib
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -131,8 +133,10 @@ def load_predictions(path: Path) -> Predictions:
         LcmaeError: the file is missing or broken.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with np.load(
+            BytesIO(path.read_bytes()), allow_pickle=False
+        ) as found:  # of a broken file np.load leaves it open
             label, predicted = (found[name].astype(np.int64) for name in ("label", "predicted"))
             return Predictions(label, predicted, found["confidence"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise LcmaeError(f"predictions: got {str(path)!r}, expected a readable npz ({error})") from None

@@ -1,0 +1,93 @@
+"""Claims: Clopper-Pearson's ends are the binomial tails they promise; the bootstrap covers about as often as it says
+and widens with the spread over seeds; kNN and confusion say what scikit-learn says; what cannot be judged is one line.
+"""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import beta, binom
+from sklearn.neighbors import KNeighborsClassifier
+
+from lcmae_core.analysis.accuracy import accuracy, bootstrap_interval, confusion, exact_interval
+from lcmae_core.analysis.neighbours import Features, knn_predictions
+from lcmae_core.config import LcmaeError
+from lcmae_core.store.evaluations import Predictions
+
+
+def said(label, predicted):
+    return Predictions(np.array(label), np.array(predicted), np.ones(len(label), np.float32))
+
+
+@pytest.mark.parametrize(("right", "count"), [(7, 10), (1, 30), (141, 256)])
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_clopper_pearson_is_its_definition(right, count, level):
+    low, high = exact_interval(right, count, level)
+    tail = (1 - level) / 2
+    assert binom.sf(right - 1, count, low) == pytest.approx(tail, rel=1e-6)  # P(at least so many right | low)
+    assert binom.cdf(right, count, high) == pytest.approx(tail, rel=1e-6)
+    assert low == pytest.approx(beta.ppf(tail, right, count - right + 1), rel=1e-9)
+
+
+def test_clopper_pearson_by_hand():
+    assert exact_interval(0, 10) == pytest.approx((0, 1 - 0.025**0.1))  # none right: (1 - p)^10 = 0.025
+    assert exact_interval(10, 10) == pytest.approx((0.025**0.1, 1))
+
+
+def test_the_bootstrap_covers_as_often_as_it_says():
+    rng, true, covered = np.random.default_rng(0), 0.7, 0
+    for trial in range(200):
+        low, high = bootstrap_interval(rng.random(100) < true, level=0.9, draws=150, seed=trial)
+        covered += low <= true <= high
+    assert 0.83 <= covered / 200 <= 0.95  # 0.9, three standard errors of 200 trials either way, and discreteness
+
+
+def test_the_bootstrap_counts_images_and_seeds():
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < 0.6
+    low, high = bootstrap_interval(right)
+    normal = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 400)
+    assert high - low == pytest.approx(normal, rel=0.1)
+    assert bootstrap_interval(right, draws=100, seed=1) != bootstrap_interval(right, draws=100, seed=2)
+    assert bootstrap_interval(right) == (low, high)
+    unlike = np.stack([np.ones(400, bool), np.zeros(400, bool)])  # two seeds that differ in everything
+    assert bootstrap_interval(unlike) == (0, 1)
+    assert bootstrap_interval(np.stack([right, right])) == pytest.approx((low, high), abs=0.02)
+
+
+def test_accuracy_of_one_and_of_several_seeds():
+    one, two = said([0, 1, 1, 2], [0, 1, 2, 2]), said([0, 1, 1, 2], [1, 1, 2, 2])
+    alone, both = accuracy(one), accuracy([one, two])
+    assert (alone.mean, alone.exact, alone.images, alone.seeds) == (0.75, exact_interval(3, 4), 4, 1)
+    assert (both.mean, both.exact, both.images, both.seeds) == (0.625, None, 4, 2)
+    assert both.bootstrap.low <= 0.625 <= both.bootstrap.high
+
+
+def test_confusion_by_hand():
+    table = confusion(said([0, 1, 1, 2], [0, 1, 2, 2]), 4)
+    assert table.tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("k", [1, 7, 20])
+def test_knn_predicts_what_scikit_learn_predicts(generator, k):
+    x, q = torch.randn(300, 16, generator=generator), torch.randn(120, 16, generator=generator)
+    y, z = torch.randint(5, (300,), generator=generator), torch.randint(5, (120,), generator=generator)
+    found = knn_predictions(Features(x, y), Features(q, z), k)
+    reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    reference.fit(x.double().numpy(), y.numpy())
+    assert np.array_equal(found.predicted, reference.predict(q.double().numpy()))
+    assert np.array_equal(found.label, z.numpy())
+    assert found.confidence == pytest.approx(reference.predict_proba(q.double().numpy()).max(axis=1), abs=1e-6)
+
+
+def test_errors_are_one_line():
+    one, other = said([0, 1], [0, 1]), said([1, 1], [0, 1])
+    with pytest.raises(LcmaeError, match="count: got 0 images, expected at least 1"):
+        exact_interval(0, 0)
+    with pytest.raises(LcmaeError, match="got none, expected those of at least one classifier"):
+        accuracy([])
+    with pytest.raises(LcmaeError, match="judged on different images, expected the same ones in order"):
+        accuracy([one, other])
+    with pytest.raises(LcmaeError, match="classes: got 1, expected at least 2: class 1 occurs"):
+        confusion(one, 1)
+    with pytest.raises(LcmaeError, match="right: got 1 seeds and 0 images"):
+        bootstrap_interval(np.zeros(0, bool))
