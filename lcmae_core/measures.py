@@ -18,7 +18,7 @@ from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import image_features, knn_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
-from lcmae_core.config import Settings
+from lcmae_core.config import Settings, replace
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE
@@ -51,6 +51,11 @@ class Specimen:
     run: Run | None
 
     @property
+    def labelled(self) -> Settings:
+        """What an evaluation reads: all images, however few the run was trained on (v2 Table A.1)."""
+        return replace(self.settings, train_images=None)
+
+    @property
     def origin(self) -> Origin:
         """Its encoder, for an evaluation."""
         return Origin.untrained(self.settings) if self.run is None else Origin.of_run(self.run)
@@ -71,20 +76,20 @@ class Specimen:
 def knn(specimen: Specimen) -> Values:
     """Weighted 20-nearest-neighbour accuracy of the mean patch token (fewer neighbours in a tiny source)."""
     encoder = specimen.origin.load()
-    splits = [evaluation_loader(specimen.settings, split=split) for split in ("train", "validation")]
+    splits = [evaluation_loader(specimen.labelled, split=split) for split in ("train", "validation")]
     train, test = (image_features(encoder.to(loader.device), loader) for loader in splits)
     return _judged(knn_predictions(train, test, k=min(20, len(train.values))))
 
 
 def probe(specimen: Specimen) -> Values:
     """Accuracy of the linear probe with the profile's recipe."""
-    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.settings))
+    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.labelled))
 
 
 def finetune(specimen: Specimen) -> Values:
     """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
     recipe = fine_tuning(specimen.profile, "scratch" if specimen.run is None else "v2")
-    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.settings))
+    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.labelled))
 
 
 def distance(specimen: Specimen) -> Values:
@@ -194,7 +199,7 @@ def _judged(said: Predictions) -> Values:
 
 def _evaluated(evaluation: Evaluation) -> Values:
     results = evaluation.results
-    return _judged(evaluation.predictions) | {key: results[key] for key in ("steps", "seconds")}
+    return _judged(evaluation.predictions) | {key: results[key] for key in ("classes", "steps", "seconds")}
 
 
 def _rounded(values: Tensor, digits: int) -> list[Any]:
