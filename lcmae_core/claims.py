@@ -76,9 +76,15 @@ _V = {row: Cell("table1", row, "collapse", "mean_cosine") for row in "cdg"}
 
 
 def _probed(row: str) -> Test:
-    cells = (Cell("table3", row, "probe", "right"), Cell("table3", "MAE", "probe", "right"))
+    rows = (Cell("table3", row, "probe", "right"), Cell("table3", "MAE", "probe", "right"))
     text = f"{row}: what its linear probe has above chance is below a quarter of MAE's"
-    return Test(text, cells, lambda ae, mae: 100 * float(ae - 0.1 - 0.25 * (mae - 0.1)), high=0.0)
+    return Test(text, (*rows, Cell("table3", "MAE", "probe", "classes")), _over_a_quarter, high=0.0)
+
+
+def _over_a_quarter(ae: np.ndarray, mae: np.ndarray, classes: np.ndarray) -> float:
+    """Points above chance, less a quarter of MAE's."""
+    chance = 1 / classes
+    return 100 * float(ae - chance - 0.25 * (mae - chance))
 
 
 def _recovers(text: str, study: str, row: str, full: str) -> Test:

@@ -154,7 +154,9 @@ def _study(options: argparse.Namespace) -> int:
     base = settings_from(options.parameters, profile, seed=options.seed, out=options.out, device=options.device, **data)
     if status:
         return print_status(asked, base, profile, seeds=options.seeds)
-    return run_studies(asked, base, profile, seeds=options.seeds, budget=budget, workers=options.jobs)
+    return run_studies(
+        asked, base, profile, seeds=options.seeds, budget=budget, workers=options.jobs, words=options.words
+    )
 
 
 def _add_export(parser: Parser) -> None:
@@ -245,6 +247,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Options of a command line; names of notebooks may stand between options."""
     parser, commands = build_parser()
     options, extra = parser.parse_known_args(argv)
+    options.words = list(argv)
     if options.command == "bench":  # its own parser reads the rest, options included
         options.rest, extra = [*extra, *options.rest], []
     if options.version:

@@ -4,12 +4,14 @@ Notebooks ask for `rows`, the command line shares the jobs out; both read and wr
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, Settings, digest, nearest, replace
-from lcmae_core.store.records import Record, open_record, plain_settings
+from lcmae_core.store.machine import absolute_folder
+from lcmae_core.store.records import Record, Values, open_record, plain_settings
 from lcmae_core.store.runs import run_label
 from lcmae_core.studies import STUDIES, Case
 
@@ -33,7 +35,7 @@ class Job(NamedTuple):
         settings = self.case.settings
         label = run_label(settings) if self.case.trained else "untrained"
         known = digest(settings, plain_settings(settings)["data"]["source"])
-        return open_record(Path(settings.runtime.out), f"{label}-s{settings.seed}-{known}")
+        return open_record(absolute_folder(settings.runtime.out), f"{label}-s{settings.seed}-{known}")
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -45,40 +47,58 @@ class Job(NamedTuple):
         """Whether nothing is missing."""
         return not self.missing
 
-    def do(self, *, wait: bool = False) -> bool:
+    def do(self, *, wait: bool = False, stop: Event | None = None) -> bool:
         """Train and measure what is missing; False if another process is at it (with `wait` it is waited for).
 
         Raises:
             LcmaeError: data or settings are not usable.
-            Stopped: a signal asked for a stop; what was finished is kept, and training goes on from a checkpoint.
+            Stopped: a signal (or `stop`, which is looked at between measures) asked for a stop; what was finished is
+                kept, and training goes on from a checkpoint.
         """
         if self.done:
             return True
-        from lcmae_core.measures import Specimen
-        from lcmae_core.training.loop import pretrain
-
         with self.record.claimed(wait=wait) as mine:
-            if not mine:
-                return False
-            run = pretrain(self.case.settings) if self.case.trained else None
-            self.record.begin(run, self.case.settings)
-            for name in self.missing:
-                self._take(name, Specimen(self.case.settings, self.profile, run))
-        return True
+            if mine and not self.done:  # another process may have done it while this one waited
+                self._do(stop)
+        return mine
 
-    def _take(self, name: str, specimen: "Specimen") -> None:  # type: ignore[name-defined]
-        from lcmae_core.measures import LABELLED, MEASURES
+    def _do(self, stop: Event | None) -> None:
+        from lcmae_core.measures import MEASURES, Specimen
+        from lcmae_core.training.loop import pretrain
+        from lcmae_core.training.watch import Stopped
+
+        settings, left_out = self.case.settings, None
+        try:
+            run = pretrain(settings) if self.case.trained else None
+        except LcmaeError as error:
+            left_out, run = _left_out(error), None  # a supervised reference
+        self.record.begin(run, settings)
+        for name in self.missing:
+            if stop is not None and stop.is_set():
+                raise Stopped(f"stopped before its measure {name!r}; the same command goes on")
+            specimen = Specimen(settings, self.profile, run)
+            self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
+
+    def _note(self, name: str, measure: Callable[[], Values]) -> None:
+        from lcmae_core.measures import LABELLED
         from lcmae_core.store.machine import pick_device, provenance
 
         began = time.perf_counter()
         try:
-            values = MEASURES[name](specimen)
+            values = measure()
         except LcmaeError as error:
-            if name not in LABELLED or not str(error).startswith("labels: got a source without"):
+            if name not in LABELLED:
                 raise
-            values = {"left_out": str(error)}
-        where = provenance(pick_device(specimen.settings.runtime.device))
+            values = _left_out(error)
+        where = provenance(pick_device(self.case.settings.runtime.device))
         self.record.note(name, values, time.perf_counter() - began, where)
+
+
+def _left_out(error: LcmaeError) -> Values:
+    """What is noted where a source has no labels; every other error is raised again."""
+    if not str(error).startswith(("labels: got a source without", "labels: got none")):
+        raise error
+    return {"left_out": "the source has no labels"}
 
 
 def jobs(

@@ -59,7 +59,8 @@ def bootstrap(values: Sequence[np.ndarray], statistic: Callable[..., float], see
     """The statistic of the means of `values`, each (S, M, ...), and its interval.
 
     A draw takes S seeds and M images with replacement, the same ones for all cells: rows of a study are paired. With
-    one seed the interval covers images alone.
+    one seed the interval covers images alone. Three seeds can tell their own spread but roughly: an interval covers in
+    95 of 100 repetitions where seeds add no more than images do, in 84 where they add five times as much.
     """
     rng = np.random.default_rng(seed)
     seeds, counts = len(values[0]), sorted({each.shape[1] for each in values})

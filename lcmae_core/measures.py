@@ -51,8 +51,8 @@ class Specimen:
     run: Run | None
 
     @property
-    def data(self) -> Settings:
-        """What it is judged on: all images of the source, also where it was trained on the first few."""
+    def labelled(self) -> Settings:
+        """What an evaluation reads: all images, however few the run was trained on (v2 Table A.1)."""
         return replace(self.settings, train_images=None)
 
     @property
@@ -66,7 +66,7 @@ class Specimen:
 
     def loader(self) -> Any:
         """Held-out images of the attention measures."""
-        return evaluation_loader(self.data, IMAGES[self.profile])
+        return evaluation_loader(self.settings, IMAGES[self.profile])
 
     def mask(self) -> Mask:
         """One mask, shared by all images, as notebook 04 draws it."""
@@ -76,20 +76,20 @@ class Specimen:
 def knn(specimen: Specimen) -> Values:
     """Weighted 20-nearest-neighbour accuracy of the mean patch token (fewer neighbours in a tiny source)."""
     encoder = specimen.origin.load()
-    splits = [evaluation_loader(specimen.data, split=split) for split in ("train", "validation")]
+    splits = [evaluation_loader(specimen.labelled, split=split) for split in ("train", "validation")]
     train, test = (image_features(encoder.to(loader.device), loader) for loader in splits)
     return _judged(knn_predictions(train, test, k=min(20, len(train.values))))
 
 
 def probe(specimen: Specimen) -> Values:
     """Accuracy of the linear probe with the profile's recipe."""
-    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.data))
+    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.labelled))
 
 
 def finetune(specimen: Specimen) -> Values:
     """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
     recipe = fine_tuning(specimen.profile, "scratch" if specimen.run is None else "v2")
-    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.data))
+    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.labelled))
 
 
 def distance(specimen: Specimen) -> Values:
@@ -199,7 +199,7 @@ def _judged(said: Predictions) -> Values:
 
 def _evaluated(evaluation: Evaluation) -> Values:
     results = evaluation.results
-    return _judged(evaluation.predictions) | {key: results[key] for key in ("steps", "seconds")}
+    return _judged(evaluation.predictions) | {key: results[key] for key in ("classes", "steps", "seconds")}
 
 
 def _rounded(values: Tensor, digits: int) -> list[Any]:

@@ -81,13 +81,19 @@ def _values(test: Test, records: Records) -> list[np.ndarray]:
     out = []
     for cell, found in cells.items():
         arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
+        if len(shapes := {array.shape for array in arrays}) > 1:
+            got = " and ".join(map(str, sorted(shapes)))
+            raise LcmaeError(f"records: got {got} for {cell.measure} of {cell.row}, expected the same for every seed")
         out.append(np.stack(arrays))
     return out
 
 
 def _of(record: Record, cell: Cell) -> np.ndarray:
-    if "left_out" in record.measures[cell.measure]["values"]:
+    values = record.measures[cell.measure]["values"]
+    if "left_out" in values:
         raise _MissingError("the source has no labels", left_out=True)
+    if cell.key not in values:  # measured before this was kept
+        raise _MissingError(f"{cell.key} in {cell.measure} of {cell.row} ({cell.study})")
     return np.atleast_1d(record.array(cell.measure, cell.key)).astype(np.float64)
 
 

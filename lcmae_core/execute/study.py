@@ -1,18 +1,17 @@
 """`lcmae study`: do what is missing of some studies, within a budget, alone or shared out; and say where they stand."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.execute.plan import check_writable
 from lcmae_core.jobs import Job, jobs
 from lcmae_core.studies import STUDIES
 
@@ -46,76 +45,111 @@ def chosen_studies(names: Sequence[str]) -> list[str]:
 
 
 def run_studies(
-    names: Sequence[str], base: Settings, profile: str, *, seeds: int, budget: float | None = None, workers: int = 1
+    names: Sequence[str],
+    base: Settings,
+    profile: str,
+    *,
+    seeds: int,
+    budget: float | None = None,
+    workers: int = 1,
+    words: Sequence[str] = (),
 ) -> int:
     """Do what is missing, one study with all its seeds after the other; returns the exit code.
 
-    At the end of the budget (or at SIGTERM and SIGUSR2) training stops after a checkpoint, and the same command goes
-    on. Several processes, here `workers` of them or on several machines with one output folder, share the jobs out.
+    At the end of the budget (or at SIGTERM and SIGUSR2) training stops after a checkpoint, a measure is finished, and
+    the same command goes on. Several processes, here `workers` of them (started with the command line `words`) or on
+    several machines with one output folder, share the jobs out.
     """
-    todo = [job for job in _ordered(names, base, profile, seeds) if not job.done]
-    print(f"{len(todo)} of {_count(names, base, profile, seeds)} jobs to do at {profile}", flush=True)
-    if workers > 1 and todo:
-        return _spawn(workers - 1, lambda: _work(todo, budget))
-    return _work(todo, budget)
+    check_writable(Path(base.runtime.out))
+    every = _ordered(names, base, profile, seeds)
+    todo = [job for job in every if not job.done]
+    print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
+    if not todo:
+        return 0
+    from lcmae_core.training.watch import stop_requests
+
+    with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
+        code = _work(todo, stop)
+        return max(code, _await(helpers, stop))
 
 
 def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Job]:
     return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds))
 
 
-def _count(names: Sequence[str], base: Settings, profile: str, seeds: int) -> int:
-    return len(_ordered(names, base, profile, seeds))
-
-
-def _work(todo: Sequence[Job], budget: float | None) -> int:
-    from lcmae_core.training.watch import Stopped, stop_requests
-
-    began, done, skipped = time.monotonic(), 0, 0
-    with _deadline(budget), stop_requests() as stop:
-        for job in todo:
+def _work(todo: Sequence[Job], stop: threading.Event) -> int:
+    began, done, failed, left = time.monotonic(), 0, set[Path](), list(todo)
+    before = -1
+    while left and done > before:  # again, for what another process had at the first time, while there is something
+        before = done
+        for job in left:
             if stop.is_set():
                 break
-            started = time.monotonic()
-            try:
-                mine = job.do()
-            except Stopped as asked:
-                print(f"{_title(job)}: {asked}", flush=True)
-                break
-            done, skipped = done + mine, skipped + (not mine)
-            if mine:
-                print(f"{_title(job)}: {time.monotonic() - started:.1f} s", flush=True)
-    left = sum(not job.done for job in todo)
-    said = f"{done} jobs done in {time.monotonic() - began:.0f} s, {left} left"
-    print(said + (f", {skipped} of them with other processes" if skipped else ""))
-    return 0
+            if not job.done and job.record.path not in failed:
+                done += _attempt(job, stop, failed)
+        left = [job for job in left if not job.done]
+        if stop.is_set():
+            break
+    print(f"{done} jobs done in {time.monotonic() - began:.0f} s, {len(left)} left", flush=True)
+    return 1 if failed else 0
 
 
-def _title(job: Job) -> str:
-    return f"{job.study} · {job.row} · seed {job.case.settings.seed}"
+def _attempt(job: Job, stop: threading.Event, failed: set[Path]) -> bool:
+    """Do a job and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
+    from lcmae_core.training.watch import NonFiniteLossError, Stopped
+
+    started, settings = time.monotonic(), job.case.settings
+    title = f"{job.study} · {job.row} · seed {settings.seed}"
+    try:
+        mine = job.do(stop=stop)
+    except Stopped as asked:
+        print(f"{title}: {asked}", flush=True)
+        return False
+    except NonFiniteLossError as error:
+        failed.add(job.record.path)
+        print(f"{title}: failed: {error}", file=sys.stderr, flush=True)
+        return False
+    if mine:
+        print(f"{title}: {time.monotonic() - started:.1f} s", flush=True)
+    return mine
 
 
 @contextmanager
-def _deadline(budget: float | None) -> Iterator[None]:
-    """After `budget` seconds the process asks itself to stop, as a cluster would."""
-    if budget is None:
-        yield
-        return
-    timer = threading.Timer(budget, os.kill, (os.getpid(), signal.SIGTERM))
+def _deadline(budget: float | None, stop: threading.Event) -> Iterator[None]:
+    """After `budget` seconds a stop is asked for, as a cluster's signal would."""
+    timer = threading.Timer(budget or 0, stop.set)
     timer.daemon = True
-    timer.start()
+    if budget is not None:
+        timer.start()
     try:
         yield
     finally:
         timer.cancel()
 
 
-def _spawn(others: int, work: Callable[[], int]) -> int:
-    """This process and copies of it, which all take from the same jobs."""
-    command = [sys.executable, "-m", "lcmae_core.cli", *_without_jobs(sys.argv[1:])]
-    children = [subprocess.Popen(command) for _ in range(others)]
-    codes = [work(), *(child.wait() for child in children)]
-    return max(codes)
+@contextmanager
+def _helpers(count: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Copies of this command that take from the same jobs; those still at it at the end are asked to stop."""
+    command = [sys.executable, "-m", "lcmae_core.cli", *_without_jobs(words)]
+    helpers = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield helpers
+    finally:
+        for helper in helpers:
+            helper.terminate()
+        for helper in helpers:
+            helper.wait()
+
+
+def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: threading.Event) -> int:
+    """Wait until all have ended, or a stop is asked for; 1 if one of them failed."""
+    while any(helper.poll() is None for helper in helpers) and not stop.wait(0.1):
+        pass
+    codes = {helper.poll() for helper in helpers} - {None, 0}
+    if codes and not stop.is_set():
+        print(f"a process of this command ended with {', '.join(map(str, codes))}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _without_jobs(argv: Sequence[str]) -> list[str]:
@@ -148,7 +182,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         ("time to go", "right"),
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    everything, seen = _ordered(names, base, profile, seeds), set[Path]()
+    everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
     speed = _speed(everything)
     for name in chosen_studies(names):
         mine = [job for job in everything if job.study == name]
@@ -168,25 +202,29 @@ def _speed(every: Sequence[Job]) -> dict[str, float]:
     known = {job.record.path: job.record.content for job in every}
     found: dict[str, list[float]] = {}
     for content in known.values():
-        if training := content.get("training"):
+        if (training := content.get("training")) and training["images_per_s"]:
             found.setdefault("train", []).append(1 / training["images_per_s"])
         for name, entry in content.get("measures", {}).items():
             found.setdefault(name, []).append(entry["seconds"])
     return {name: median(times) for name, times in found.items()}
 
 
-def _to_go(left: Sequence[Job], seen: set[Path], speed: Mapping[str, float]) -> str:
+def _to_go(left: Sequence[Job], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> str:
     """Time of the runs and measures that are missing and no study above asks for too."""
     total, unknown = 0.0, False
     for job in left:
-        record = job.record
         parts = dict.fromkeys(job.missing, 1)
-        if job.case.trained and not record.content.get("training") and record.path not in seen:
+        if job.case.trained and not job.record.content.get("training"):
             parts["train"] = trained_images(job)
-        seen.add(record.path)
-        unknown |= not parts.keys() <= speed.keys()
-        total += sum(count * speed.get(name, 0.0) for name, count in parts.items())
-    return "-" if not left else "?" if not total else f"{'over ' * unknown}{total / 3600:.2f} h"
+        new = {part: count for part, count in parts.items() if (job.record.path, part) not in seen}
+        seen.update((job.record.path, part) for part in new)
+        unknown |= not new.keys() <= speed.keys()
+        total += sum(count * speed.get(part, 0.0) for part, count in new.items())
+    if not left:
+        return "-"
+    if not total:
+        return "?" if unknown else "counted above"
+    return "over " * unknown + (f"{total / 3600:.2f} h" if total >= 360 else f"{total:.0f} s")
 
 
 def trained_images(job: Job) -> int:

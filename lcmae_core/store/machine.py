@@ -102,15 +102,19 @@ def provenance(device: torch.device) -> dict[str, object]:
     }
 
 
+def absolute_folder(path: str | os.PathLike[str]) -> Path:
+    """Where a folder lies: relative ones stand below the repository (or the current folder, outside one)."""
+    base = REPOSITORY if (REPOSITORY / "pyproject.toml").exists() else Path.cwd()
+    return base / Path(path).expanduser()
+
+
 def writable_folder(path: str | os.PathLike[str]) -> Path:
     """The folder, made if need be; relative ones stand below the repository (or the current folder, outside one).
 
     Raises:
         LcmaeError: it cannot be made or written to.
     """
-    base = REPOSITORY if (REPOSITORY / "pyproject.toml").exists() else Path.cwd()
-    folder = Path(path).expanduser()
-    folder = folder if folder.is_absolute() else base / folder
+    folder = absolute_folder(path)
     probe = folder / f".writable-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

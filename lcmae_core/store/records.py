@@ -49,9 +49,12 @@ class Record:
         if not self.path.exists():
             return {}
         try:
-            return json.loads(self.path.read_text())
+            found = json.loads(self.path.read_text())
         except ValueError as error:
             raise LcmaeError(f"record: got {str(self.path)!r}, expected JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise LcmaeError(f"record: got {str(self.path)!r} with {type(found).__name__}, expected a JSON object")
+        return found
 
     @property
     def measures(self) -> dict[str, Values]:
@@ -131,11 +134,12 @@ def curves(run: Run) -> dict[str, list[list[float]]]:
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """The departures from the defaults, without what only says how a run is made; of a path its last part alone, so
-    that a record names no folder of the machine."""
+    """The departures from the defaults, without what only says how a run is made; of a path on this machine its last
+    part alone, so that a record names no folder of it."""
     kept = settings.model_dump(mode="json", exclude={"runtime": True}, exclude_defaults=True)
     scheme, _, rest = settings.data.source.partition(":")
-    source = f"{scheme}:{Path(rest).name}" if scheme in ("folder", "parquet") else settings.data.source
+    local = scheme in ("folder", "parquet") or Path(rest).expanduser().is_absolute()  # hf: and wds: take both
+    source = f"{scheme}:{Path(rest).name}" if local else settings.data.source
     return kept | {"data": kept.get("data", {}) | {"source": source}}
 
 

@@ -80,17 +80,32 @@ def refuse_broken(step: int, model: nn.Module) -> None:
         )
 
 
+class _Handler:
+    """A signal handler that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __call__(self, *_: object) -> None:
+        self.asked.set()
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGUSR2 set (SLURM's preemption and time limit), in the main thread only."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
+    """An event that SIGTERM and SIGUSR2 set (SLURM's preemption and time limit), in the main thread only.
+
+    Inside another `stop_requests` it is that one's event, so that no request is lost between two trainings: one that
+    begins after the request stops at its first step, and who began them sees it too.
+    """
+    outer, handler = signal.getsignal(signal.SIGTERM), _Handler()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or isinstance(outer, _Handler):
+        yield outer.asked if main and isinstance(outer, _Handler) else handler.asked
         return
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name)]
-    before = {name: signal.signal(name, lambda *_: asked.set()) for name in names}
+    before = {name: signal.signal(name, handler) for name in names}
     try:
-        yield asked
+        yield handler.asked
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
