@@ -214,7 +214,9 @@ def test_similarity_and_nearness_are_those_of_the_maps(specimen):
     chosen = maps[..., hidden + 1, 1:]  # (M, L, H, Q, N)
     whole = AttentionSimilarity().update(chosen).compute()
     assert np.allclose(np.mean(found["s_attn"], 0), whole, atol=1e-5)
-    near = torch.tensor([[float(np.hypot(i // 4 - j // 4, i % 4 - j % 4) <= 2) for j in range(16)] for i in hidden.tolist()])
+    near = torch.tensor(
+        [[float(np.hypot(i // 4 - j // 4, i % 4 - j % 4) <= 2) for j in range(16)] for i in hidden.tolist()]
+    )
     share = (chosen * near).sum(-1) / chosen.sum(-1)
     assert np.allclose(found["near"], share.mean((2, 3)) / near.mean(), atol=2e-4)
 
