@@ -107,5 +107,5 @@ def stop_requests() -> Iterator[threading.Event]:
     try:
         yield handler.asked
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        for name, earlier in before.items():
+            signal.signal(name, earlier)

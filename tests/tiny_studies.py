@@ -1,0 +1,15 @@
+"""Settings so small that a job of a study takes a second or so."""
+
+from lcmae_core.config import profile, replace
+
+TINY = {
+    "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
+    "decoder_heads": 2, "projector_dim": 16, "batch_size": 8, "steps": 2, "snapshots": 1, "device": "cpu",
+    "local_size": 16, "dino_dim": 32, "dino_hidden": 24, "dino_bottleneck": 12,
+}  # fmt: skip
+"""Leaves in which they depart from smoke."""
+
+
+def tiny_settings(out, **more):
+    """Smoke's settings, smaller still."""
+    return replace(profile("smoke"), {**TINY, **more, "out": str(out)})
