@@ -14,6 +14,7 @@ from lcmae_core.store.machine import absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, plain_settings
 from lcmae_core.store.runs import run_label
 from lcmae_core.studies import STUDIES, Case
+from lcmae_core.training.presets import recipe_of
 
 HERE = ("smoke", "quick")
 """Profiles whose jobs a notebook does itself; those of the others are done by `lcmae study`."""
@@ -39,8 +40,14 @@ class Job(NamedTuple):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Measures that were not taken yet."""
-        return tuple(name for name in self.measures if name not in self.record.measures)
+        """Measures that were not taken yet, or with another recipe than the profile has now."""
+        taken = self.record.measures
+        return tuple(m for m in self.measures if m not in taken or taken[m].get("recipe") != self.recipe(m))
+
+    def recipe(self, measure: str) -> Values | None:
+        """What the measure trains with, if it trains anything; kept in the record."""
+        recipe = recipe_of(measure, self.profile, trained=self.case.trained)
+        return None if recipe is None else recipe.model_dump(mode="json")
 
     @property
     def done(self) -> bool:
@@ -91,6 +98,7 @@ class Job(NamedTuple):
                 raise
             values = _left_out(error)
         where = provenance(pick_device(self.case.settings.runtime.device))
+        where |= {"recipe": recipe} if (recipe := self.recipe(name)) else {}
         self.record.note(name, values, time.perf_counter() - began, where)
 
 

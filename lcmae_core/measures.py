@@ -33,7 +33,7 @@ from lcmae_core.training.evaluate import evaluation_loader, examples
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.objective import forward_views, in_view_pixels, view_masks
-from lcmae_core.training.presets import fine_tuning, probing
+from lcmae_core.training.presets import recipe_of
 from lcmae_core.training.probe import linear_probe
 
 IMAGES = {"smoke": 16, "quick": 64, "lab": 128, "paper": 256}
@@ -83,12 +83,13 @@ def knn(specimen: Specimen) -> Values:
 
 def probe(specimen: Specimen) -> Values:
     """Accuracy of the linear probe with the profile's recipe."""
-    return _evaluated(linear_probe(specimen.origin, probing(specimen.profile), settings=specimen.labelled))
+    recipe: Any = recipe_of("probe", specimen.profile, trained=specimen.run is not None)
+    return _evaluated(linear_probe(specimen.origin, recipe, settings=specimen.labelled))
 
 
 def finetune(specimen: Specimen) -> Values:
     """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
-    recipe = fine_tuning(specimen.profile, "scratch" if specimen.run is None else "v2")
+    recipe: Any = recipe_of("finetune", specimen.profile, trained=specimen.run is not None)
     return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.labelled))
 
 

@@ -106,7 +106,8 @@ def write(tmp_path, monkeypatch):
             for measure in job.measures:
                 if (job.study, job.row, measure) in cells and (only is None or only(job)):
                     found = values(job.study, job.row, measure, side, job.case.settings.seed)
-                    job.record.note(measure, change(found) if change else found, 1.0, WHERE)
+                    where = WHERE | {"recipe": job.recipe(measure)}
+                    job.record.note(measure, change(found) if change else found, 1.0, where)
         return next(v for v in score(base, name, seeds, do=False) if v.claim.name == claim.name)
 
     return writing

@@ -249,3 +249,15 @@ def test_terms_are_the_held_out_losses_image_by_image(specimen):
     assert found["cross_view_trained"] != found["cross_view_untrained"]
     assert 0 <= max(found["eq2_residual"], found["eq4_residual"]) < 1e-12
     json.dumps(found)
+
+
+def test_a_measure_of_another_recipe_is_missing(tmp_path):
+    base = replace(profile("lab"), out=str(tmp_path))
+    job = next(job for job in jobs(["table2"], base, "lab"))
+    job.record.begin(None, job.case.settings)
+    recipe = job.recipe("finetune")
+    for kept, missing in ((recipe, False), (recipe | {"steps": 7, "epochs": None}, True), (None, True)):
+        job.record.note("finetune", {}, 1.0, {"recipe": kept})
+        assert ("finetune" in job.missing) == missing
+    job.record.note("knn", {}, 1.0, {})
+    assert "knn" not in job.missing

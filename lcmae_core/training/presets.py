@@ -3,7 +3,7 @@
 from typing import Any
 
 from lcmae_core.config import PROFILES, LcmaeError, nearest
-from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, vary
+from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, Recipe, vary
 
 _PROBE: dict[str, dict[str, Any]] = {
     "smoke": {"cached": True, "batch_size": 128, "steps": 20, "base_lr": 12.8},
@@ -39,6 +39,14 @@ def fine_tuning(profile: str, preset: str = "v2") -> FineTune:
         LcmaeError: an unknown profile or preset.
     """
     return vary(RECIPES[_known(preset, RECIPES)], _FINE_TUNE[_known(profile, PROFILES)])
+
+
+def recipe_of(measure: str, profile: str, *, trained: bool) -> Recipe | None:
+    """What a study trains a measure with: the probe's or fine-tuning's recipe (an untrained encoder's at one rate for
+    all layers), None for a measure that trains nothing."""
+    if measure == "probe":
+        return probing(profile)
+    return fine_tuning(profile, "v2" if trained else "scratch") if measure == "finetune" else None
 
 
 def _known(name: str, names: Any) -> str:
