@@ -234,21 +234,21 @@ def test_two_processes_share_the_work_and_a_signal_stops_both(tmp_path):
         folder = tmp_path / "runs"
         waited(lambda: folder.is_dir() and len(list(folder.glob("*/history.jsonl"))) == 2)
         both.send_signal(signal.SIGTERM)
-        said, _ = both.communicate(timeout=60)
+        said, _ = both.communicate(timeout=240)
     assert both.returncode == 0
     assert len(re.findall(r"stopped at step \d+ of \d+ after a checkpoint", said)) == 2, said
     assert len(list(folder.glob("*/checkpoints/step-*"))) == 2
 
 
 def test_two_processes_do_no_job_twice(tmp_path):
-    with start(tmp_path, "fig6", "fig5", "--jobs=2") as both:
-        said, _ = both.communicate(timeout=100)
+    with start(tmp_path, "fig6", "--jobs=2") as both:
+        said, _ = both.communicate(timeout=240)
     assert both.returncode == 0, said
     titles = re.findall(r"^(fig\S+ · \S+) · seed 0: \d", said, flags=re.MULTILINE)
     assert len(titles) == len(set(titles))
     assert sum(int(n) for n in re.findall(r"^(\d+) jobs done", said, flags=re.MULTILINE)) == len(titles)
     records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "runs").glob("*.json")]
-    assert len(records) == 7
+    assert len(records) == 5
     assert all(set(record["measures"]) == {"distance"} for record in records)
 
 
