@@ -6,6 +6,21 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+EXAMPLES = """examples:
+  lcmae run                                      every notebook at the quick profile: minutes on two cores
+  lcmae run 00 03 -p mask_ratio=0.5              two notebooks, one parameter changed
+  lcmae run --profile lab --data parquet:/data/photographs --jobs 2
+  lcmae run --executor slurm -s partition=gpu -s gpus_per_node=1 -s timeout_min=240
+  lcmae train --profile quick -p cross_view=1 -p in_view=1
+  lcmae train --list                             every setting, its default and what it means
+  lcmae study table1 --profile lab --seeds 3 --budget 25m
+  lcmae study status --profile lab               what is done and missing, and the time it will take
+  lcmae evaluate outputs/quick/runs/NAME --by probe --data folder:/my/images
+  lcmae export outputs/quick/runs/NAME --to timm model.safetensors
+  lcmae doctor                                   what this machine has, and what to do about what is missing
+
+A command that was interrupted goes on where it stopped when it is given again."""
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says one line and the nearest valid name, instead of its usage."""

@@ -8,21 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from lcmae_core.arguments import Parser, fail, nearest
-
-EXAMPLES = """examples:
-  lcmae run                                      every notebook at the quick profile: minutes on two cores
-  lcmae run 00 03 -p mask_ratio=0.5              two notebooks, one parameter changed
-  lcmae run --profile lab --data parquet:/data/photographs --jobs 2
-  lcmae run --executor slurm -s partition=gpu -s gpus_per_node=1 -s timeout_min=240
-  lcmae train --profile quick -p cross_view=1 -p in_view=1
-  lcmae train --list                             every setting, its default and what it means
-  lcmae study table1 --profile lab --seeds 3 --budget 25m
-  lcmae study status --profile lab               what is done and missing, and the time it will take
-  lcmae export outputs/quick/runs/NAME --to timm model.safetensors
-  lcmae doctor                                   what this machine has, and what to do about what is missing
-
-A command that was interrupted goes on where it stopped when it is given again."""
+from lcmae_core.arguments import EXAMPLES, Parser, fail, nearest
 
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
@@ -159,6 +145,23 @@ def _study(options: argparse.Namespace) -> int:
     )
 
 
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
+    parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
+    parser.add_argument("--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch")
+    _add_common(parser, "setting of the recipe, the data or the model")
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from lcmae_core.execute.evaluate import evaluate
+    from lcmae_core.execute.plan import check_profile
+
+    profile, common = check_profile(options.profile), ("data", "seed", "out", "device")
+    given = {name: getattr(options, name) for name in common}
+    return evaluate(options.source, options.by, options.parameters, profile, options.preset, **given)
+
+
 def _add_export(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
     parser.add_argument("target", metavar="OUT", help="file (timm, official) or folder (hf) to write")
@@ -234,6 +237,7 @@ COMMANDS: dict[str, Command] = {
     "run": (_add_run, _run, "execute notebooks headless and build the report"),
     "train": (_add_train, _train, "pre-train one model, or resume it"),
     "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
+    "evaluate": (_add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),

@@ -1,0 +1,107 @@
+"""`lcmae evaluate`: how good an encoder is, by kNN, a linear probe or fine-tuning, from a run or a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lcmae_core.config import LcmaeError, Settings, nearest, replace
+from lcmae_core.config.downstream import RECIPES, vary
+from lcmae_core.execute.parameters import parse_assignments
+from lcmae_core.execute.train import settings_from
+from lcmae_core.training.presets import fine_tuning, probing
+
+WAYS = ("knn", "probe", "finetune")
+
+
+def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, preset: str, **options: Any) -> int:
+    """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder.
+
+    `source`: a run's folder, a checkpoint that lcmae reads, or "untrained". Settings by name go to the recipe where it
+    has them, else to data and model; a run brings its own.
+
+    Raises:
+        LcmaeError: nothing is there, it does not fit the images, or the images have no labels, one class, or are fewer
+            than a batch.
+    """
+    if preset not in RECIPES:
+        raise LcmaeError(f"--preset: got {preset!r}, {nearest(preset, RECIPES)}")
+    recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
+    names = set() if recipe is None else set(type(recipe).model_fields)
+    given = parse_assignments(assignments)
+    mine = {name: value for name, value in given.items() if name in names}
+    base = settings_from([a for a in assignments if a.partition("=")[0].strip() not in names], profile, **options)
+    recipe = None if recipe is None else vary(recipe, mine)
+    origin = _origin(source, base, given, options)
+    if way == "knn":
+        return _neighbours(origin)
+    from lcmae_core.data.sources import open_source
+    from lcmae_core.training.finetune import fine_tune
+    from lcmae_core.training.probe import linear_probe
+
+    found = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
+    _say(found.predictions, f"{found.recipe.kind} of {found.origin}", open_source(origin.settings.data).classes)
+    print(f"evaluation: {found.path}")
+    return 0
+
+
+def _origin(source: str, base: Settings, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    from lcmae_core.models.interop import load_mae
+    from lcmae_core.store.runs import load_run
+    from lcmae_core.training.downstream import Origin
+
+    if source == "untrained":
+        return Origin.untrained(base)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise LcmaeError(f"evaluate: got {source!r}, which is not there, expected a run's folder or a checkpoint")
+    if (path / "settings.json").exists():
+        run = load_run(path)
+        return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, given, options))
+    return Origin.of_model(load_mae(path).encoder, base)
+
+
+def _of_run(known: Settings, base: Settings, given: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
+    """A run's settings with the data asked for. What shapes the encoder cannot be asked for again."""
+    for name in given.keys() & type(known.model).model_fields.keys():
+        if (fixed := getattr(known.model, name)) != given[name]:
+            raise LcmaeError(f"{name}: got {given[name]!r}, expected {fixed!r}, that of the run")
+    asked = {n: getattr(base.data, n) for n in type(base.data).model_fields if n in given}
+    asked |= {"source": base.data.source} if options.get("data") or "source" in given else {}
+    runtime = base.runtime.model_dump(include={"device", "workers", "hold_gb", "out"})
+    return replace(known, asked | runtime, train_images=None)
+
+
+def _neighbours(origin: Any) -> int:
+    from lcmae_core.analysis.neighbours import image_features, knn_predictions
+    from lcmae_core.data.sources import open_source
+    from lcmae_core.models.reference import class_count
+    from lcmae_core.store.machine import pick_device
+    from lcmae_core.training.downstream import fitting
+    from lcmae_core.training.evaluate import evaluation_loader
+
+    source = open_source(origin.settings.data)
+    class_count(origin.settings, source)  # says it where labels are missing
+    encoder = fitting(origin.load(), origin.settings).to(pick_device(origin.settings.runtime.device)).eval()
+    train, test = (
+        image_features(encoder, evaluation_loader(origin.settings, split=split, source=source))
+        for split in ("train", "validation")
+    )
+    _say(knn_predictions(train, test, k=min(20, len(train.values))), f"kNN of {origin.name}", source.classes)
+    return 0
+
+
+def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
+    from lcmae_core.analysis.accuracy import accuracy, confusion
+
+    found = accuracy(predictions)
+    low, high = found.exact or found.bootstrap
+    names = names or ()
+    print(f"{title}: {found.mean:.1%} [{low:.1%}, {high:.1%}] of {found.images} held-out images, {len(names)} classes")
+    if len(names) <= MOST:
+        print("true class by predicted class, in the same order:")
+        for name, row in zip(names, confusion(predictions, len(names))):
+            print(f"{name[:24]:>24s}", " ".join(f"{count:4d}" for count in row))
+
+
+MOST = 20
+"""Classes of a confusion matrix that is printed."""

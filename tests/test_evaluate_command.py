@@ -1,0 +1,97 @@
+"""`lcmae evaluate` judges a run or a checkpoint on any labelled images, and says in one line what does not fit."""
+
+import pytest
+import torch
+
+from lcmae_core import cli
+from lcmae_core.config import replace
+from lcmae_core.models.build import build_model
+from lcmae_core.models.interop import export_official
+from lcmae_core.store.evaluations import load_evaluation
+from lcmae_core.training.loop import pretrain
+from tests.data.made_pictures import write_folder
+from tests.tiny_studies import tiny_settings
+
+SHORT = ["-p", "batch_size=4", "-p", "steps=2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A pre-trained run of two steps on the embedded photographs."""
+    return pretrain(tiny_settings(tmp_path_factory.mktemp("evaluate")))
+
+
+def evaluated(capsys, *words):
+    assert cli.main(["evaluate", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["evaluate", *map(str, words)])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert line.count("\n") == 0
+    return line
+
+
+@pytest.mark.parametrize("way", ["knn", "probe", "finetune"])
+def test_a_run_is_judged(run, way, capsys, tmp_path):
+    said = evaluated(capsys, run.path, "--by", way, "--out", tmp_path, *([] if way == "knn" else SHORT))
+    head, *rest = said.splitlines()
+    assert run.name in head
+    assert "of 256 held-out images, 10 classes" in head
+    table = [line.split() for line in rest if len(line.split()) == 11]
+    assert sum(int(n) for line in table for n in line[1:]) == 256
+    right = sum(int(line[1 + i]) for i, line in enumerate(table))
+    assert f"{right / 256:.1%} [" in head
+    if way != "knn":
+        found = load_evaluation(rest[-1].removeprefix("evaluation: "))
+        assert found.accuracy == pytest.approx(right / 256)
+        assert found.recipe.steps == 2
+
+
+def test_a_checkpoint_is_judged_where_its_images_fit(run, capsys, tmp_path):
+    wide = replace(run.settings, width=192, depth=1, heads=3, decoder_width=512, decoder_depth=1, decoder_heads=16)
+    file = export_official(build_model(wide), tmp_path / "mae.pth")
+    fits = ["-p", "image_size=32", "-p", "patch_size=8"]
+    assert "kNN of weights-" in evaluated(capsys, file, "--by", "knn", "--out", tmp_path, *fits)
+    wrong = ["-p", "image_size=32", "-p", "patch_size=16"]
+    assert "patch_size: got 16, expected 8, that of the checkpoint" in refused(capsys, file, "--by", "knn", *wrong)
+    assert "image_size: got (64, 64), expected (32, 32)" in refused(capsys, file, "--by", "knn")
+
+
+def test_an_untrained_encoder_is_judged(capsys, tmp_path):
+    shape = ["-p", "image_size=32", "-p", "patch_size=8", "-p", "width=32", "-p", "depth=2", "-p", "heads=2"]
+    assert "kNN of untrained0" in evaluated(capsys, "untrained", "--by", "knn", "--out", tmp_path, *shape)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["-p", "patch_size=16"], "patch_size: got 16, expected 8, that of the run"),
+        (["-p", "image_size=64"], "image_size: got (64, 64), expected (32, 32), that of the checkpoint"),
+        (["--by", "prob"], "unknown --by 'prob': did you mean 'probe'?"),
+        (["--by", "finetune", "--preset", "v3"], "--preset: got 'v3', did you mean 'v2'?"),
+        (["-p", "bas_lr=1"], "unknown setting 'bas_lr' (= 1): did you mean 'base_lr'?"),
+        (["--by", "finetune", "-p", "layer_decay=2"], "layer_decay: got 2, expected less than or equal to 1"),
+        (["-p", "batch_size=5000"], "batch_size: got 5000 for 1024 training images, expected at most 1024"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(run, words, line, capsys, tmp_path):
+    assert line in refused(capsys, run.path, "--out", tmp_path, *words)
+
+
+def test_images_that_cannot_be_judged_are_one_line(run, capsys, tmp_path):
+    write_folder(tmp_path / "one", [f"train/cat/{i}.png" for i in range(6)])
+    write_folder(tmp_path / "flat", [f"{i}.png" for i in range(6)])
+    assert "labels: got one class" in refused(capsys, run.path, "--data", f"folder:{tmp_path / 'one'}", *SHORT)
+    for way in ("knn", "probe"):
+        assert "labels: got none" in refused(capsys, run.path, "--by", way, "--data", f"folder:{tmp_path / 'flat'}")
+    assert "which is not there" in refused(capsys, tmp_path / "nothing.pth")
+
+
+def test_weights_are_not_changed_by_being_judged(run, capsys, tmp_path):
+    before = run.weights()
+    evaluated(capsys, run.path, "--by", "finetune", "--out", tmp_path, *SHORT)
+    assert all(torch.equal(before[key], value) for key, value in run.weights().items())
