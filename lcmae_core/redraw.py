@@ -64,7 +64,8 @@ def accuracy_table(
     far = rows(study, lab(), "lab", SEEDS, do=False)
     columns, lines = [STUDIES[study].title], []
     names = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
-    measures = [m for m in names if any(m in r.measures for found in here.values() for r in found) or m in published]
+    shown = {m for m in names if all(m in r.measures for found in here.values() for r in found)}
+    measures = [m for m in names if m in shown | published.keys()]
     for measure in measures:
         columns += [f"{names[measure]}, paper"] if measure in published else []
         columns += [f"{names[measure]}, lab", *([f"{names[measure]}, {profile_name}"] if profile_name != "lab" else [])]
