@@ -9,8 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from lcmae_core.viewer.figures import bars
 from lcmae_core.viewer.report import build_report, number_text, value_text
 from lcmae_core.viewer.report_markup import equation, markdown, plain, safe_html, terminal_text
+from lcmae_core.viewer.tables import Table
 from tests.execute_toys import PIXEL, code, make_notebook, prose
 
 TABLE = '<style>x{}</style><table onclick="x()"><tr><th colspan="2">a &lt; b</th></tr></table><script>bad()</script>'
@@ -133,7 +135,7 @@ def test_failures_are_marked_and_their_old_numbers_too(page: str) -> None:
 
 
 def test_results_stand_beside_the_papers(page: str) -> None:
-    assert '0.1235 ± 0.5 px (n = 3)</td><td class="value">&lt;0.2</td><td>a &amp; b</td>' in page
+    assert "0.1235 ± 0.5 px (n = 3)</td><td>&lt;0.2</td><td>a &amp; b</td>" in page
     assert "<dt>profile</dt><dd>quick</dd>" in page
 
 
@@ -169,3 +171,12 @@ def test_markup() -> None:
     assert len(plain("word " * 200)) < 310
     assert terminal_text("a\r\nb 1%\rb 2%\r\n") == "a\nb 2%"
     assert safe_html("<p>1 < 2<iframe>x</iframe></p>") == '<div class="wide"><p>1 &lt; 2</p></div>'
+
+
+def test_studies_stand_before_the_notebooks(tmp_path: Path) -> None:
+    drawn = [("Table 9", Table(["row"], [["x < y"]])), ("Fig. 9", bars({"a": 1.0}, "value"))]
+    page = build_report(tmp_path, drawn).read_text()
+    assert "<td>x &lt; y</td>" in page
+    assert page.index("Table 9") < page.index("Fig. 9") < page.index("data:image/png;base64,", page.index("Fig. 9"))
+    assert 'href="#nb-studies"' in page
+    assert "nb-studies" not in build_report(tmp_path).read_text()
