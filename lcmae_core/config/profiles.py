@@ -28,7 +28,7 @@ _PROFILE_LEAVES: dict[str, dict[str, Any]] = {
         "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3,
         "decoder_width": 192, "decoder_heads": 6,
         "batch_size": 256, "steps": None, "epochs": 100, "base_lr": 1e-3, "precision": "bf16", "compile": True,
-        "log_every": 50, "checkpoint_every": 1000, "source": "parquet:data/imagenette-128",
+        "log_every": 50, "checkpoint_every": 1000, "workers": 8, "source": "parquet:data/imagenette-128",
         "local_size": 48, "dino_dim": 4096, "dino_hidden": 1024, "dino_bottleneck": 256,
     },
     "paper": {
