@@ -20,8 +20,8 @@ _FINE_TUNE: dict[str, dict[str, Any]] = {
     "lab": {"batch_size": 256, "epochs": 30, "precision": "bf16"},
     "paper": {"precision": "bf16"},
 }
-"""lab: RandAugment costs a CPU core about 3 ms an image: 100 epochs of Imagenette would take 16 cores three minutes a run,
-most of the profile's three GPU-hours; 30 epochs take one. Not tuned: no accuracy was looked at.
+"""lab: RandAugment costs a CPU core about 3 ms an image: 100 epochs of Imagenette would take 16 cores three minutes
+a run, most of the three GPU-hours of the profile; 30 epochs take one. Not tuned: no accuracy was looked at.
 quick learns from 512 images: mixed ones would teach it little. Its rate is the same for every preset."""
 
 
