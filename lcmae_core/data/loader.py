@@ -262,8 +262,8 @@ class Loader:
             return
         ahead = read_ahead(self._crops, count, places, self.workers, pin=self.device.type == "cuda")
         for place, (*pictures, boxes) in ahead:
-            cut = [p.to(self.device, non_blocking=True).float() for p in pictures]
-            yield self._finish(*place, cut, boxes.unbind(1))
+            pictures = [p.to(self.device, non_blocking=True).float() for p in pictures]
+            yield self._finish(*place, pictures, boxes.unbind(1))
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None

@@ -19,7 +19,8 @@ def positives_of(batch: Batch, settings: Settings) -> Positives:
     """The positives of a batch of crop pairs, as the settings `Siamese` choose them."""
     if settings.siamese.positives == "position":
         return same_place(len(batch.index), settings.num_patches, batch.images.device)
-    return mutual_positives(*batch.places, settings.grid, settings.siamese.positive_radius)
+    one, two = batch.places
+    return mutual_positives(one, two, settings.grid, settings.siamese.positive_radius)
 
 
 def siamese_terms(model: Siamese, output: Projection, batch: Batch, settings: Settings) -> dict[str, Tensor]:
