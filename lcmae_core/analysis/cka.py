@@ -2,7 +2,7 @@
 
 Each image is one example. Its features in a layer are its patch tokens, either all in their places, side by side (what
 every image has at a place, such as its position, cancels), or their mean.
-Letters: B images of a batch, M examples, L and K layers of two networks, C channels, h x w pixels, N patches, D and E
+Letters: B images of a batch, M examples, L layers, C channels, h x w pixels, N patches, D and E
 features of an example.
 """
 
@@ -19,7 +19,7 @@ FEWEST = 5
 """Examples that leaving one out needs: the unbiased estimate divides by M - 3."""
 
 
-def cka(first: Float[Tensor, "M D"], second: Float[Tensor, "M E"]) -> float:
+def cka(first: Float[Tensor, "M D"], second: Float[Tensor, "_ E"]) -> float:
     """Debiased linear CKA of two sets of features of the same examples (Kornblith et al. 2019; Nguyen et al. 2021).
 
     HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X X^T, L = Y Y^T and the unbiased HSIC of Song et al. (2012):
@@ -70,9 +70,9 @@ def cka_terms(first: Float[Tensor, "M M"], second: Float[Tensor, "M M"]) -> Floa
 
 @torch.no_grad()
 def layer_grams(
-    model: nn.Module, batches: Iterable[Float[Tensor, "B C h w"]], *, pooled: bool = False
+    model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = False
 ) -> Float[Tensor, "L M M"]:
-    """A `gram` for each encoder block's output over all images, patches in their places or (`pooled`) their mean.
+    """A `gram` for each encoder block's output over all images (B, C, h, w), patches in their places or (`pooled`) their mean.
 
     All features exist at once: M * L * N * D floats (0.2 GB for 128 images and ViT-Ti at 112 px), or M * L * D pooled.
 
