@@ -69,10 +69,9 @@ def cka_terms(first: Float[Tensor, "M M"], second: Float[Tensor, "M M"]) -> Floa
 
 
 @torch.no_grad()
-def layer_grams(
-    model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = False
-) -> Float[Tensor, "L M M"]:
-    """A `gram` for each encoder block's output over all images (B, C, h, w), patches in their places or (`pooled`) their mean.
+def layer_grams(model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = False) -> Float[Tensor, "L M M"]:
+    """A `gram` for each encoder block's output over all images, patches in their places or (`pooled`) their mean.
+    `batches` are images (B, C, h, w).
 
     All features exist at once: M * L * N * D floats (0.2 GB for 128 images and ViT-Ti at 112 px), or M * L * D pooled.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch
-from lcmae_core.losses import cross_view_loss, in_view_loss
+from lcmae_core.losses import Reduction, cross_view_loss, in_view_loss
 from lcmae_core.models.encoder import gather_patches
 from lcmae_core.models.siamese import Positives, Projection, Siamese, mutual_positives, same_place
 from lcmae_core.training.objective import in_view_pixels
@@ -47,13 +47,10 @@ def siamese_terms(model: Siamese, output: Projection, batch: Batch, settings: Se
     return {"total": total} | found
 
 
-def positive_loss(v: Float[Tensor, "2B N V"], pairs: Positives, reduction: str = "mean") -> Float[Tensor, ""]:
+def positive_loss(v: Float[Tensor, "2B N V"], pairs: Positives, reduction: Reduction = "mean") -> Float[Tensor, ""]:
     """L_cross: 1 - cos(v_i, v_j) over positives (i, j), v of [crop 1; crop 2]; Eq. 5 with each token's partner in the
     second crop in the place of the token at its own position. A zero that keeps the graph where there are none.
-
-    Raises:
-        LcmaeError: an unknown reduction.
     """
     first, second = v.chunk(2)
     partners = gather_patches(second, pairs.partner)  # (B, N, V)
-    return cross_view_loss(first, partners, pairs.positive, pairs.positive, reduction=reduction)  # type: ignore[arg-type]
+    return cross_view_loss(first, partners, pairs.positive, pairs.positive, reduction=reduction)
