@@ -19,22 +19,22 @@ def positive_pairs(
     boxes: Sequence[tuple[Sequence[int], Sequence[int]]],
     pairs: Sequence[Sequence[tuple[int, int]]],
     grid: tuple[int, int],
-    titles: Sequence[str],
+    words: Sequence[tuple[str, str]],
 ) -> Picture:
     """A row a photograph: it with both boxes (top, left, height, width), then its crops with a line for every pair of
-    tokens (i of the first, j of the second), one colour a row of the first crop's tokens."""
+    tokens (i of the first, j of the second), one colour a row of the first crop's tokens. `words` say more of each."""
     figure = Picture(figsize=(8.4, 2.75 * len(crops)), layout="constrained")
     axes = figure.subplots(len(crops), 3, squeeze=False)
-    for line, photograph, two, places, found, title in zip(axes, photographs, crops, boxes, pairs, titles):
+    for line, photograph, two, places, found, said in zip(axes, photographs, crops, boxes, pairs, words):
         line[0].imshow(np.clip(photograph, 0, 1))
         for (top, left, height, width), colour, name in zip(places, INK, ("first crop", "second crop")):
             box = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=colour, lw=2.2, label=name)
             line[0].add_patch(box)
         line[0].legend(loc="lower left", fontsize=6, framealpha=0.8)
-        for axis, crop, colour, name in zip(line[1:], two, INK, ("first crop", f"second crop, {title}")):
+        for axis, crop, colour, name, word in zip(line[1:], two, INK, ("first crop", "second crop"), said):
             axis.imshow(np.clip(crop, 0, 1))
             axis.spines[:].set(color=colour, linewidth=2.2)
-            axis.set_title(name, fontsize=9)
+            axis.set_title(f"{name}, {word}", fontsize=9)
         line[0].set_title("photograph", fontsize=9)
         for axis in line:
             axis.set_xticks([])
