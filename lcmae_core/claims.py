@@ -1,4 +1,4 @@
-"""The claims of the paper, C1 to C14 (v2), and the rule by which each is judged: written before any number was seen.
+"""The claims, C1 to C14 (v2) and C15 (v1), and the rule by which each is judged: written before any number was seen.
 
 Accuracies are in percent, distances in pixels, layers count from 1 in the texts.
 """
@@ -157,5 +157,12 @@ CLAIMS: tuple[Claim, ...] = (
                      (Cell("section32", "MAE", "terms", f"{key}_trained"),
                       Cell("section32", "MAE", "terms", f"{key}_untrained")), lambda a, b: float(a - b), high=0.0)
                 for eq, key in (("Eq. 5", "cross_view"), ("Eq. 6", "in_view"))))),
+    Claim("C15", "a Siamese network without masking and explicit decoder learns useful features (our reading: it does "
+          "not collapse, and sees more like MAE than like DINO)", "v1, abstract; our reconstruction", "not available", (
+              Test("mean cosine of v: below 0.95", (Cell("siamese", "Siamese", "collapse", "mean_cosine"),), float,
+                   high=0.95),
+              Test("CKA with MAE - CKA with DINO, mean over layers: above 0",
+                   tuple(Cell("siamese", "Siamese", "cka", f"cka_{name}") for name in ("MAE", "DINO")), _apart,
+                   low=0.0))),
 )  # fmt: skip
-"""C1 to C14, as the rules stood when they were written (see CHANGELOG for the date)."""
+"""C1 to C15, as the rules stood when they were written (see CHANGELOG for the date)."""

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from lcmae_core.analysis.blocks import geometry
+from lcmae_core.analysis.cka import cka_of_grams, cka_terms, layer_grams
 from lcmae_core.analysis.collapse import collapse, hidden_vectors
 from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import image_features, knn_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
-from lcmae_core.config import Settings, replace
+from lcmae_core.config import LcmaeError, Settings, replace
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE
@@ -27,7 +28,7 @@ from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.records import Values, packed
 from lcmae_core.store.runs import Run
-from lcmae_core.studies import references
+from lcmae_core.studies import beside, references
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.evaluate import evaluation_loader, examples
 from lcmae_core.training.finetune import fine_tune
@@ -142,7 +143,8 @@ def semantic(specimen: Specimen) -> Values:
 
 
 def collapsed(specimen: Specimen) -> Values:
-    """Collapse of v over the hidden patches of groups of 8 images, (G,) each; of h itself without a projector."""
+    """Collapse of v over the hidden patches of groups of 8 images, (G,) each; of h itself without a projector, and of
+    all patches where nothing is hidden (the Siamese network)."""
     loader, model, found = specimen.loader(), specimen.model(), []
     for batch in loader.evaluation():
         images = batch.images.cpu()
@@ -151,6 +153,39 @@ def collapsed(specimen: Specimen) -> Values:
             part = slice(start, start + GROUP)
             found.append(collapse(hidden_vectors(model, images[part], Mask(*(p[part] for p in mask)))))
     return {name: [float(f"{getattr(one, name):.5g}") for one in found] for name in found[0]._fields}
+
+
+def likeness(specimen: Specimen) -> Values:
+    """Debiased linear CKA of every encoder layer with the same layer of MAE, LC-MAE, DINO and a supervised ViT of the
+    same size, data and seed, and of itself untrained (our control): cka_<name> (M, L), whose mean it is, of all patches
+    in their places; pooled_<name> (L,) of the mean patch; layers_<name> (L, L), row: own layer, column: the other's.
+    A supervised ViT is left out where the source has no labels."""
+    loader = specimen.loader()
+
+    def grams(model: Any, pooled: bool = False) -> Tensor:
+        images = (batch.images for batch in loader.evaluation())
+        return layer_grams(model.encoder.to(loader.device).eval(), images, pooled=pooled)
+
+    model, found = specimen.model(), {}
+    own, own_pooled = grams(model), grams(model, pooled=True)
+    for name, other in _others(specimen):
+        theirs, pooled = grams(other), grams(other, pooled=True)
+        terms = torch.stack([cka_terms(a, b) for a, b in zip(own, theirs)], dim=1)  # (M, L)
+        found[f"cka_{name}"] = _rounded(terms, 5)
+        found[f"pooled_{name}"] = _rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
+        pairs = torch.stack([torch.stack([cka_of_grams(a, b) for b in theirs]) for a in own])
+        found[f"layers_{name}"] = _rounded(pairs, 5)
+    return found
+
+
+def _others(specimen: Specimen) -> Iterator[tuple[str, Any]]:
+    for name, settings in beside(specimen.settings, specimen.profile).items():
+        try:
+            yield name, model_of(pretrain(settings))
+        except LcmaeError as error:
+            if settings.method != "supervised" or not str(error).startswith("labels: got"):
+                raise
+    yield "untrained", build_model(specimen.settings)
 
 
 def terms(specimen: Specimen) -> Values:
@@ -209,7 +244,7 @@ def _rounded(values: Tensor, digits: int) -> list[Any]:
 
 MEASURES: dict[str, Callable[[Specimen], Values]] = {
     "knn": knn, "probe": probe, "finetune": finetune, "distance": distance, "similarity": similarity,
-    "semantic": semantic, "collapse": collapsed, "terms": terms,
+    "semantic": semantic, "collapse": collapsed, "terms": terms, "cka": likeness,
 }  # fmt: skip
 LABELLED = frozenset({"knn", "probe", "finetune"})
 """Measures that need labels: where the source has none they are left out."""

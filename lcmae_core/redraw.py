@@ -102,9 +102,20 @@ def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
                           "attention distance, px")  # fmt: skip
     if "similarity" in measures:
         yield layer_bands({"Fig. 2": {"S_attn": _band(found["MAE"], "similarity", "s_attn")}}, "S_attn")
+    if "cka" in measures:
+        yield likeness_by_layer(found)
     if "semantic" in measures:
         shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
         yield layer_bands({t: {"MAE": _band(found["MAE"], "semantic", k)} for t, k in shown.items()}, "S_sim")
+
+
+def likeness_by_layer(found: Rows) -> Picture:
+    """CKA of every layer with the same layer of the networks it was compared with, a panel a row of the study."""
+    panels = {}
+    for row, records in found.items():
+        keys = [key for key in records[0].measures["cka"]["values"] if key.startswith("cka_")]
+        panels[row] = {key.removeprefix("cka_"): _band(records, "cka", key) for key in keys}
+    return layer_bands(panels, "debiased linear CKA", limits=(0, 1.02))
 
 
 def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:

@@ -159,6 +159,27 @@ def deep_decoder(base: Settings, profile: str) -> Settings:
     return replace(base, decoder_depth=3 if profile == "smoke" else 8)
 
 
+def siamese(base: Settings, profile: str) -> dict[str, Settings]:
+    """The Siamese network of v1 (our reconstruction) and each of its ingredients changed: positives by place in the
+    grid instead of place in the photograph, no Gaussian average, no L_in. At quick all four are shorter than other
+    ablations: a step encodes two whole crops, which costs several of MAE's."""
+    base = replace(base, ABLATION[profile], method="siamese", **({"steps": 60} if profile == "quick" else {}))
+    changed: dict[str, dict[str, Any]] = {
+        "Siamese": {},
+        "by position only": {"positives": "position"},
+        "without the average": {"token_average": False},
+        "without L_in": {"siamese_in": 0.0},
+    }
+    return {name: replace(base, changes) for name, changes in changed.items()}
+
+
+def beside(base: Settings, profile: str) -> dict[str, Settings]:
+    """What the Siamese network is compared with: MAE and LC-MAE as in Table 1 (b, a), DINO and a supervised ViT, of the
+    size, data and seed of `base`. At quick their lengths are those of their own tables, 80 to 100 steps."""
+    rows = table1(replace(base, method="mae"), profile)
+    return {"MAE": rows["b"], "LC-MAE": rows["a"]} | references(base, profile)
+
+
 class Case(NamedTuple):
     """What a row of a study is made of: a run, or the untrained encoder of these settings."""
 
@@ -209,6 +230,8 @@ STUDIES: dict[str, Study] = {
     "fig_a1": Study("Fig. A.1", _cases(table3), ("distance",)),
     "table_a1": Study("Table A.1", _cases(table_a1, random=True), ACCURACY),
     "section32": Study("section 3.2", _cases(lambda base, _: {"MAE": base}), ("terms",)),
+    "siamese": Study("v1", _cases(siamese), ("collapse", "cka", "distance", "probe", "knn")),
+    "beside": Study("v1, beside it", _cases(beside), ("distance", "probe", "knn")),
     "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
 }
 """Every study, in the order in which their runs are wanted: the first ones judge C3, C5, C8 and C9."""

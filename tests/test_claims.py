@@ -16,7 +16,7 @@ PUBLISHED = {
     "C5": "a 83.0, b 82.9, e 83.1, f 82.8", "C6": "transformer 82.9, average 82.5, convolution 82.9",
     "C7": "shape only", "C8": "shape only", "C9": "random 78.6; AE 16/48/80/112: 78.7 81.2 81.5 81.8; MAE 82.9",
     "C10": "5.7 5.7 5.6 5.6 against 55.4", "C11": "shape only", "C12": "81.8 against 78.6 (full 82.9)",
-    "C13": "qualitative", "C14": "identity",
+    "C13": "qualitative", "C14": "identity", "C15": "not available",
 }  # fmt: skip
 LABELLED = {"C4", "C5", "C6", "C9", "C10", "C12"}
 IMAGES, INF = 4000, np.inf
@@ -25,7 +25,7 @@ BOUNDS = {
     "C4": [(-INF, 0.95)] * 2 + [(-2, 2)] * 2, "C5": [(-2, 2)] * 3, "C6": [(-2, 2), (-2, 2), (0, INF)],
     "C7": [(-INF, 0)] * 2, "C8": [(0, INF)] * 2, "C9": [(-2, 2), (0, INF), (0, INF)], "C10": [(-INF, 0)] * 4,
     "C11": [(-INF, 0.75), (0, INF), (1, INF), (0.85, 1.15)], "C12": [(0, INF)], "C13": [(1.5, INF), (0, INF)],
-    "C14": [(-INF, 1e-12)] * 2 + [(-INF, 0)] * 2,
+    "C14": [(-INF, 1e-12)] * 2 + [(-INF, 0)] * 2, "C15": [(-INF, 0.95), (0, INF)],
 }  # fmt: skip
 WHERE = {"device": "CPU"}
 
@@ -59,7 +59,9 @@ DECODER = {
     "s_sim": ([0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6], [0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.2, 0.1]),
     "gain": ([0.0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.3], [0.3, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.0]),
 }
-COSINE = ({"c": 0.999, "d": 0.4, "g": 0.5}, {"c": 0.5, "d": 0.99, "g": 0.98})
+COSINE = ({"c": 0.999, "d": 0.4, "g": 0.5, "Siamese": 0.5}, {"c": 0.5, "d": 0.99, "g": 0.98, "Siamese": 0.99})
+LIKE = ({"cka_MAE": [0.9, 0.8, 0.7, 0.6], "cka_DINO": [0.9, 0.7, 0.5, 0.4]},
+        {"cka_MAE": [0.9, 0.7, 0.5, 0.4], "cka_DINO": [0.9, 0.8, 0.7, 0.6]})  # fmt: skip
 TERMS = ({"eq2_residual": 1e-15, "eq4_residual": 1e-15, "cross_view_untrained": 0.9, "cross_view_trained": 0.3,
           "in_view_untrained": 0.8, "in_view_trained": 0.4},
          {"eq2_residual": 1e-3, "eq4_residual": 1e-3, "cross_view_untrained": 0.3, "cross_view_trained": 0.9,
@@ -89,6 +91,8 @@ def values(study, row, measure, side, seed):
         return {key: around(DECODER[key][side], seed) for key in keys}
     if measure == "collapse":
         return {"mean_cosine": np.clip(around(COSINE[side].get(row, 0.3), seed), -1, 0.9999).tolist()}
+    if measure == "cka":
+        return {key: around(value, seed) for key, value in LIKE[side].items()}
     return {key: value if "residual" in key else around(value, seed) for key, value in TERMS[side].items()}
 
 
@@ -118,7 +122,7 @@ every_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.n
 
 def test_every_claim_is_there_as_published():
     assert {claim.name: claim.published for claim in CLAIMS} == PUBLISHED
-    assert [claim.name for claim in CLAIMS] == [f"C{i}" for i in range(1, 15)]
+    assert [claim.name for claim in CLAIMS] == [f"C{i}" for i in range(1, 16)]
     assert {claim.name for claim in CLAIMS if claim.needs_labels} == LABELLED
 
 

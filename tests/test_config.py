@@ -15,6 +15,7 @@ from lcmae_core.config import (
     Method,
     Runtime,
     Settings,
+    Siamese,
     digest,
     parse,
     profile,
@@ -34,6 +35,7 @@ OTHER = {
     "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "dino_dim": 64, "dino_hidden": 32,
     "dino_bottleneck": 16, "student_temp": 0.2, "teacher_temp": 0.1, "teacher_temp_start": 0.02,
     "teacher_temp_warmup": 0.9, "teacher_momentum": 0.9, "center_momentum": 0.5, "prototypes_frozen": 0.9,
+    "positives": "position", "positive_radius": 1.5, "token_average": False, "siamese_cross": 2.0, "siamese_in": 0.5,
 }  # fmt: skip
 SPECIAL = {"source", "epochs"}  # source counts by content; epochs replaces steps
 
@@ -44,6 +46,8 @@ def method_of(leaf):
         return {"decoder": "average"}
     if leaf == "block":
         return {"method": "ae"}
+    if leaf in Siamese.model_fields:
+        return {"method": "siamese"}
     return {"method": "dino"} if leaf in UNUSED["mae"] else {}
 
 
@@ -74,10 +78,12 @@ def test_what_a_method_does_not_read_does_not(method):
 def test_a_method_says_what_it_does_not_read():
     assert set(UNUSED) == set(get_args(Method))
     assert all(leaves <= set(LEAVES) for leaves in UNUSED.values())
-    assert UNUSED["mae"] == {*Dino.model_fields, "block"}
+    assert UNUSED["mae"] == {*Dino.model_fields, *Siamese.model_fields, "block"}
     assert {"mask_ratio", "reconstruction", "decoder_depth", "block"} <= UNUSED["dino"] & UNUSED["supervised"]
     assert {"mask_ratio", "cross_view", "project_from"} <= UNUSED["ae"]
     assert not {"block", "decoder", "norm_pix", "reduction"} & UNUSED["ae"]
+    assert {"mask_ratio", "cross_view", "in_view", "decoder", "decoder_width", "dino_dim"} <= UNUSED["siamese"]
+    assert not {*Siamese.model_fields, "decoder_sigma", "projector_dim", "in_view_pixels"} & UNUSED["siamese"]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,24 @@ def test_a_decoder_has_its_own_settings(decoder, read, unread):
     assert len(changed | {digest(base, "x")}) == len(read) + 1
     assert unused(base) >= unread
     assert not unused(base) & read
+
+
+@pytest.mark.parametrize(
+    ("changes", "unread"),
+    [
+        ({}, {"decoder", "decoder_depth"}),
+        ({"token_average": False}, {"decoder_kernel", "decoder_sigma"}),
+        ({"positives": "position"}, {"positive_radius"}),
+        ({"siamese_in": 0.0}, {"in_view_pixels"}),
+        ({"siamese_cross": 0.0}, {"positives", "positive_radius"}),
+    ],
+)
+def test_the_siamese_network_reads_what_it_needs(changes, unread):
+    base = replace(Settings(), changes, method="siamese")
+    assert {digest(replace(base, {leaf: OTHER[leaf]}), "x") for leaf in unread} == {digest(base, "x")}
+    read = {*Siamese.model_fields, "decoder_kernel", "decoder_sigma", "in_view_pixels"} - unread - {*changes}
+    found = {digest(replace(base, {leaf: OTHER[leaf]}), "x") for leaf in read}
+    assert len(found | {digest(base, "x")}) == len(read) + 1
 
 
 def test_runtime_does_not():
@@ -141,7 +165,7 @@ def test_frozen_and_strict():
         ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 64"),
         ({"heads": 3}, "heads: encoder width 128 does not divide by 3 heads, expected a divisor"),
         ({"width": 126, "heads": 2}, "encoder width: got 126, expected a multiple of 4 (2-D sin-cos positions)"),
-        ({"method": "dinno"}, "method: got 'dinno', expected 'mae', 'ae', 'dino' or 'supervised'"),
+        ({"method": "dinno"}, "method: got 'dinno', expected 'mae', 'ae', 'dino', 'supervised' or 'siamese'"),
         ({"method": "dino", "local_size": 20}, "local_size: got (20, 20), expected multiples of the patch of 8 px"),
         ({"method": "dino", "local_size": 72}, "local_size: got (72, 72), expected at most image_size (64, 64)"),
         ({"local_scale": (0.5, 0.2)}, "local_scale: got (0.5, 0.2), expected 0 < low <= high <= 1"),
@@ -153,6 +177,12 @@ def test_frozen_and_strict():
         (
             {"method": "ae", "block": 17},
             "block: got 17, expected at most 15: the 8x8 grid has nothing to reflect beyond that",
+        ),
+        ({"positives": "near"}, "positives: got 'near', expected 'geometry' or 'position'"),
+        ({"positive_radius": 0}, "positive_radius: got 0, expected greater than 0"),
+        (
+            {"siamese_cross": 0.0, "siamese_in": 0.0},
+            "siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0",
         ),
         ({"train_images": 0}, "train_images: got 0, expected greater than 0"),
     ],

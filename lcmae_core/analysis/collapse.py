@@ -1,6 +1,6 @@
 """Three views of representational collapse: effective rank, mean cosine, and spread of each dimension.
 
-Letters: B images, N patches, M vectors, V dimensions of a vector.
+Letters: B images, C channels, H x W pixels, M vectors, V dimensions of a vector.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.losses import unit
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
+from lcmae_core.models.siamese import Siamese
 
 
 class Collapse(NamedTuple):
@@ -58,7 +59,12 @@ def spread(vectors: Float[Tensor, "M V"]) -> float:
 
 
 @torch.no_grad()
-def hidden_vectors(model: MAE, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "M V"]:
-    """v of every hidden patch of every image, in order; the prediction itself where a model has no projector."""
+def hidden_vectors(model: MAE | Siamese, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "M V"]:
+    """v of every hidden patch of every image, in order; the prediction itself where a model has no projector.
+
+    The Siamese network hides nothing: of it, v of every patch of whole images, whatever the mask.
+    """
+    if isinstance(model, Siamese):
+        return model(images).projected.flatten(0, 1)
     output = model(images, mask)
     return (output.pred if output.projected is None else output.projected)[mask.hidden]

@@ -5,7 +5,20 @@ Settings are grouped for the reader and flat for the user: every leaf name is un
 """
 
 from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.groups import Autoencoder, Data, Dino, Group, Loss, Masking, Model, Optim, Range, Runtime, Size
+from lcmae_core.config.groups import (
+    Autoencoder,
+    Data,
+    Dino,
+    Group,
+    Loss,
+    Masking,
+    Model,
+    Optim,
+    Range,
+    Runtime,
+    Siamese,
+    Size,
+)
 from lcmae_core.config.profiles import PROFILES, profile
 from lcmae_core.config.settings import GROUPS, LEAVES, UNUSED, Method, Settings, digest, parse, replace, unused
 
@@ -27,6 +40,7 @@ __all__ = [
     "Range",
     "Runtime",
     "Settings",
+    "Siamese",
     "Size",
     "digest",
     "nearest",

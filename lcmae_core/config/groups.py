@@ -149,6 +149,24 @@ class Autoencoder(Group):
     block: Odd = Field(1, description="side in patches of the image block that every token regresses, centred on it")
 
 
+class Siamese(Group):
+    """What the Siamese network of v1 leaves open: a reconstruction, see `models.siamese`. Only it reads this."""
+
+    positives: Literal["geometry", "position"] = Field(
+        "geometry", description="tokens of two crops that are pulled together: near in the photograph, or same place"
+    )
+    positive_radius: float = Field(0.5, gt=0, description="largest distance of two positives, in patches [open]")
+    token_average: bool = Field(True, description="Gaussian average of tokens and pixels in the decoder's place")
+    siamese_cross: float = Field(1.0, ge=0, description="weight of L_cross, 1 - cosine of positives")
+    siamese_in: float = Field(1.0, ge=0, description="weight of L_in (Eq. 6) inside each crop")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.siamese_cross == self.siamese_in == 0:
+            raise ValueError("siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0")
+        return self
+
+
 class Optim(Group):
     """Length, batch and schedule of the training."""
 

@@ -8,17 +8,17 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.groups import Autoencoder, Data, Dino, Group, Loss, Masking, Model, Optim, Runtime
+from lcmae_core.config.groups import Autoencoder, Data, Dino, Group, Loss, Masking, Model, Optim, Runtime, Siamese
 
-Method = Literal["mae", "ae", "dino", "supervised"]
-"""What is trained: the masked autoencoder (with any of the losses), the autoencoder without masking of v2 Fig. 7, or
-one of the two references on the same data."""
+Method = Literal["mae", "ae", "dino", "supervised", "siamese"]
+"""What is trained: the masked autoencoder (with any of the losses), the autoencoder without masking of v2 Fig. 7, one
+of the two references on the same data, or the Siamese network of v1 (our reconstruction)."""
 
 
 class Settings(Group):
     """All settings of one pre-training run."""
 
-    method: Method = Field("mae", description="mae (and LC-MAE) | ae, or a reference: dino | supervised")
+    method: Method = Field("mae", description="mae (and LC-MAE) | ae | siamese, or a reference: dino | supervised")
     seed: int = Field(0, ge=0, description="of weights, order, crops and masks")
     data: Data = Data()
     model: Model = Model()
@@ -26,6 +26,7 @@ class Settings(Group):
     loss: Loss = Loss()
     autoencoder: Autoencoder = Autoencoder()
     dino: Dino = Dino()
+    siamese: Siamese = Siamese()
     optim: Optim = Optim()
     runtime: Runtime = Runtime()
 
@@ -103,20 +104,26 @@ LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf 
 _PROJECTOR = {"projector_dim", "project_from"}
 _MASKING_ONLY = (
     _PROJECTOR.union(leaf for leaf in Model.model_fields if leaf.startswith("decoder"))
-    .union(Masking.model_fields, Loss.model_fields, Autoencoder.model_fields)
+    .union(Masking.model_fields, Loss.model_fields, Autoencoder.model_fields, Siamese.model_fields)
 )  # fmt: skip
+_AVERAGE = {"decoder_kernel", "decoder_sigma"}
 UNUSED: dict[Method, frozenset[str]] = {
-    "mae": frozenset(Dino.model_fields).union(Autoencoder.model_fields),
+    "mae": frozenset(Dino.model_fields).union(Autoencoder.model_fields, Siamese.model_fields),
     "ae": frozenset(_PROJECTOR).union(
-        Masking.model_fields, Loss.model_fields.keys() - {"reduction", "norm_pix"}, Dino.model_fields
+        Masking.model_fields,
+        Loss.model_fields.keys() - {"reduction", "norm_pix"},
+        Dino.model_fields,
+        Siamese.model_fields,
     ),
     "dino": frozenset(_MASKING_ONLY | {"crop_scale"}),
     "supervised": frozenset(_MASKING_ONLY.union(Dino.model_fields)),
+    "siamese": frozenset(_MASKING_ONLY.union(Dino.model_fields))
+    - _AVERAGE.union(Siamese.model_fields, {"projector_dim", "reduction", "in_view_pixels"}),
 }
 """Method -> leaves that it does not read: they must be valid, but change neither its results nor its digest.
 DINO has scales of its own for its two kinds of crops."""
 _UNUSED_BY_DECODER = {
-    "transformer": frozenset({"decoder_kernel", "decoder_sigma"}),
+    "transformer": frozenset(_AVERAGE),
     "convolution": frozenset({"decoder_depth", "decoder_heads", "decoder_sigma"}),
     "average": frozenset({"decoder_depth", "decoder_heads"}),
 }
@@ -124,7 +131,16 @@ _UNUSED_BY_DECODER = {
 
 def unused(settings: Settings) -> frozenset[str]:
     """Leaves that these settings do not read, by their method and their kind of decoder."""
+    if settings.method == "siamese":  # no decoder, but the average that stands in its place
+        return UNUSED["siamese"] | _unused_by_siamese(settings.siamese)
     return UNUSED[settings.method] | _UNUSED_BY_DECODER[settings.model.decoder]
+
+
+def _unused_by_siamese(siamese: Siamese) -> frozenset[str]:
+    radius = {"positive_radius"} if siamese.positives == "position" else set()
+    pairs = set() if siamese.siamese_cross else {"positives", "positive_radius"}
+    pixels = set() if siamese.siamese_in else {"in_view_pixels"}
+    return frozenset(radius | pairs | pixels | (set() if siamese.token_average else _AVERAGE))
 
 
 def _one_line(error: ValidationError) -> str:

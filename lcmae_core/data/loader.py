@@ -24,7 +24,7 @@ from .augment import crop_resize, flip, jitter, normalize
 from .convert import UnreadableImage
 from .counter import Positions, positions
 from .splits import THREADS, Split
-from .views import EVALUATION, Cuts, Views
+from .views import EVALUATION, Cuts, Place, Views
 
 __all__ = [
     "EVALUATION",
@@ -51,12 +51,15 @@ class Batch(NamedTuple):
     crops: tuple[Float[Tensor, "B C _ _"], ...] = ()
     """Multi-crop: every crop of the pictures, by crop number, each of its own size; empty where only one is cut.
     In training `images` is the first of them. In evaluation it is the central view, and they are drawn at epoch -1."""
+    places: tuple[Place, ...] = ()
+    """Where each of `crops` lies in its picture."""
 
     def chunks(self, parts: int) -> list["Batch"]:
         """The batch in equal consecutive parts."""
         labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
         crops = zip(*(crop.chunk(parts) for crop in self.crops)) if self.crops else [()] * parts
-        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops)]
+        places = zip(*(place.chunks(parts) for place in self.places)) if self.places else [()] * parts
+        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops, places)]
 
 
 class Canvas(NamedTuple):
@@ -127,7 +130,7 @@ def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) 
 
 
 class _Crops(Dataset[list[Tensor]]):
-    """(epoch, index) -> the cut and resized uint8 pictures of an image; what a decoding process runs."""
+    """(epoch, index) -> the cut and resized uint8 crops of an image, then their boxes; decoding processes run it."""
 
     def __init__(self, split: Split, cuts: Cuts) -> None:
         self.split, self.cuts = split, cuts
@@ -136,7 +139,8 @@ class _Crops(Dataset[list[Tensor]]):
         picture = shrink(self.split.read(place[1]), self.cuts.size)
         epoch, index, width, height = (torch.tensor([n]) for n in (*place, *picture.size))
         boxes = self.cuts.boxes(epoch, index, height, width)
-        return [pixels_of(cut_resize(picture, box[0].tolist(), size)) for size, box in boxes]
+        cut = [pixels_of(cut_resize(picture, box[0].tolist(), size)) for size, box in boxes]
+        return [*cut, torch.cat([box for _, box in boxes])]
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
@@ -257,22 +261,25 @@ class Loader:
             yield from (cut(*place) for place in places())
             return
         ahead = read_ahead(self._crops, count, places, self.workers, pin=self.device.type == "cuda")
-        for place, pictures in ahead:
-            yield self._finish(*place, [p.to(self.device, non_blocking=True).float() for p in pictures])
+        for place, (*pictures, boxes) in ahead:
+            pictures = [p.to(self.device, non_blocking=True).float() for p in pictures]
+            yield self._finish(*place, pictures, boxes.unbind(1))
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
-        boxes = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures = self._canvas.pixels[self._send(place)]  # (B, C, H, W)
-        return self._finish(epoch, index, [crop_resize(pictures, self._send(box), size) for size, box in boxes])
+        cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
+        pictures, boxes = self._canvas.pixels[self._send(place)], [self._send(box) for _, box in cuts]  # (B, C, H, W)
+        cut = [crop_resize(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
+        return self._finish(epoch, index, cut, boxes)
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
-            pictures = list(pool.map(self._crops.__getitem__, zip(epoch.tolist(), index.tolist())))
-        return self._finish(epoch, index, [self._send(torch.stack(crop)).float() for crop in zip(*pictures)])
+            found = list(pool.map(self._crops.__getitem__, zip(epoch.tolist(), index.tolist())))
+        *pictures, boxes = map(torch.stack, zip(*found))
+        return self._finish(epoch, index, [self._send(crop).float() for crop in pictures], boxes.unbind(1))
 
-    def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor]) -> Batch:
+    def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
         """Mirror, jitter and normalise cut images in [0, 255], on the device."""
         images = tuple(
             normalize(pixels if view is None else self._augment(view, epoch, index, pixels))
@@ -280,7 +287,8 @@ class Loader:
         )
         labels = None if self._labels is None else self._send(self._labels[index])
         crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
-        return Batch(images[0], self._send(epoch), self._send(index), labels, crops)
+        places = tuple(Place(*map(self._send, place)) for place in self._cuts.places(epoch, index, boxes))
+        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         if view.mirror:

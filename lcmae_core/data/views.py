@@ -3,6 +3,7 @@
 Letters: B images, K random numbers an image.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int64
@@ -51,6 +52,24 @@ def multi_crop(data: Data, dino: Dino, seed: int) -> tuple[Views, ...]:
     return (whole, whole._replace(number=1), *(local._replace(number=2 + i) for i in range(dino.local_crops)))
 
 
+def crop_pair(data: Data, seed: int) -> tuple[Views, ...]:
+    """Two independent crops of an image as MAE cuts one, for the Siamese network: the first is the one MAE sees."""
+    first = Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
+    return (first, first._replace(number=1))
+
+
+class Place(NamedTuple):
+    """Where one crop of each image lies in its picture, whose pixels all crops of the image share."""
+
+    box: Int64[Tensor, "B 4"]
+    """Top, left, height, width in pixels of the picture, as it was shrunk before it was cut."""
+    mirrored: Bool[Tensor, "B"]
+
+    def chunks(self, parts: int) -> list["Place"]:
+        """The places of the images in equal consecutive parts."""
+        return [Place(*part) for part in zip(self.box.chunk(parts), self.mirrored.chunk(parts))]
+
+
 class Cuts(NamedTuple):
     """All that is cut from an image: `views` in training; in evaluation the central view, then those of multi-crop."""
 
@@ -77,3 +96,9 @@ class Cuts(NamedTuple):
             else (view.size, view.boxes(epoch, index, heights, widths))
             for view in self.of(epoch)
         ]
+
+    def places(self, epoch: Tensor, index: Tensor, boxes: Sequence[Tensor]) -> tuple[Place, ...]:
+        """Where the crops of multi-crop lie, given the boxes of every view; none where only one crop is cut."""
+        if len(self.views) == 1:
+            return ()
+        return tuple(Place(box, v.flips(epoch, index)) for v, box in zip(self.views, boxes[-len(self.views) :]))

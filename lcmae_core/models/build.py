@@ -5,10 +5,11 @@ import torch
 from lcmae_core.config import Settings
 from lcmae_core.models.mae import MAE, build_mae
 from lcmae_core.models.reference import Dino, Supervised, build_dino, build_supervised, class_count
+from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.store.runs import Run
 
-AnyModel = MAE | Dino | Supervised
-"""What `build_model` makes for `method` mae or ae, dino, supervised."""
+AnyModel = MAE | Dino | Supervised | Siamese
+"""What `build_model` makes for `method` mae or ae, dino, supervised, siamese."""
 
 
 def build_model(settings: Settings, classes: int | None = None) -> AnyModel:
@@ -23,7 +24,7 @@ def build_model(settings: Settings, classes: int | None = None) -> AnyModel:
         return build_dino(settings)
     if settings.method == "supervised":
         return build_supervised(settings, class_count(settings) if classes is None else classes)
-    return build_mae(settings)
+    return build_siamese(settings) if settings.method == "siamese" else build_mae(settings)
 
 
 def model_of(run: Run, step: int | None = None, device: torch.device | str = "cpu") -> AnyModel:

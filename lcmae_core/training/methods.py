@@ -15,14 +15,16 @@ from torch.nn import functional as F
 from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.splits import Source
-from lcmae_core.data.views import Views, multi_crop
+from lcmae_core.data.views import Views, crop_pair, multi_crop
 from lcmae_core.models.build import AnyModel
 from lcmae_core.models.mae import MAE, build_mae
 from lcmae_core.models.masking import no_mask
 from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, build_supervised, class_count
+from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.evaluate import held_out
 from lcmae_core.training.objective import forward_views, loss_terms, view_masks
+from lcmae_core.training.siamese import siamese_terms
 
 Terms = dict[str, Tensor]
 """Of a batch: `total` is minimised, the rest is logged."""
@@ -191,8 +193,35 @@ class SupervisedObjective(Objective[Supervised]):
         return {"total": F.cross_entropy(logits.float(), batch.labels), "accuracy": right}
 
 
+class SiameseObjective(Objective[Siamese]):
+    """The Siamese network of v1, as reconstructed in `models.siamese`: L_cross over positives, L_in in each crop."""
+
+    @property
+    def crops(self) -> tuple[Views, ...]:
+        """Two crops like MAE's."""
+        return crop_pair(self.settings.data, self.settings.seed)
+
+    def build(self) -> Siamese:
+        """Encoder and projector; the average between them has no weights."""
+        return build_siamese(self.settings)
+
+    def terms(self, model: Siamese, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
+        """The terms of `siamese_terms`."""
+        output = self._run(forward, torch.cat(batch.crops), device=batch.images.device)
+        return siamese_terms(model, output, batch, self.settings)
+
+    def held_out(self, model: Siamese, loader: Loader) -> dict[str, float]:
+        """The same on pairs of crops drawn from (seed, image) alone."""
+
+        def measure(batch: Batch) -> Terms:
+            return siamese_terms(model, model(torch.cat(batch.crops)), batch, self.settings)
+
+        return {"loss" if name == "total" else name: value for name, value in _averaged(loader, measure).items()}
+
+
 OBJECTIVES: dict[str, type[Objective]] = {
     "mae": Masked, "ae": Autoencoding, "dino": DinoObjective, "supervised": SupervisedObjective,
+    "siamese": SiameseObjective,
 }  # fmt: skip
 """Method -> its objective."""
 

@@ -5,13 +5,15 @@ crops; jitter follows its formula, keeps grey grey and [0, 255], and a strength 
 import pytest
 import torch
 from made_pictures import picture
+from PIL import Image
 
 from lcmae_core.config import Data, Dino
 from lcmae_core.data import Loader, denormalize
 from lcmae_core.data.augment import BOX_DRAWS, draw_boxes, jitter
 from lcmae_core.data.counter import counter_uniform
+from lcmae_core.data.loader import cut_resize, pixels_of, shrink
 from lcmae_core.data.splits import Split
-from lcmae_core.data.views import EVALUATION, Views, multi_crop
+from lcmae_core.data.views import EVALUATION, Views, crop_pair, multi_crop
 
 DATA, DINO = Data(image_size=(32, 24)), Dino(local_crops=3, local_size=16)
 EPOCH, INDEX = torch.tensor([0, 0, 1, 5]), torch.tensor([0, 1, 1, 40])
@@ -97,6 +99,27 @@ def test_held_and_streamed_crops_agree(pictures, workers):
             assert len(a.crops) == len(b.crops) == 5
             for x, y in zip(a.crops, b.crops):
                 assert ((denormalize(x) - denormalize(y)) * 255).abs().max() <= tolerance
+            assert len(a.places) == 5
+            assert all(torch.equal(x, y) for p, q in zip(a.places, b.places) for x, y in zip(p, q))
+
+
+def test_places_are_the_boxes_and_flips_of_the_crops(pictures):
+    """Cutting a picture anew at its place gives the crop."""
+    data = Data(image_size=(32, 24))
+    split = Split("train", len(pictures), None, pictures.__getitem__, str)
+    views = crop_pair(data, 0)
+    batch = Loader(split, data, seed=0, batch_size=5, device="cpu", crops=views).batch(0)
+    flipped = torch.cat([place.mirrored for place in batch.places])
+    assert flipped.any()
+    assert not flipped.all()
+    for crop, place in zip(batch.crops, batch.places):
+        for i, number in enumerate(batch.index.tolist()):
+            cut = cut_resize(shrink(pictures[number], (32, 24)), place.box[i].tolist(), (32, 24))
+            pixels = pixels_of(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if place.mirrored[i] else cut)
+            assert ((denormalize(crop[i : i + 1])[0] * 255) - pixels).abs().max() <= 2.01
+    parts = batch.chunks(5)
+    assert torch.equal(torch.cat([part.places[1].box for part in parts]), batch.places[1].box)
+    assert Loader(split, data, seed=0, batch_size=5, device="cpu").batch(0).places == ()
 
 
 def test_evaluation_has_the_central_view_and_fixed_crops(pictures):
