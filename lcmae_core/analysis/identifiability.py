@@ -58,7 +58,7 @@ def identifiable_set(tree: Tree, hidden: Collection[str]) -> Identifiable:
 
 
 def possible(tree: Tree, hidden: Collection[str]) -> bool:
-    """Whether a mask hides something and shows something; of any other there is no set to speak of, and it is skipped."""
+    """Whether a mask hides something and shows something; any other is skipped, there being no such set."""
     return 0 < len(set(hidden)) < len(tree.leaves)
 
 
@@ -90,7 +90,7 @@ def determined(tree: Tree, known: Iterable[str]) -> frozenset[str]:
 
 
 def predicted_recovery(tree: Tree, known: Iterable[str]) -> dict[str, float]:
-    """For each latent the share of its dimensions that the variables `known` determine: 1 for those and their ancestors.
+    """For each latent the share of its dimensions that `known` determines: 1 for those and their ancestors.
 
     Elsewhere the deepest determined ancestor's dimension over the latent's own: the rest is noise that `known` lacks.
     """
@@ -108,10 +108,11 @@ def _leaf_costs(hidden: bool) -> dict[str, _Cost]:
 
 
 def _add(own: tuple[int, int, tuple[str, ...]], below: Iterable[_Cost]) -> _Cost:
-    total = _Cost(*own)
+    dimension, hidden_side, chosen = own
     for cost in below:
-        total = _Cost(*(a + b for a, b in zip(total, cost)))
-    return total
+        dimension, hidden_side = dimension + cost.dimension, hidden_side + cost.hidden_side
+        chosen += cost.chosen
+    return _Cost(dimension, hidden_side, chosen)
 
 
 def _check(tree: Tree, hidden: Collection[str]) -> None:

@@ -23,7 +23,7 @@ from lcmae_core.training.latents import images_of, new_mae, train_on_latents
 RIDGE = 0.3
 """Penalty of the regressor, in units of the kernel's diagonal: what makes up a thousandth of the output's variance does
 not count as held."""
-REACH = 0.3
+REACH = 0.1
 """gamma of the RBF kernel times the number of (standardised) features."""
 
 
@@ -54,7 +54,7 @@ class Recipe(NamedTuple):
 
 
 def recipe(profile: str) -> Recipe:
-    """The experiment at a profile: a binary tree over 4 x 4 patches of 4 x 4 pixels; `lab` and `paper` only train longer.
+    """The experiment at a profile: a binary tree over 4 x 4 patches of 4 x 4 pixels; `lab` only trains longer.
 
     The weight decay is high, in all of them, because Theorem 2 is about an encoder that keeps no more than it must: a
     plain MAE of 32 numbers a token has room for all 16 pixels of its patch and, decayed as usual, keeps them.
@@ -67,7 +67,7 @@ def recipe(profile: str) -> Recipe:
     length = _LENGTHS[profile]
     world = Hierarchy(splits=((1, 2), (2, 1), (1, 2), (2, 1)), noise=(4, 3, 3, 3, 3), scale=(1.0, 1.0, 1.2, 1.6, 0.5))
     arch = Model(patch_size=4, width=32, depth=2, mlp_ratio=2.0, decoder_width=32, decoder_depth=1)
-    decay = 3.5 * 320 / max(length.steps, 320)  # decay adds up over the steps
+    decay = 4.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
     optim = Optim(steps=length.steps, batch_size=32, base_lr=4e-2, weight_decay=decay)
     settings = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5, 0.75))
     return Recipe(world, arch, optim, settings, length.seeds, length.probes)
@@ -90,10 +90,10 @@ _LENGTHS = {
 class Recovery(NamedTuple):
     """What was measured of one latent under one mask of a trained MAE. R^2 are means over the dimensions.
 
-    predicted: 1 if the mask identifies the latent, else 0. visible: whether a leaf below it is visible (0 or 1), which is
-    all that could be known. trained, untrained: held-out R^2 of the latent's *own* noise, what it adds to its parent, from
-    the trained encoder and from its initialisation. shuffled: as trained, with the images' latents exchanged. whole:
-    held-out R^2 of the latent with all that it has of its ancestors.
+    predicted: 1 if the mask identifies the latent (c determines it), else 0. visible: 1 if a leaf below it is visible,
+    which is all that could be known, else 0. trained, untrained: held-out R^2 of the latent's *own* noise, what it adds
+    to its parent, from the trained encoder and from its initialisation. shuffled: as trained, with the latents of other
+    images. whole: held-out R^2 of the latent with all that it has of its ancestors.
     """
 
     setting: Setting
@@ -212,7 +212,8 @@ class Experiment(NamedTuple):
 def run_experiment(plan: Recipe, seed: int = 0) -> Experiment:
     """Train an MAE for every setting and seed (from `seed` on), and measure what its encoder holds."""
     model = HierarchicalModel(plan.hierarchy)
-    found, losses = [], {}
+    found: list[Recovery] = []
+    losses: dict[Setting, list[float]] = {}
     for setting in plan.settings:
         for one in range(seed, seed + plan.seeds):
             trained = train_on_latents(model, plan.arch, plan.optim, setting.ratio, setting.unit, one)
@@ -243,3 +244,40 @@ def mean_of(found: Iterable[Recovery], quantity: str, *, predicted: bool, visibl
     values = [getattr(one, quantity) for one in found
               if one.level and one.predicted == predicted and one.visible == visible]  # fmt: skip
     return float(np.mean(values)) if values else float("nan")
+
+
+class ClaimC19(NamedTuple):
+    """Claim C19: MAE identifies exactly the latents that hidden and visible parts share; ratio and unit choose which.
+
+    trained, shuffled: rank correlations with the prediction. kept, dropped: mean R^2 of visible latents that c
+    determines, and that it does not. gap_untrained: kept minus dropped of the initialisation.
+    """
+
+    trained: float
+    shuffled: float
+    kept: float
+    dropped: float
+    gap_untrained: float
+
+    @property
+    def verdict(self) -> str:
+        """reproduced | partly | not reproduced.
+
+        The order must follow the graph: `trained` above 0.5 and 0.3 above `shuffled`; and training must be what made it:
+        kept - dropped above 0 and above that of the initialisation. "Exactly" asks for dropped below 0.1 as well; without
+        it the claim holds partly.
+        """
+        gap = self.kept - self.dropped
+        follows = self.trained > 0.5 and self.trained - self.shuffled > 0.3
+        if not (follows and gap > max(0.0, self.gap_untrained)):
+            return "not reproduced"
+        return "reproduced" if self.dropped < 0.1 else "partly"
+
+
+def claim_c19(found: Iterable[Recovery]) -> ClaimC19:
+    """The numbers of C19 from the recoveries of an experiment."""
+    found = list(found)
+    kept, dropped = (mean_of(found, "trained", predicted=p) for p in (True, False))
+    before = [mean_of(found, "untrained", predicted=p) for p in (True, False)]
+    trained, shuffled = rank_correlation(found, "trained"), rank_correlation(found, "shuffled")
+    return ClaimC19(trained, shuffled, kept, dropped, before[0] - before[1])

@@ -161,7 +161,9 @@ def hierarchy(**leaves: object) -> Hierarchy:
         LcmaeError: an unknown name or a value out of its range, in one line.
     """
     if unknown := sorted(leaves.keys() - Hierarchy.model_fields):
-        raise LcmaeError(f"unknown setting {unknown[0]!r} of a hierarchy: {nearest(unknown[0], Hierarchy.model_fields)}")
+        raise LcmaeError(
+            f"unknown setting {unknown[0]!r} of a hierarchy: {nearest(unknown[0], Hierarchy.model_fields)}"
+        )
     try:
         return Hierarchy.model_validate(leaves)
     except ValidationError as error:

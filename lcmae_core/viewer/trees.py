@@ -21,6 +21,12 @@ class MaskedTree(NamedTuple):
     determined: Collection[str]
 
 
+class _Look(NamedTuple):
+    mark: str
+    face: str
+    edge: str
+
+
 def tree_rows(panels: Mapping[str, MaskedTree], *, labels: bool = True) -> Picture:
     """A panel for each masked tree, the root on top, with a legend below; `labels` writes names and dimensions.
 
@@ -33,9 +39,9 @@ def tree_rows(panels: Mapping[str, MaskedTree], *, labels: bool = True) -> Pictu
     for axis, (title, masked) in zip(axes, panels.items()):
         _draw(axis, masked, labels)
         axis.set_title(title, fontsize=10)
-    marks = [("s", HIDDEN, HIDDEN, "hidden leaf"), ("s", "white", "0.2", "visible leaf"),
+    marks = [("s", HIDDEN, HIDDEN, "hidden leaf"), ("s", "white", HIDDEN, "visible leaf"),
              ("o", CHOSEN, CHOSEN, "identifiable set c"), ("o", "white", DETERMINED, "determined by c"),
-             ("o", "white", "0.7", "not identified")]  # fmt: skip
+             ("o", "white", "0.75", "not identified")]  # fmt: skip
     handles = [axes[0].plot([], [], mark, mfc=face, mec=edge, mew=1.8, ms=9)[0] for mark, face, edge, _ in marks]
     figure.legend(handles, [text for *_, text in marks], loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
@@ -52,15 +58,11 @@ def tree_places(tree: Tree) -> dict[str, tuple[float, float]]:
         children = [child for child in tree.names if tree.parent.get(child) == name]
         for child in children:
             place(child)
-        across[name] = float(np.mean([across[c] for c in children])) if children else float(_placed_leaves(across, tree))
+        middle = np.mean([across[child] for child in children]) if children else len(set(across) & set(tree.leaves))
+        across[name] = float(middle)
 
     place(tree.root)
     return {name: (across[name], 1.0 - len(tree.path(name))) for name in tree.names}
-
-
-def _placed_leaves(placed: Collection[str], tree: Tree) -> int:
-    """How many leaves are placed already."""
-    return len(set(placed) & set(tree.leaves))
 
 
 def _draw(axis: Any, masked: MaskedTree, labels: bool) -> None:
@@ -68,24 +70,30 @@ def _draw(axis: Any, masked: MaskedTree, labels: bool) -> None:
     for above, name in tree.edges:
         axis.plot(*zip(places[above], places[name]), color="0.75", lw=1, zorder=1)
     for name, (across, up) in places.items():
-        leaf = name in tree.leaves
-        face = (HIDDEN if name in masked.hidden else "white") if leaf else CHOSEN if name in masked.identifiable else "white"
-        edge = "0.2" if leaf else CHOSEN if name in masked.identifiable else \
-            DETERMINED if name in masked.determined else "0.7"  # fmt: skip
-        axis.plot(across, up, "s" if leaf else "o", mfc=face, mec=edge, mew=1.8, ms=19 if labels else 9, zorder=2)
+        look = _look(masked, name)
+        axis.plot(across, up, look.mark, mfc=look.face, mec=look.edge, mew=1.8, ms=19 if labels else 9, zorder=2)
         if labels:
-            dark = leaf and name in masked.hidden or not leaf and name in masked.identifiable
-            axis.annotate(f"{name}\n{tree.dimension(name)}", (across, up), ha="center", va="center", fontsize=7,
-                          color="white" if dark else "black", zorder=3)  # fmt: skip
+            ink = "black" if look.face == "white" else "white"
+            text = f"{name}\n{tree.dimension(name)}"
+            axis.annotate(text, (across, up), ha="center", va="center", fontsize=7, color=ink, zorder=3)
     axis.set_axis_off()
     axis.margins(0.1, 0.14)
+
+
+def _look(masked: MaskedTree, name: str) -> _Look:
+    if name in masked.tree.leaves:
+        return _Look("s", HIDDEN if name in masked.hidden else "white", HIDDEN)
+    if name in masked.identifiable:
+        return _Look("o", CHOSEN, CHOSEN)
+    return _Look("o", "white", DETERMINED if name in masked.determined else "0.75")
 
 
 def recovery_maps(
     panels: Mapping[str, NDArray[Any]], rows: Sequence[str], columns: Sequence[str], unit: str
 ) -> Picture:
     """A matrix (rows, columns) a panel, with its numbers written in, all on one colour scale from 0 to 1."""
-    figure = Picture(figsize=((0.62 * len(columns) + 0.5) * len(panels) + 2.2, 0.42 * len(rows) + 1.3), layout="constrained")
+    size = (0.62 * len(columns) + 0.5) * len(panels) + 2.2, 0.42 * len(rows) + 1.3
+    figure = Picture(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axis, (title, values) in zip(axes, panels.items()):
         shown = axis.imshow(values, cmap=MAP, vmin=0, vmax=1, aspect="auto")

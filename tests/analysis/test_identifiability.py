@@ -1,7 +1,7 @@
 """The identifiable set is the theorem's.
 
-Claims: it equals brute force over every set of latents with networkx's d-separation on 200 random trees and masks; it is
-right by hand for three masks, and for a tie; what it determines and the predicted shares follow; a planted fault is
+Claims: it equals brute force over every set of latents with networkx's d-separation on 200 random trees and masks; it
+is right by hand for three masks, and for a tie; what it determines and the predicted shares follow; a planted fault is
 noticed; masks that hide or show everything are skipped, or refused in one line.
 """
 

@@ -36,7 +36,9 @@ def test_r2_is_one_minus_error_over_variance():
     draw = np.random.default_rng(1)
     features, target = draw.normal(size=(60, 3)), draw.normal(size=(60, 1))
     scaled = (features - features[:40].mean(0)) / (features[:40] - features[:40].mean(0)).std()
-    fit = KernelRidge(alpha=rec.RIDGE, kernel="rbf", gamma=rec.REACH / 3).fit(scaled[:40], target[:40] - target[:40].mean())
+    fit = KernelRidge(alpha=rec.RIDGE, kernel="rbf", gamma=rec.REACH / 3).fit(
+        scaled[:40], target[:40] - target[:40].mean()
+    )
     pred = fit.predict(scaled[40:])[:, 0] + target[:40].mean()
     error = sum((p - t) ** 2 for p, t in zip(pred, target[40:, 0]))
     total = sum((t - target[40:, 0].mean()) ** 2 for t in target[40:, 0])
@@ -106,7 +108,13 @@ def made(setting: rec.Setting, level: int, predicted: float, trained: float, vis
 
 def test_means_and_rank_correlation_by_hand():
     one, two = rec.Setting(0.25, 1), rec.Setting(0.5, 2)
-    found = [made(one, 1, 1, 0.9), made(one, 1, 0, 0.5), made(one, 2, 1, 0.8), made(two, 1, 0, 0.1), made(two, 2, 0, 0.3)]
+    found = [
+        made(one, 1, 1, 0.9),
+        made(one, 1, 0, 0.5),
+        made(one, 2, 1, 0.8),
+        made(two, 1, 0, 0.1),
+        made(two, 2, 0, 0.3),
+    ]
     assert rec.level_means(found, "trained") == {one: {1: pytest.approx(0.7), 2: 0.8}, two: {1: 0.1, 2: 0.3}}
     predictions, measured = [0.5, 1, 0, 0], [0.7, 0.8, 0.1, 0.3]
     ranks = [[3, 4, 1.5, 1.5], [3, 4, 1, 2]]

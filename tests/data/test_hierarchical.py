@@ -125,10 +125,18 @@ def test_every_setting_has_an_effect(model, change):
     [
         ([("a", "b"), ("b", "a")], {"a": 1, "b": 1}, "tree: got the cycle a <- b <- a, expected none"),
         ([("r", "a"), ("b", "c"), ("c", "b")], dict.fromkeys("rabc", 1), "tree: got the cycle"),
-        ([("a", "c"), ("b", "c")], dict.fromkeys("abc", 1), "tree: got parents 'a' and 'b' of 'c', expected one parent"),
+        (
+            [("a", "c"), ("b", "c")],
+            dict.fromkeys("abc", 1),
+            "tree: got parents 'a' and 'b' of 'c', expected one parent",
+        ),
         ([], {"a": 1}, "tree: got no leaves, expected at least one variable below the root"),
         ([("a", "b")], {"a": 1, "b": 1, "c": 1}, r"tree: got 2 roots \(a, c\), expected one"),
-        ([("root", "leaf")], {"root": 1, "laef": 1}, "tree: variable 'leaf' has no noise dimension, did you mean 'laef'"),
+        (
+            [("root", "leaf")],
+            {"root": 1, "laef": 1},
+            "tree: variable 'leaf' has no noise dimension, did you mean 'laef'",
+        ),
         ([("a", "b")], {"a": 0, "b": 1}, "tree: got 0 noise dimensions of 'a', expected 0 or more"),
         ([("a", "b")], {"a": 1, "b": -1}, "tree: got -1 noise dimensions of 'b'"),
     ],
