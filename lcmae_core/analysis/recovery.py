@@ -263,9 +263,9 @@ class ClaimC19(NamedTuple):
     def verdict(self) -> str:
         """reproduced | partly | not reproduced.
 
-        The order must follow the graph: `trained` above 0.5 and 0.3 above `shuffled`; and training must be what made it:
-        kept - dropped above 0 and above that of the initialisation. "Exactly" asks for dropped below 0.1 as well; without
-        it the claim holds partly.
+        The order must follow the graph: `trained` above 0.5 and 0.3 above `shuffled`; and training must be what made
+        it: kept - dropped above 0 and above that of the initialisation. "Exactly" asks for dropped below 0.1 as well;
+        without it the claim holds partly.
         """
         gap = self.kept - self.dropped
         follows = self.trained > 0.5 and self.trained - self.shuffled > 0.3
