@@ -1,8 +1,8 @@
 """Recovery is measured as it is said.
 
 Claims: R^2 of a latent that is in the features is near 1, exactly 1 minus error over variance, and about 0 for a
-shuffled one; a readout reads the leaves below the latent; training lowers Eq. 1 and is a function of the seed; the smoke
-recipe runs through with the predictions of the graph; the rule of C19 sees what it should; errors.
+shuffled one; a readout reads the leaves below the latent; training lowers Eq. 1 and is a function of the seed; the
+smoke recipe runs through with the predictions of the graph; the rule of C19 sees what it should; errors.
 """
 
 import numpy as np
@@ -28,7 +28,8 @@ def test_r2_of_a_perfect_and_a_shuffled_latent():
     order = draw.permutation(900)
     bent = np.tanh(features[:, :2]) + 3
     r2 = rec.held_out_r2(features, np.concatenate([features[:, :2], bent, bent[order]], axis=1), 600)
-    assert r2[:4].min() > 0.98
+    assert r2[:2].min() > 0.99
+    assert r2[2:4].min() > 0.95
     assert abs(r2[4:]).max() < 0.1
 
 
