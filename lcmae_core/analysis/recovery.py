@@ -67,7 +67,7 @@ def recipe(profile: str) -> Recipe:
     length = _LENGTHS[profile]
     world = Hierarchy(splits=((1, 2), (2, 1), (1, 2), (2, 1)), noise=(4, 3, 3, 3, 3), scale=(1.0, 1.0, 1.2, 1.6, 0.5))
     arch = Model(patch_size=4, width=32, depth=2, mlp_ratio=2.0, decoder_width=32, decoder_depth=1)
-    decay = 4.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
+    decay = 3.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
     optim = Optim(steps=length.steps, batch_size=32, base_lr=4e-2, weight_decay=decay)
     settings = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5, 0.75))
     return Recipe(world, arch, optim, settings, length.seeds, length.probes)
@@ -240,10 +240,15 @@ def rank_correlation(found: Iterable[Recovery], quantity: str, *, by: str = "pre
 
 
 def mean_of(found: Iterable[Recovery], quantity: str, *, predicted: bool, visible: bool = True) -> float:
-    """The mean of a number over the latents below the root that are (not) identified and (not) visible; nan if none."""
-    values = [getattr(one, quantity) for one in found
-              if one.level and one.predicted == predicted and one.visible == visible]  # fmt: skip
-    return float(np.mean(values)) if values else float("nan")
+    """The mean of a number over the latents that are (not) identified and (not) visible; nan if there are none.
+
+    Levels below the root count equally: masks of another unit have identified latents at other levels, and a mean over
+    all latents would compare levels instead.
+    """
+    chosen = [one for one in found if one.level and one.predicted == predicted and one.visible == visible]
+    levels = {one.level for one in chosen}
+    means = [np.mean([getattr(one, quantity) for one in chosen if one.level == level]) for level in levels]
+    return float(np.mean(means)) if means else float("nan")
 
 
 class ClaimC19(NamedTuple):
