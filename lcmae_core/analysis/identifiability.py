@@ -89,19 +89,6 @@ def determined(tree: Tree, known: Iterable[str]) -> frozenset[str]:
     return frozenset(above for name in known for above in tree.path(name))
 
 
-def predicted_recovery(tree: Tree, known: Iterable[str]) -> dict[str, float]:
-    """For each latent the share of its dimensions that `known` determines: 1 for those and their ancestors.
-
-    Elsewhere the deepest determined ancestor's dimension over the latent's own: the rest is noise that `known` lacks.
-    """
-    sure = determined(tree, known)
-    shares = {}
-    for name in tree.latents:
-        above = next((one for one in tree.path(name) if one in sure), None)
-        shares[name] = tree.dimension(above) / tree.dimension(name) if above else 0.0
-    return shares
-
-
 def _leaf_costs(hidden: bool) -> dict[str, _Cost]:
     return {"hidden": _Cost(0, 1, ()) if hidden else _IMPOSSIBLE,
             "visible": _IMPOSSIBLE if hidden else _Cost(0, 0, ()), "cut": _IMPOSSIBLE}  # fmt: skip

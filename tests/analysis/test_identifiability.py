@@ -1,7 +1,7 @@
 """The identifiable set is the theorem's.
 
 Claims: it equals brute force over every set of latents with networkx's d-separation on 200 random trees and masks; it
-is right by hand for three masks, and for a tie; what it determines and the predicted shares follow; a planted fault is
+is right by hand for three masks, and for a tie; what it determines follows; a planted fault is
 noticed; masks that hide or show everything are skipped, or refused in one line.
 """
 
@@ -82,11 +82,9 @@ def test_a_large_root_pushes_nothing_down():
     assert ident.identifiable_set(pairs(r=9), "12").latents == ("r",)  # children have at least their parent's dimension
 
 
-def test_what_is_determined_and_predicted():
+def test_what_is_determined():
     tree = pairs()
     assert ident.determined(tree, ("a",)) == {"a", "r"}
-    assert ident.predicted_recovery(tree, ("a",)) == {"r": 1.0, "a": 1.0, "b": 2 / 3}
-    assert ident.predicted_recovery(tree, ()) == {"r": 0.0, "a": 0.0, "b": 0.0}
 
 
 def test_masks_of_all_or_none_are_skipped_and_refused():
