@@ -21,8 +21,8 @@ class Experiment(NamedTuple):
 
 
 def run_experiment(plan: Recipe, seed: int = 0, folder: Path | None = None) -> Experiment:
-    """Train and measure for every setting and seed (from `seed` on). With `folder` the numbers are kept there, in a file
-    named by the digest of the plan, and an experiment that was done before is read."""
+    """Train and measure for every setting and seed (from `seed` on). With `folder` the numbers are kept there, in a
+    file named by the digest of the plan, and an experiment that was done before is read."""
     if folder is None:
         return _run(plan, seed)
     folder.mkdir(parents=True, exist_ok=True)
