@@ -154,6 +154,7 @@ def _rows(results: Iterable[dict[str, Any]], failed: set[str]) -> Iterator[dict[
                 "first": "first" if index == 0 else "",
                 "name": name.replace("_", " "),
                 "value": value_text(entry),
+                "kind": "" if isinstance(entry.get("value"), str) else "value",
                 "paper": str(entry.get("paper") or ""),
                 "note": stale + str(entry.get("note") or ""),
             }
