@@ -20,6 +20,7 @@ from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import image_features, knn_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
 from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.data.sources import open_source
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE
@@ -34,7 +35,7 @@ from lcmae_core.training.evaluate import evaluation_loader, examples
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.objective import forward_views, in_view_pixels, view_masks
-from lcmae_core.training.presets import recipe_of
+from lcmae_core.training.presets import fitted, recipe_of
 from lcmae_core.training.probe import linear_probe
 
 IMAGES = {"smoke": 16, "quick": 64, "lab": 128, "paper": 256}
@@ -84,14 +85,18 @@ def knn(specimen: Specimen) -> Values:
 
 def probe(specimen: Specimen) -> Values:
     """Accuracy of the linear probe with the profile's recipe."""
-    recipe: Any = recipe_of("probe", specimen.profile, trained=specimen.run is not None)
-    return _evaluated(linear_probe(specimen.origin, recipe, settings=specimen.labelled))
+    return _evaluated(linear_probe(specimen.origin, _recipe("probe", specimen), settings=specimen.labelled))
 
 
 def finetune(specimen: Specimen) -> Values:
     """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
-    recipe: Any = recipe_of("finetune", specimen.profile, trained=specimen.run is not None)
-    return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.labelled))
+    return _evaluated(fine_tune(specimen.origin, _recipe("finetune", specimen), settings=specimen.labelled))
+
+
+def _recipe(measure: str, specimen: Specimen) -> Any:
+    """The profile's, with a batch that the source can fill."""
+    recipe: Any = recipe_of(measure, specimen.profile, trained=specimen.run is not None)
+    return fitted(recipe, len(open_source(specimen.labelled.data).train))
 
 
 def distance(specimen: Specimen) -> Values:

@@ -51,6 +51,11 @@ def accuracy_text(estimate: Estimate | None) -> str:
     return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], {seeds}"
 
 
+def _cell(records: Sequence[Record], measure: str) -> str:
+    left_out = any("left_out" in r.measures.get(measure, {}).get("values", {}) for r in records)
+    return "no labels" if left_out else accuracy_text(accuracy_of(records, measure))
+
+
 def accuracy_table(
     study: str,
     here: Rows,
@@ -73,8 +78,8 @@ def accuracy_table(
         line = [labels.get(row, row)]
         for measure in measures:
             line += [published[measure].get(row, "")] if measure in published else []
-            line += [accuracy_text(accuracy_of(far.get(row, []), measure))]
-            line += [accuracy_text(accuracy_of(here[row], measure))] if profile_name != "lab" else []
+            line += [_cell(far.get(row, []), measure)]
+            line += [_cell(here[row], measure)] if profile_name != "lab" else []
         lines.append(line)
     return Table(columns, lines, "top-1 accuracy in %, 95 % interval over seeds and images")
 
@@ -90,9 +95,7 @@ def figures(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Iterator
 def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
     measures = STUDIES[study].measures
     if "knn" in measures:
-        lines = [
-            [row, *(accuracy_text(accuracy_of(r, m)) for m in ("finetune", "probe", "knn"))] for row, r in found.items()
-        ]
+        lines = [[row, *(_cell(r, m) for m in ("finetune", "probe", "knn"))] for row, r in found.items()]
         yield Table(["row", "fine-tuned, %", "linear probe, %", "kNN, %"], lines)
     if "collapse" in measures:
         yield _loss_curves(found)

@@ -22,8 +22,8 @@ class Verdict(NamedTuple):
 
 
 def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do: bool | None = None) -> list[Verdict]:
-    """Every claim judged by the records of a profile. At smoke and quick those missing are made first (one seed), and
-    only signs are judged.
+    """Every claim judged by the records of a profile. At smoke and quick those missing are made first (one seed); at
+    quick only signs are judged, at smoke nothing.
 
     Raises:
         LcmaeError: data or settings are not usable.
@@ -37,7 +37,9 @@ def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do:
             found[key] = rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
         return found[key]
 
-    return [_judge(claim, records, small) for claim in CLAIMS]
+    verdicts = [_judge(claim, records, small) for claim in CLAIMS]
+    untrained = "smoke trains a handful of steps"
+    return [v._replace(verdict="not judged", why=untrained) for v in verdicts] if profile == "smoke" else verdicts
 
 
 Records = Callable[[str, str], Mapping[str, list[Record]]]
@@ -77,7 +79,7 @@ def _values(test: Test, records: Records) -> list[np.ndarray]:
     seeds = set.intersection(*({_seed(record) for record in found} for found in cells.values()))
     if not seeds:
         empty = next((cell for cell, found in cells.items() if not found), test.cells[0])
-        raise _MissingError(f"{empty.measure} of {empty.row} ({empty.study})")
+        raise _MissingError(f"missing: {empty.measure} of {empty.row} ({empty.study})")
     out = []
     for cell, found in cells.items():
         arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
@@ -93,7 +95,7 @@ def _of(record: Record, cell: Cell) -> np.ndarray:
     if "left_out" in values:
         raise _MissingError("the source has no labels", left_out=True)
     if cell.key not in values:  # measured before this was kept
-        raise _MissingError(f"{cell.key} in {cell.measure} of {cell.row} ({cell.study})")
+        raise _MissingError(f"missing: {cell.key} in {cell.measure} of {cell.row} ({cell.study})")
     return np.atleast_1d(record.array(cell.measure, cell.key)).astype(np.float64)
 
 

@@ -189,12 +189,12 @@ def test_seeds_that_one_row_lacks_do_not_count(write):
 
 def test_a_row_that_is_missing_is_named(write):
     said = write(named("C7"), only=lambda job: job.row != "DINO")
-    assert (said.verdict, said.why) == ("not yet run", "distance of DINO (fig5)")
+    assert (said.verdict, said.why) == ("not yet run", "missing: distance of DINO (fig5)")
 
 
 def test_numbers_of_an_older_version_are_not_yet_run(write):
     said = write(named("C10"), change=lambda found: {"right": found["right"]})
-    assert (said.verdict, said.why) == ("not yet run", "classes in probe of MAE (table3)")
+    assert (said.verdict, said.why) == ("not yet run", "missing: classes in probe of MAE (table3)")
 
 
 def test_wide_intervals_are_unresolved_and_halves_are_partly(write):

@@ -61,6 +61,28 @@ def test_a_checkpoint_is_judged_where_its_images_fit(run, capsys, tmp_path):
     assert "image_size: got (64, 64), expected (32, 32)" in refused(capsys, file, "--by", "knn")
 
 
+@pytest.mark.parametrize("layout", ["timm", "official", "hf"])
+def test_what_was_exported_is_judged(run, layout, capsys, tmp_path):
+    file = tmp_path / {"timm": "timm.safetensors", "official": "official.pth", "hf": "folder"}[layout]
+    assert cli.main(["export", str(run.path), str(file), "--to", layout]) == 0
+    capsys.readouterr()
+    fits = ["-p", "image_size=32", "-p", "patch_size=8", "--by", "knn", "--out", tmp_path]
+    if layout != "hf":
+        assert "expected -p heads=N" in refused(capsys, file, *fits)
+    heads = [] if layout == "hf" else ["-p", "heads=2", "-p", "decoder_heads=2"]
+    said = evaluated(capsys, file, *fits, *heads).splitlines()
+    assert said[0].split(":")[1] == evaluated(capsys, run.path, *fits[4:]).splitlines()[0].split(":")[1]
+
+
+def test_a_small_source_gets_a_smaller_batch(run, capsys, tmp_path):
+    write_folder(
+        tmp_path / "few", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in range(4)]
+    )
+    said = evaluated(capsys, run.path, "--data", f"folder:{tmp_path / 'few'}", "--out", tmp_path, "-p", "steps=2")
+    assert "of 8 held-out images, 2 classes" in said
+    assert load_evaluation(said.splitlines()[-1].removeprefix("evaluation: ")).recipe.batch_size == 8
+
+
 def test_an_untrained_encoder_is_judged(capsys, tmp_path):
     shape = ["-p", "image_size=32", "-p", "patch_size=8", "-p", "width=32", "-p", "depth=2", "-p", "heads=2"]
     assert "kNN of untrained0" in evaluated(capsys, "untrained", "--by", "knn", "--out", tmp_path, *shape)
@@ -85,7 +107,9 @@ def test_what_does_not_fit_is_one_line(run, words, line, capsys, tmp_path):
 def test_images_that_cannot_be_judged_are_one_line(run, capsys, tmp_path):
     write_folder(tmp_path / "one", [f"train/cat/{i}.png" for i in range(6)])
     write_folder(tmp_path / "flat", [f"{i}.png" for i in range(6)])
-    assert "labels: got one class" in refused(capsys, run.path, "--data", f"folder:{tmp_path / 'one'}", *SHORT)
+    for way in ([], ["--by", "knn"]):
+        more = SHORT if not way else []
+        assert "labels: got one class" in refused(capsys, run.path, "--data", f"folder:{tmp_path / 'one'}", *way, *more)
     for way in ("knn", "probe"):
         assert "labels: got none" in refused(capsys, run.path, "--by", way, "--data", f"folder:{tmp_path / 'flat'}")
     assert "which is not there" in refused(capsys, tmp_path / "nothing.pth")

@@ -8,7 +8,7 @@ from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.config.downstream import RECIPES, vary
 from lcmae_core.execute.parameters import parse_assignments
 from lcmae_core.execute.train import settings_from
-from lcmae_core.training.presets import fine_tuning, probing
+from lcmae_core.training.presets import fine_tuning, fitted, probing
 
 WAYS = ("knn", "probe", "finetune")
 
@@ -23,6 +23,8 @@ def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, pr
         LcmaeError: nothing is there, it does not fit the images, or the images have no labels, one class, or are fewer
             than a batch.
     """
+    from lcmae_core.data.sources import open_source
+
     if preset not in RECIPES:
         raise LcmaeError(f"--preset: got {preset!r}, {nearest(preset, RECIPES)}")
     recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
@@ -30,11 +32,12 @@ def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, pr
     given = parse_assignments(assignments)
     mine = {name: value for name, value in given.items() if name in names}
     base = settings_from([a for a in assignments if a.partition("=")[0].strip() not in names], profile, **options)
-    recipe = None if recipe is None else vary(recipe, mine)
     origin = _origin(source, base, given, options)
+    if recipe is not None:
+        images = len(open_source(origin.settings.data).train)
+        recipe = vary(recipe, mine) if "batch_size" in mine else fitted(vary(recipe, mine), images)
     if way == "knn":
         return _neighbours(origin)
-    from lcmae_core.data.sources import open_source
     from lcmae_core.training.finetune import fine_tune
     from lcmae_core.training.probe import linear_probe
 
@@ -57,7 +60,13 @@ def _origin(source: str, base: Settings, given: Mapping[str, Any], options: Mapp
     if (path / "settings.json").exists():
         run = load_run(path)
         return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, given, options))
-    return Origin.of_model(load_mae(path).encoder, base)
+    heads = {"encoder_heads": given.get("heads"), "decoder_heads": given.get("decoder_heads")}
+    try:
+        return Origin.of_model(load_mae(path, **heads).encoder, base)
+    except LcmaeError as error:
+        words = {"give encoder_heads=": "expected -p heads=N", "give decoder_heads=": "expected -p decoder_heads=N"}
+        said = next((str(error).replace(*pair) for pair in words.items() if pair[0] in str(error)), str(error))
+        raise LcmaeError(said) from None
 
 
 def _of_run(known: Settings, base: Settings, given: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
@@ -81,6 +90,8 @@ def _neighbours(origin: Any) -> int:
 
     source = open_source(origin.settings.data)
     class_count(origin.settings, source)  # says it where labels are missing
+    if source.train.labels is not None and source.train.labels.min() == source.train.labels.max():
+        raise LcmaeError(f"labels: got one class in {origin.settings.data.source!r}, expected at least two")
     encoder = fitting(origin.load(), origin.settings).to(pick_device(origin.settings.runtime.device)).eval()
     train, test = (
         image_features(encoder, evaluation_loader(origin.settings, split=split, source=source))

@@ -79,12 +79,14 @@ def export(source: str, target: str, layout: str) -> int:
         said = "".join(f", {key}={value!r}" for key, value in kwargs.items())
         print(f"load it with: timm.create_model({name!r}, checkpoint_path={file!r}{said})")
     elif layout == "official":
-        print(f"facebookresearch/mae reads: {interop.export_official(model, path)}")
+        reader = "facebookresearch/mae" + (" (encoder alone, as for fine-tuning)" if model.decoder is None else "")
+        print(f"{reader} reads: {interop.export_official(model, path)}")
     else:
         known: dict[str, Any] = {}
         if (Path(source) / "settings.json").exists():
             settings = load_run(source).settings
             known = {"mask_ratio": settings.masking.mask_ratio, "norm_pix": settings.loss.norm_pix}
         folder = str(interop.export_hf(model, path, **known))
-        print(f"load it with: transformers.ViTMAEForPreTraining.from_pretrained({folder!r})")
+        kind = "ViTMAEModel" if model.decoder is None else "ViTMAEForPreTraining"
+        print(f"load it with: transformers.{kind}.from_pretrained({folder!r})")
     return 0

@@ -144,7 +144,7 @@ def class_count(settings: Settings, source: Source | None = None) -> int:
     labels = source.train.labels
     if labels is None or not source.classes:
         raise LcmaeError(
-            f"labels: got none in {settings.data.source!r}, expected a labelled source for a supervised run"
+            f"labels: got none in {settings.data.source!r}, expected labels (in a folder source: one folder a class)"
         )
     if (labels < 0).any():
         raise LcmaeError(f"labels: got {int((labels < 0).sum())} images without one, expected a label for every image")

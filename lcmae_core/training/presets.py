@@ -3,7 +3,7 @@
 from typing import Any
 
 from lcmae_core.config import PROFILES, LcmaeError, nearest
-from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, Recipe, vary
+from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, R, Recipe, vary
 
 _PROBE: dict[str, dict[str, Any]] = {
     "smoke": {"cached": True, "batch_size": 128, "steps": 20, "base_lr": 12.8},
@@ -41,6 +41,13 @@ def fine_tuning(profile: str, preset: str = "v2") -> FineTune:
         LcmaeError: an unknown profile or preset.
     """
     return vary(RECIPES[_known(preset, RECIPES)], _FINE_TUNE[_known(profile, PROFILES)])
+
+
+def fitted(recipe: R, images: int) -> R:
+    """The recipe with a batch that the source can fill: all its images (an even number), where it has fewer."""
+    if recipe.batch_size <= images:
+        return recipe
+    return vary(recipe, batch_size=max(2, images // 2 * 2))
 
 
 def recipe_of(measure: str, profile: str, *, trained: bool) -> Recipe | None:

@@ -181,7 +181,7 @@ def test_classes_come_from_the_labels(tmp_path):
     assert class_count(replace(SUPERVISED, source=f"folder:{tmp_path / 'named'}")) == 3
     write_folder(tmp_path / "flat", ["1.png", "2.png", "3.png"])
     flat = replace(SUPERVISED, source=f"folder:{tmp_path / 'flat'}")
-    with pytest.raises(LcmaeError, match=r"labels: got none in 'folder:.*flat', expected a labelled source") as error:
+    with pytest.raises(LcmaeError, match=r"labels: got none in 'folder:.*flat', expected labels") as error:
         build_model(flat)
     assert "\n" not in str(error.value)
 

@@ -228,7 +228,7 @@ def test_dino_neither_collapses_nor_stands_still(tiny):
 def test_no_labels_is_one_line(tiny, tmp_path):
     write_folder(tmp_path / "flat", [f"{i}.png" for i in range(6)])
     settings = replace(tiny, method="supervised", source=f"folder:{tmp_path / 'flat'}")
-    with pytest.raises(LcmaeError, match=r"^labels: got none in 'folder:.*', expected a labelled source for a super"):
+    with pytest.raises(LcmaeError, match=r"^labels: got none in 'folder:.*', expected labels"):
         pretrain(settings)
     assert pretrain(replace(settings, method="dino", steps=1)).done  # DINO needs none
 
