@@ -1,4 +1,6 @@
-"""The claims, C1 to C14 (v2) and C15 (v1), and the rule by which each is judged: written before any number was seen.
+"""The claims, C1 to C14 (v2) and C15 (v1), and the rule by which each is judged.
+
+The rules were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then.
 
 Accuracies are in percent, distances in pixels, layers count from 1 in the texts.
 """

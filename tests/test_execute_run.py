@@ -12,7 +12,9 @@ import nbformat
 import pytest
 
 from lcmae_core.execute import Request, make_plan, run_notebooks, store_executed
+from lcmae_core.execute.batch import longest_first
 from lcmae_core.execute.ledger import Ledger, expected_seconds
+from lcmae_core.execute.plan import Request, make_plan
 from lcmae_core.execute.progress import in_words
 from tests.execute_toys import FIGURE, code, ledger, make_notebook, prose, recording
 
@@ -186,3 +188,12 @@ def test_time_is_estimated_from_last_time_then_from_the_notebook(tmp_path: Path)
     assert expected_seconds(notebook, "lab", known) == 5.5
     assert json.loads((tmp_path / "ledger.json").read_text())["00_a"]["seconds"] == 5.5
     assert [in_words(s) for s in (8, 200, 7500)] == ["8 s", "3 min", "2 h 05 min"]
+
+
+def test_several_at_once_begin_with_the_longest_chain(tmp_path: Path) -> None:
+    plan = make_plan(Request(profile="quick", out=str(tmp_path)))
+    even = longest_first(plan, {n.name: 1.0 for n in plan.notebooks})
+    assert (even[0].number, even[-1].number) == ("00", "10"), "04, 08 and 10 wait for 00"
+    slow = longest_first(plan, {n.name: 60.0 if n.number == "09" else 1.0 for n in plan.notebooks})
+    assert (slow[0].number, slow[-1].number) == ("09", "10")
+    assert {n.name for n in slow} == {n.name for n in plan.notebooks}

@@ -67,6 +67,8 @@ class _Batch:
         self.mistaken = 0
         self.console = make_console()
         estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
+        if self.limit > 1:
+            self.waiting = longest_first(plan, estimates)
         self.board = Board(self.console, estimates, self.limit)
         self._began: dict[Notebook, float] = {}
 
@@ -167,6 +169,19 @@ class _Batch:
 def _mistake(outcome: Mapping[str, Any]) -> bool:
     """Whether a cell ended with an error of the user's making, which says itself what to do."""
     return str(outcome.get("error", "")).startswith(("LcmaeError: ", "UnreadableImage: "))
+
+
+def longest_first(plan: Plan, estimates: Mapping[str, float]) -> list[Notebook]:
+    """The notebooks by the time from their start to the end of all that waits for them, longest first, so that nothing
+    long begins when everything else is done; equals stay in their order."""
+
+    def path(notebook: Notebook, before: tuple[Notebook, ...] = ()) -> float:
+        seen = (*before, notebook)
+        after = [n for n in plan.notebooks if n not in seen and notebook in plan.upstream(n)]
+        return estimates[notebook.name] + max((path(n, seen) for n in after), default=0.0)
+
+    lengths = {notebook.name: path(notebook) for notebook in plan.notebooks}
+    return sorted(plan.notebooks, key=lambda notebook: -lengths[notebook.name])
 
 
 def _ending(code: int) -> str:
