@@ -1,4 +1,4 @@
-"""From image-by-image measurements of several seeds to a verdict, by a rule that is written before the numbers it judges.
+"""From image-by-image measurements of several seeds to a verdict, by a rule that is written before what it judges.
 
 A claim is a list of tests, each a statistic of means with the range in which it holds. The statistic is bootstrapped
 over seeds and images together; a test holds if its whole 95 % interval lies in the range, fails if all of it lies

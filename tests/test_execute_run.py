@@ -14,7 +14,6 @@ import pytest
 from lcmae_core.execute import Request, make_plan, run_notebooks, store_executed
 from lcmae_core.execute.batch import longest_first
 from lcmae_core.execute.ledger import Ledger, expected_seconds
-from lcmae_core.execute.plan import Request, make_plan
 from lcmae_core.execute.progress import in_words
 from tests.execute_toys import FIGURE, code, ledger, make_notebook, prose, recording
 
