@@ -9,7 +9,7 @@ from functools import partial
 from threading import Event
 from typing import NamedTuple
 
-from lcmae_core.config import LcmaeError, Settings, digest, nearest, replace
+from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
 from lcmae_core.store.machine import absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, plain_settings
 from lcmae_core.store.runs import run_label
@@ -18,6 +18,10 @@ from lcmae_core.training.presets import recipe_of
 
 HERE = ("smoke", "quick")
 """Profiles whose jobs a notebook does itself; those of the others are done by `lcmae study`."""
+
+
+NO_LABELS: Values = {"left_out": "the source has no labels"}
+"""What is noted of a measure that needs labels, where a source has none."""
 
 
 class Job(NamedTuple):
@@ -77,8 +81,8 @@ class Job(NamedTuple):
         settings, left_out = self.case.settings, None
         try:
             run = pretrain(settings) if self.case.trained else None
-        except LcmaeError as error:
-            left_out, run = _left_out(error), None  # a supervised reference
+        except NoLabelsError:
+            left_out, run = NO_LABELS, None  # a supervised reference
         self.record.begin(run, settings)
         for name in self.missing:
             if stop is not None and stop.is_set():
@@ -93,20 +97,13 @@ class Job(NamedTuple):
         began = time.perf_counter()
         try:
             values = measure()
-        except LcmaeError as error:
+        except NoLabelsError:
             if name not in LABELLED:
                 raise
-            values = _left_out(error)
+            values = NO_LABELS
         where = provenance(pick_device(self.case.settings.runtime.device))
         where |= {"recipe": recipe} if (recipe := self.recipe(name)) else {}
         self.record.note(name, values, time.perf_counter() - began, where)
-
-
-def _left_out(error: LcmaeError) -> Values:
-    """What is noted where a source has no labels; every other error is raised again."""
-    if not str(error).startswith(("labels: got a source without", "labels: got none")):
-        raise error
-    return {"left_out": "the source has no labels"}
 
 
 def jobs(

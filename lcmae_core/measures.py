@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from lcmae_core.analysis.blocks import geometry
-from lcmae_core.analysis.cka import cka_of_grams, cka_terms, layer_grams
+from lcmae_core.analysis.cka import LayerGrams, both_grams, cka_of_grams, cka_terms
 from lcmae_core.analysis.collapse import collapse, hidden_vectors
 from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
-from lcmae_core.analysis.neighbours import image_features, knn_predictions
+from lcmae_core.analysis.neighbours import encoder_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
-from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.config import LabelsError, Settings, replace
 from lcmae_core.data.sources import open_source
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
@@ -77,10 +77,7 @@ class Specimen:
 
 def knn(specimen: Specimen) -> Values:
     """Weighted 20-nearest-neighbour accuracy of the mean patch token (fewer neighbours in a tiny source)."""
-    encoder = specimen.origin.load()
-    splits = [evaluation_loader(specimen.labelled, split=split) for split in ("train", "validation")]
-    train, test = (image_features(encoder.to(loader.device), loader) for loader in splits)
-    return _judged(knn_predictions(train, test, k=min(20, len(train.values))))
+    return _judged(encoder_predictions(specimen.origin.load(), specimen.labelled))
 
 
 def probe(specimen: Specimen) -> Values:
@@ -167,14 +164,14 @@ def likeness(specimen: Specimen) -> Values:
     A supervised ViT is left out where the source has no labels."""
     loader = specimen.loader()
 
-    def grams(model: Any, pooled: bool = False) -> Tensor:
+    def grams(model: Any) -> LayerGrams:
         images = (batch.images for batch in loader.evaluation())
-        return layer_grams(model.encoder.to(loader.device).eval(), images, pooled=pooled)
+        return both_grams(model.encoder.to(loader.device).eval(), images)
 
-    model, found = specimen.model(), {}
-    own, own_pooled = grams(model), grams(model, pooled=True)
+    found: Values = {}
+    own, own_pooled = grams(specimen.model())
     for name, other in _others(specimen):
-        theirs, pooled = grams(other), grams(other, pooled=True)
+        theirs, pooled = grams(other)
         terms = torch.stack([cka_terms(a, b) for a, b in zip(own, theirs)], dim=1)  # (M, L)
         found[f"cka_{name}"] = _rounded(terms, 5)
         found[f"pooled_{name}"] = _rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
@@ -187,8 +184,8 @@ def _others(specimen: Specimen) -> Iterator[tuple[str, Any]]:
     for name, settings in beside(specimen.settings, specimen.profile).items():
         try:
             yield name, model_of(pretrain(settings))
-        except LcmaeError as error:
-            if settings.method != "supervised" or not str(error).startswith("labels: got"):
+        except LabelsError:
+            if settings.method != "supervised":
                 raise
     yield "untrained", build_model(specimen.settings)
 

@@ -1,6 +1,7 @@
 """Every claim with its verdict, from the records of a profile."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +30,10 @@ def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do:
         LcmaeError: data or settings are not usable.
     """
     small = profile in HERE
-    found: dict[tuple[str, tuple[str, ...]], Mapping[str, list[Record]]] = {}
 
+    @cache
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
-        key = (study, (measure,))
-        if key not in found:
-            found[key] = rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
-        return found[key]
+        return rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
 
     verdicts = [_judge(claim, records, small) for claim in CLAIMS]
     untrained = "smoke trains a handful of steps"
@@ -61,7 +59,7 @@ def _judge(claim: Claim, records: Records, small: bool) -> Verdict:
 
 def _why(outcomes: Sequence[Outcome], small: bool) -> str:
     if small:
-        right = sum(o.test.low < o.estimate.value < o.test.high for o in outcomes)
+        right = sum(o.on_side for o in outcomes)
         return f"{right} of {len(outcomes)} on the side that the claim says; one seed, too small for more"
     count = [sum(o.holds is what for o in outcomes) for what in (True, False, None)]
     return ", ".join(f"{n} {word}" for n, word in zip(count, ("hold", "fail", "open")) if n)

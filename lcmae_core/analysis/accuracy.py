@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
+from lcmae_core.analysis.resampling import resampled_means
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.evaluations import Predictions
 
@@ -51,18 +52,14 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentiles of the accuracy over resampled images and, independently, resampled seeds.
 
-    Every seed is judged on the same M images, so a draw takes S seeds and M images with replacement and averages the
-    S x M answers where they cross: three seeds alone would give no interval, images alone would forget the training.
+    Every seed is judged on the same M images, so both are resampled (`resampled_means`): three seeds alone would give
+    no interval, images alone would forget the training.
     """
     answers = np.atleast_2d(right).astype(np.float64)  # (S, M)
     seeds, images = answers.shape
     if not images or not seeds:
         raise LcmaeError(f"right: got {seeds} seeds and {images} images, expected at least one of each")
-    rng = np.random.default_rng(seed)
-    found = np.empty(draws)
-    for draw in range(draws):  # one draw at a time: draws x M would not fit for ImageNet
-        times = rng.multinomial(images, np.full(images, 1 / images))  # how often each image was drawn
-        found[draw] = answers[rng.integers(seeds, size=seeds)].mean(axis=0) @ times / images
+    found = [float(share) for (share,) in resampled_means([answers], draws, seed)]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 

@@ -7,6 +7,7 @@ features of an example.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -68,23 +69,45 @@ def cka_terms(first: Float[Tensor, "M M"], second: Float[Tensor, "M M"]) -> Floa
     return whole - (len(first) - 1) * (without - without.mean())
 
 
-@torch.no_grad()
-def layer_grams(model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = False) -> Float[Tensor, "L M M"]:
-    """A `gram` for each encoder block's output over all images, patches in their places or (`pooled`) their mean.
-    `batches` are images (B, C, h, w).
+class LayerGrams(NamedTuple):
+    """A `gram` for each encoder block's output. placed: of all patches in their places. pooled: of their mean."""
 
-    All features exist at once: M * L * N * D floats (0.2 GB for 128 images and ViT-Ti at 112 px), or M * L * D pooled.
+    placed: Float[Tensor, "L M M"]
+    pooled: Float[Tensor, "L M M"]
+
+
+@torch.no_grad()
+def both_grams(model: nn.Module, batches: Iterable[Tensor]) -> LayerGrams:
+    """The grams of a model over all images, `batches` of (B, C, h, w), seen once.
+
+    All features exist at once: M * L * N * D floats (0.2 GB for 128 images and ViT-Ti at 112 px).
 
     Raises:
         LcmaeError: fewer than 5 images, or as `patch_features`.
     """
-    found = []
-    for images in batches:
-        features = patch_features(model, images, kind="outputs").cpu()  # (B, L, N, D)
-        found.append(features.mean(dim=2) if pooled else features.flatten(2))
+    found = [patch_features(model, images, kind="outputs").cpu() for images in batches]  # (B, L, N, D)
     if not found:
         raise LcmaeError(f"examples: got 0, expected at least {FEWEST}")
-    return torch.stack([gram(layer) for layer in torch.cat(found).unbind(1)])
+    layers = torch.cat(found).unbind(1)  # L times (M, N, D)
+    placed, pooled = (torch.stack([gram(of(layer)) for layer in layers]) for of in (_placed, _pooled))
+    return LayerGrams(placed, pooled)
+
+
+def layer_grams(model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = False) -> Float[Tensor, "L M M"]:
+    """One of `both_grams`: of patches in their places, or (`pooled`) of their mean.
+
+    Raises:
+        LcmaeError: as `both_grams`.
+    """
+    return getattr(both_grams(model, batches), "pooled" if pooled else "placed")
+
+
+def _placed(layer: Float[Tensor, "M N D"]) -> Tensor:
+    return layer.flatten(1)
+
+
+def _pooled(layer: Float[Tensor, "M N D"]) -> Tensor:
+    return layer.mean(dim=1)
 
 
 def _hsic(paired: Tensor, sums: Tensor, crossed: Tensor, m: int) -> Tensor:

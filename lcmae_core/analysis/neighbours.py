@@ -7,12 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lcmae_core.config import LcmaeError
+from lcmae_core.config import LcmaeError, NoLabelsError, Settings
+from lcmae_core.data.sources import open_source
+from lcmae_core.data.splits import Source
 from lcmae_core.losses import unit
+from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Predictions
+from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.probe import Features, image_features
 
-__all__ = ["Features", "image_features", "knn_accuracy", "knn_predictions", "knn_votes"]
+__all__ = ["Features", "encoder_predictions", "image_features", "knn_accuracy", "knn_predictions", "knn_votes"]
 
 
 def knn_votes(
@@ -25,16 +29,15 @@ def knn_votes(
     Raises:
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
-    if train.labels is None:
-        raise LcmaeError("labels: got a source without labels, expected one class a photograph")
+    labels = _labels(train)
     if not 0 < k <= len(train.values):
         raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
     real = torch.float32 if values.device.type == "mps" else torch.float64
-    known, classes, found = unit(train.values.to(real)), int(train.labels.max()) + 1, []
+    known, classes, found = unit(train.values.to(real)), int(labels.max()) + 1, []
     for part in values.to(real).split(1024):  # never Q x M at once
         close = (unit(part) @ known.T).topk(k, dim=1)  # (q, k)
         votes = close.values.new_zeros(len(part), classes)
-        found.append(votes.scatter_add_(1, train.labels[close.indices], (close.values / temperature).exp()))
+        found.append(votes.scatter_add_(1, labels[close.indices], (close.values / temperature).exp()))
     return torch.cat(found)
 
 
@@ -44,11 +47,10 @@ def knn_predictions(train: Features, test: Features, k: int = 20, temperature: f
     Raises:
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
-    if test.labels is None:
-        raise LcmaeError("labels: got a source without labels, expected one class a photograph")
+    labels = _labels(test).cpu().numpy()
     votes = knn_votes(train, test.values, k, temperature)
     best = (votes / votes.sum(dim=1, keepdim=True)).max(dim=1)
-    return Predictions(test.labels.cpu().numpy(), best.indices.cpu().numpy(), best.values.float().cpu().numpy())
+    return Predictions(labels, best.indices.cpu().numpy(), best.values.float().cpu().numpy())
 
 
 def knn_accuracy(train: Features, test: Features, k: int = 20, temperature: float = 0.07) -> float:
@@ -58,3 +60,22 @@ def knn_accuracy(train: Features, test: Features, k: int = 20, temperature: floa
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
     return float(knn_predictions(train, test, k, temperature).right.mean())
+
+
+def encoder_predictions(encoder: Encoder, settings: Settings, source: Source | None = None, k: int = 20) -> Predictions:
+    """`knn_predictions` of an encoder for the held-out images, from all training images of the settings' source
+    (`source` saves opening it again); fewer than `k` neighbours in a source that has no more images.
+
+    Raises:
+        LcmaeError: the source cannot be read, or has no labels.
+    """
+    source = source or open_source(settings.data)
+    loaders = [evaluation_loader(settings, split=split, source=source) for split in ("train", "validation")]
+    train, test = (image_features(encoder.to(loader.device), loader) for loader in loaders)
+    return knn_predictions(train, test, k=min(k, len(train.values)))
+
+
+def _labels(features: Features) -> Tensor:
+    if features.labels is None:
+        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
+    return features.labels

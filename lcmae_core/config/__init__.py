@@ -4,7 +4,7 @@ Settings are grouped for the reader and flat for the user: every leaf name is un
 `replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Only `runtime` affects no result.
 """
 
-from lcmae_core.config.errors import LcmaeError, nearest
+from lcmae_core.config.errors import LabelsError, LcmaeError, NoLabelsError, nearest, one_line
 from lcmae_core.config.groups import (
     Autoencoder,
     Data,
@@ -31,11 +31,13 @@ __all__ = [
     "Data",
     "Dino",
     "Group",
+    "LabelsError",
     "LcmaeError",
     "Loss",
     "Masking",
     "Method",
     "Model",
+    "NoLabelsError",
     "Optim",
     "Range",
     "Runtime",
@@ -44,6 +46,7 @@ __all__ = [
     "Size",
     "digest",
     "nearest",
+    "one_line",
     "parse",
     "profile",
     "replace",

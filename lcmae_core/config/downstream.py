@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.groups import Group, Range
+from lcmae_core.config.errors import LcmaeError, nearest, one_line
+from lcmae_core.config.groups import Group, Range, one_length
 
 
 class Recipe(Group):
@@ -113,11 +113,9 @@ def vary(recipe: R, changes: Mapping[str, Any] | None = None, /, **more: Any) ->
     Raises:
         LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
     """
-    changes, names = {**(changes or {}), **more}, type(recipe).model_fields
+    changes, names = one_length({**(changes or {}), **more}), type(recipe).model_fields
     if unknown := [name for name in changes if name not in names]:
         raise LcmaeError(f"unknown setting {unknown[0]!r} (= {changes[unknown[0]]!r}): {nearest(unknown[0], names)}")
-    if one := {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}:
-        changes = dict.fromkeys({"steps", "epochs"} - one) | changes
     return parse_recipe(type(recipe), recipe.model_dump() | changes)
 
 
@@ -126,8 +124,4 @@ def parse_recipe(kind: type[R], tree: Mapping[str, Any]) -> R:
     try:
         return kind.model_validate(dict(tree))
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
-        leaf = next((str(part) for part in first["loc"] if part in kind.model_fields), "")
-        line = message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message}"
-        raise LcmaeError(line) from None
+        raise one_line(error, kind.model_fields) from None

@@ -1,11 +1,31 @@
-"""The one kind of error that a user can make, and the hint at the end of its line."""
+"""The one kind of error that a user can make, its line, and the hint at the end of it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from pydantic import ValidationError
 
 
 class LcmaeError(ValueError):
     """An error of the user's making, said in one line: what, got, expected, nearest valid name."""
+
+
+class LabelsError(LcmaeError):
+    """Labels are asked for where some are missing."""
+
+
+class NoLabelsError(LabelsError):
+    """Labels are asked for where there are none at all: what needs them can be left out."""
+
+
+def one_line(error: ValidationError, names: Collection[str]) -> LcmaeError:
+    """The first thing that pydantic found wrong; `names` are the settings that its line may name."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
+    if first["type"] == "value_error":
+        return LcmaeError(message)
+    name = next((str(part) for part in reversed(first["loc"]) if part in names), "")
+    return LcmaeError(f"{name}: got {first['input']!r}, expected {message}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -23,6 +23,12 @@ def _odd(value: int) -> int:
 Odd = Annotated[int, AfterValidator(_odd)]
 
 
+def one_length(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes, in which steps take epochs back and epochs steps: a training has one length."""
+    said = {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}
+    return dict.fromkeys({"steps", "epochs"} - said) | changes if said else changes
+
+
 class Group(BaseModel):
     """Base of all settings: frozen, no unknown names, no silent coercion of strings."""
 

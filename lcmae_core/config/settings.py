@@ -7,8 +7,20 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.groups import Autoencoder, Data, Dino, Group, Loss, Masking, Model, Optim, Runtime, Siamese
+from lcmae_core.config.errors import LcmaeError, nearest, one_line
+from lcmae_core.config.groups import (
+    Autoencoder,
+    Data,
+    Dino,
+    Group,
+    Loss,
+    Masking,
+    Model,
+    Optim,
+    Runtime,
+    Siamese,
+    one_length,
+)
 
 Method = Literal["mae", "ae", "dino", "supervised", "siamese"]
 """What is trained: the masked autoencoder (with any of the losses), the autoencoder without masking of v2 Fig. 7, one
@@ -143,22 +155,13 @@ def _unused_by_siamese(siamese: Siamese) -> frozenset[str]:
     return frozenset(radius | pairs | pixels | (set() if siamese.token_average else _AVERAGE))
 
 
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
-    leaf = next((str(part) for part in reversed(first["loc"]) if part in LEAVES), "")
-    return message if first["type"] == "value_error" else f"{leaf}: got {first['input']!r}, expected {message}"
-
-
 def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Settings:
     """A copy of `settings` with leaves changed by name, validated as a whole; steps and epochs take each other back.
 
     Raises:
         LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
     """
-    tree, changes = settings.model_dump(), {**(changes or {}), **more}
-    if one := {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}:
-        changes = dict.fromkeys({"steps", "epochs"} - one) | changes
+    tree, changes = settings.model_dump(), one_length({**(changes or {}), **more})
     for name, value in changes.items():
         if name not in LEAVES:
             raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
@@ -171,7 +174,7 @@ def parse(tree: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise LcmaeError(_one_line(error)) from None
+        raise one_line(error, LEAVES) from None
 
 
 def digest(settings: Settings, data_identity: str) -> str:

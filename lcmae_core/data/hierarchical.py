@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
-from lcmae_core.config import Group, LcmaeError, nearest
+from lcmae_core.config import Group, LcmaeError, nearest, one_line
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,7 @@ def hierarchy(**leaves: object) -> Hierarchy:
     try:
         return Hierarchy.model_validate(leaves)
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")
-        name = "" if first["type"] == "value_error" else f"{first['loc'][0]}: got {first['input']!r}, expected "
-        raise LcmaeError(name + message) from None
+        raise one_line(error, Hierarchy.model_fields) from None
 
 
 class Sample(NamedTuple):

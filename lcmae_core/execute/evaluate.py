@@ -10,8 +10,6 @@ from lcmae_core.execute.parameters import parse_assignments
 from lcmae_core.execute.train import settings_from
 from lcmae_core.training.presets import fine_tuning, fitted, probing
 
-WAYS = ("knn", "probe", "finetune")
-
 
 def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, preset: str, **options: Any) -> int:
     """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder.
@@ -33,16 +31,17 @@ def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, pr
     mine = {name: value for name, value in given.items() if name in names}
     base = settings_from([a for a in assignments if a.partition("=")[0].strip() not in names], profile, **options)
     origin = _origin(source, base, given, options)
-    if recipe is not None:
-        images = len(open_source(origin.settings.data).train)
-        recipe = vary(recipe, mine) if "batch_size" in mine else fitted(vary(recipe, mine), images)
-    if way == "knn":
-        return _neighbours(origin)
+    images = open_source(origin.settings.data)
+    if recipe is None:
+        _say(_neighbours(origin, images), f"kNN of {origin.name}", images.classes)
+        return 0
     from lcmae_core.training.finetune import fine_tune
     from lcmae_core.training.probe import linear_probe
 
+    recipe = vary(recipe, mine)
+    recipe = recipe if "batch_size" in mine else fitted(recipe, len(images.train))
     found = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
-    _say(found.predictions, f"{found.recipe.kind} of {found.origin}", open_source(origin.settings.data).classes)
+    _say(found.predictions, f"{found.recipe.kind} of {found.origin}", images.classes)
     print(f"evaluation: {found.path}")
     return 0
 
@@ -80,25 +79,12 @@ def _of_run(known: Settings, base: Settings, given: Mapping[str, Any], options: 
     return replace(known, asked | runtime, train_images=None)
 
 
-def _neighbours(origin: Any) -> int:
-    from lcmae_core.analysis.neighbours import image_features, knn_predictions
-    from lcmae_core.data.sources import open_source
-    from lcmae_core.models.reference import class_count
-    from lcmae_core.store.machine import pick_device
-    from lcmae_core.training.downstream import fitting
-    from lcmae_core.training.evaluate import evaluation_loader
+def _neighbours(origin: Any, source: Any) -> Any:
+    from lcmae_core.analysis.neighbours import encoder_predictions
+    from lcmae_core.training.downstream import fitting, several_classes
 
-    source = open_source(origin.settings.data)
-    class_count(origin.settings, source)  # says it where labels are missing
-    if source.train.labels is not None and source.train.labels.min() == source.train.labels.max():
-        raise LcmaeError(f"labels: got one class in {origin.settings.data.source!r}, expected at least two")
-    encoder = fitting(origin.load(), origin.settings).to(pick_device(origin.settings.runtime.device)).eval()
-    train, test = (
-        image_features(encoder, evaluation_loader(origin.settings, split=split, source=source))
-        for split in ("train", "validation")
-    )
-    _say(knn_predictions(train, test, k=min(20, len(train.values))), f"kNN of {origin.name}", source.classes)
-    return 0
+    several_classes(origin.settings, source)
+    return encoder_predictions(fitting(origin.load(), origin.settings).eval(), origin.settings, source)
 
 
 def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.config import LabelsError, LcmaeError, NoLabelsError, Settings
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Source
 from lcmae_core.models.encoder import Encoder
@@ -143,11 +143,11 @@ def class_count(settings: Settings, source: Source | None = None) -> int:
     source = source or open_source(settings.data)
     labels = source.train.labels
     if labels is None or not source.classes:
-        raise LcmaeError(
+        raise NoLabelsError(
             f"labels: got none in {settings.data.source!r}, expected labels (in a folder source: one folder a class)"
         )
     if (labels < 0).any():
-        raise LcmaeError(f"labels: got {int((labels < 0).sum())} images without one, expected a label for every image")
+        raise LabelsError(f"labels: got {int((labels < 0).sum())} images without one, expected a label for every image")
     return len(source.classes)
 
 

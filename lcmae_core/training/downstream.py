@@ -136,12 +136,7 @@ def count_classes(settings: Settings, source: Source, recipe: Recipe) -> int:
         LcmaeError: labels are missing, all images are of one class, there are fewer of them than a batch, or none is
             held out.
     """
-    classes, name = class_count(settings, source), settings.data.source
-    assert source.train.labels is not None and source.classes is not None  # noqa: PT018
-    found = np.unique(source.train.labels)
-    if len(found) < 2:
-        only = source.classes[int(found[0])]
-        raise LcmaeError(f"labels: got one class ({only!r}) in {name!r}, expected at least two")
+    classes, name = several_classes(settings, source), settings.data.source
     if len(source.train) < recipe.batch_size:
         count = len(source.train)
         raise LcmaeError(f"batch_size: got {recipe.batch_size} for {count} training images, expected at most {count}")
@@ -149,6 +144,21 @@ def count_classes(settings: Settings, source: Source, recipe: Recipe) -> int:
         raise LcmaeError(f"data: got no validation image in {name!r}, expected at least one held out")
     if source.validation.labels is None or (source.validation.labels < 0).any():
         raise LcmaeError(f"labels: got validation images without one in {name!r}, expected a label for every image")
+    return classes
+
+
+def several_classes(settings: Settings, source: Source) -> int:
+    """Classes of a source whose images are of more than one.
+
+    Raises:
+        LcmaeError: labels are missing, or all images are of one class.
+    """
+    classes = class_count(settings, source)
+    assert source.train.labels is not None and source.classes is not None  # noqa: PT018
+    found = np.unique(source.train.labels)
+    if len(found) < 2:
+        only, name = source.classes[int(found[0])], settings.data.source
+        raise LcmaeError(f"labels: got one class ({only!r}) in {name!r}, expected at least two")
     return classes
 
 

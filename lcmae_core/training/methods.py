@@ -146,7 +146,7 @@ class DinoObjective(Objective[Dino]):
         def measure(batch: Batch) -> Terms:
             return self._diagnosed(model, model(batch.crops), self.temperature(1.0))
 
-        return {"loss" if name == "total" else name: value for name, value in _averaged(loader, measure).items()}
+        return _averaged(loader, measure)
 
     def temperature(self, progress: float) -> float:
         """Of the teacher: from teacher_temp_start linearly to teacher_temp in teacher_temp_warmup of the steps."""
@@ -183,8 +183,7 @@ class SupervisedObjective(Objective[Supervised]):
 
     def held_out(self, model: Supervised, loader: Loader) -> dict[str, float]:
         """Cross-entropy and accuracy on central views."""
-        found = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
-        return {"loss" if name == "total" else name: value for name, value in found.items()}
+        return _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
 
     @staticmethod
     def _judged(logits: Tensor, batch: Batch) -> Terms:
@@ -216,7 +215,7 @@ class SiameseObjective(Objective[Siamese]):
         def measure(batch: Batch) -> Terms:
             return siamese_terms(model, model(torch.cat(batch.crops)), batch, self.settings)
 
-        return {"loss" if name == "total" else name: value for name, value in _averaged(loader, measure).items()}
+        return _averaged(loader, measure)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -233,11 +232,12 @@ def mean_terms(parts: list[Terms]) -> Terms:
 
 @torch.no_grad()
 def _averaged(loader: Loader, measure: Callable[[Batch], Terms]) -> dict[str, float]:
-    """Means over the held-out images, and their number (alone, where nothing is held out)."""
+    """Means over the held-out images, the total as "loss", and their number (alone, where nothing is held out)."""
     sums: dict[str, float] = {}
     count = 0
     for batch in loader.evaluation():
         for name, value in measure(batch).items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.index)
+            said = "loss" if name == "total" else name
+            sums[said] = sums.get(said, 0.0) + float(value) * len(batch.index)
         count += len(batch.index)
     return {name: value / count for name, value in sums.items()} | {"images": count}

@@ -1,8 +1,13 @@
-"""Settings so small that a run takes a second."""
+"""Settings so small that a run takes a second, and a stop in the middle of one."""
+
+import os
+import signal
+from contextlib import contextmanager
 
 import pytest
 
 from lcmae_core.config import profile, replace
+from lcmae_core.training import downstream
 
 TINY = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
@@ -15,3 +20,24 @@ TINY = {
 @pytest.fixture
 def tiny(tmp_path):
     return replace(profile("smoke"), {**TINY, "out": str(tmp_path)})
+
+
+@pytest.fixture
+def terminated_at(monkeypatch):
+    """A context in which this process gets SIGTERM at a step of a downstream training."""
+
+    @contextmanager
+    def at(step):
+        add, calls = downstream.Window.add, []
+
+        def stop(self, terms):
+            calls.append(1)
+            if len(calls) == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            add(self, terms)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(downstream.Window, "add", stop)
+            yield
+
+    return at

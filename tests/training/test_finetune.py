@@ -3,9 +3,6 @@ done once and goes on bit-equal; averaged weights are the ones judged; every set
 trains from scratch; a failure is one line.
 """
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
@@ -142,21 +139,11 @@ def test_learns_and_is_trained_once(pictures):
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
-def test_an_interrupted_run_goes_on_bit_equal(pictures, tmp_path, monkeypatch, ema):
+def test_an_interrupted_run_goes_on_bit_equal(pictures, tmp_path, terminated_at, ema):
     recipe = vary(SHORT, steps=5, ema=ema)
     whole = fine_tune(Origin.untrained(replace(pictures, out=str(tmp_path / "whole"), workers=2)), recipe)
-    add, calls = downstream.Window.add, []
-
-    def stop(self, terms):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        add(self, terms)
-
-    monkeypatch.setattr(downstream.Window, "add", stop)
-    with pytest.raises(downstream.Stopped, match="stopped at step 2 of 5"):
+    with terminated_at(2), pytest.raises(downstream.Stopped, match="stopped at step 2 of 5"):
         fine_tune(Origin.untrained(pictures), recipe)
-    monkeypatch.setattr(downstream.Window, "add", add)
     again = fine_tune(Origin.untrained(pictures), recipe)
     assert weights(again) == weights(whole)
     assert np.array_equal(again.predictions.confidence, whole.predictions.confidence)

@@ -4,8 +4,6 @@ interruption, and refuses what it cannot judge in one line.
 """
 
 import math
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -175,21 +173,11 @@ def test_a_probe_is_trained_once_of_a_frozen_encoder(pictures):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_an_interrupted_probe_goes_on_bit_equal(pictures, tmp_path, monkeypatch, cached):
+def test_an_interrupted_probe_goes_on_bit_equal(pictures, tmp_path, terminated_at, cached):
     recipe = vary(FAST, batch_size=8, cached=cached)
     whole = linear_probe(Origin.untrained(replace(pictures, out=str(tmp_path / "whole"))), recipe)
-    add, calls = downstream.Window.add, []
-
-    def stop(self, terms):
-        calls.append(1)
-        if len(calls) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        add(self, terms)
-
-    monkeypatch.setattr(downstream.Window, "add", stop)
-    with pytest.raises(downstream.Stopped, match="stopped at step 4 of 6"):
+    with terminated_at(4), pytest.raises(downstream.Stopped, match="stopped at step 4 of 6"):
         linear_probe(Origin.untrained(pictures), recipe)
-    monkeypatch.setattr(downstream.Window, "add", add)
     again = linear_probe(Origin.untrained(pictures), recipe)
     assert weights(again) == weights(whole)
     assert np.array_equal(again.predictions.confidence, whole.predictions.confidence)
