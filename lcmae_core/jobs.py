@@ -74,7 +74,8 @@ class Job(NamedTuple):
         return mine
 
     def _do(self, stop: Event | None) -> None:
-        from lcmae_core.measures import MEASURES, Specimen
+        from lcmae_core.measures import MEASURES
+        from lcmae_core.specimen import Specimen
         from lcmae_core.training.loop import pretrain
         from lcmae_core.training.watch import Stopped
 

@@ -5,7 +5,6 @@ Letters: M images, G groups of images, L layers, H heads, Q hidden patches, V di
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,60 +18,26 @@ from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import encoder_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
-from lcmae_core.config import LabelsError, Settings, replace
+from lcmae_core.config import LabelsError
 from lcmae_core.data.sources import open_source
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
 from lcmae_core.models.patches import normalize_patches, patchify
+from lcmae_core.specimen import Specimen
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.records import Values, packed
-from lcmae_core.store.runs import Run
 from lcmae_core.studies import beside, references
-from lcmae_core.training.downstream import Origin
-from lcmae_core.training.evaluate import evaluation_loader, examples
+from lcmae_core.training.evaluate import examples
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.objective import forward_views, in_view_pixels, view_masks
 from lcmae_core.training.presets import fitted, recipe_of
 from lcmae_core.training.probe import linear_probe
 
-IMAGES = {"smoke": 16, "quick": 64, "lab": 128, "paper": 256}
-"""Held-out images of the attention measures, at most."""
 GROUP = 8
 """Images of a group, where a measure needs several."""
-
-
-@dataclass(frozen=True)
-class Specimen:
-    """What is measured: a finished run, or (run None) the untrained encoder of these settings."""
-
-    settings: Settings
-    profile: str
-    run: Run | None
-
-    @property
-    def labelled(self) -> Settings:
-        """What an evaluation reads: all images, however few the run was trained on (v2 Table A.1)."""
-        return replace(self.settings, train_images=None)
-
-    @property
-    def origin(self) -> Origin:
-        """Its encoder, for an evaluation."""
-        return Origin.untrained(self.settings) if self.run is None else Origin.of_run(self.run)
-
-    def model(self, step: int | None = None) -> Any:
-        """The whole model at a kept step, by default the last, on the CPU."""
-        return build_model(self.settings).eval() if self.run is None else model_of(self.run, step)
-
-    def loader(self) -> Any:
-        """Held-out images of the attention measures."""
-        return evaluation_loader(self.settings, IMAGES[self.profile])
-
-    def mask(self) -> Mask:
-        """One mask, shared by all images, as notebook 04 draws it."""
-        return view_masks(self.settings, examples(self.settings, 1), 1)[0]
 
 
 def knn(specimen: Specimen) -> Values:

@@ -16,9 +16,10 @@ from lcmae_core.analysis.metrics import AttentionSimilarity, attention_distance
 from lcmae_core.analysis.neighbours import image_features, knn_accuracy
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.jobs import jobs, rows
-from lcmae_core.measures import MEASURES, Specimen
+from lcmae_core.measures import MEASURES
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
+from lcmae_core.specimen import Specimen
 from lcmae_core.store.records import unpacked
 from lcmae_core.studies import STUDIES
 from lcmae_core.training import loop

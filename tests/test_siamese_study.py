@@ -11,9 +11,10 @@ from lcmae_core.analysis.collapse import collapse
 from lcmae_core.analysis.features import patch_features
 from lcmae_core.config import profile
 from lcmae_core.jobs import jobs, rows
-from lcmae_core.measures import MEASURES, Specimen
+from lcmae_core.measures import MEASURES
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.redraw import likeness_by_layer
+from lcmae_core.specimen import Specimen
 from lcmae_core.studies import beside, references, siamese, table1
 from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.loop import pretrain
