@@ -1,6 +1,7 @@
-"""The claims, C1 to C14 (v2) and C15 (v1), and the rule by which each is judged.
+"""The claims, C1 to C14 (v2), C15 (v1) and C16 to C18 (HLV), and the rule by which each is judged.
 
-The rules were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then.
+The rules were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then. Those of C16
+to C18 were written before any number of theirs.
 
 Accuracies are in percent, distances in pixels, layers count from 1 in the texts.
 """
@@ -94,6 +95,35 @@ def _recovers(text: str, study: str, row: str, full: str) -> Test:
     return Test(text, cells, lambda a, zero, one: 100 * float(a - (zero + one) / 2), low=0.0)
 
 
+_LEVELS = ("0.1", "0.25", "0.5", "0.75", "0.9")
+
+
+def _better_probe(study: str, row: str, other: str, more: str = "") -> Test:
+    cells = tuple(Cell(study, name, "probe", "right") for name in (row, other))
+    return Test(f"linear probe, {row} - {other}: above 0{more}", cells, _points, low=0.0)
+
+
+def _kept(text: str, key: str, statistic: Callable[..., float], **bound: float) -> Test:
+    return Test(text, tuple(Cell("hlv_ratios", row, "fidelity", key) for row in _LEVELS), statistic, **bound)
+
+
+def _moderate(*ratios: np.ndarray) -> float:
+    """Mean of .5 and .75, less the higher of both extremes."""
+    least, _, half, most, extreme = ratios
+    return float((half + most) / 2 - max(least, extreme))
+
+
+def _lowest(*ratios: np.ndarray) -> float:
+    """Ratio .1, less the mean of .5 and .75."""
+    return float(ratios[0] - (ratios[2] + ratios[3]) / 2)
+
+
+def _inside(*cues: np.ndarray) -> float:
+    """Highest shape bias of .25, .5, .75, less the higher of both extremes; cues: shape and texture by ratio."""
+    bias = [shape / (shape + texture) if shape + texture else np.nan for shape, texture in zip(cues[:5], cues[5:])]
+    return float(np.max(bias[1:4]) - np.max([bias[0], bias[4]]))
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("C1", "S_attn is highest in decoder layer 1, lowest in 3; the first two are well above the rest", "Fig. 2",
           "layer 1 about 0.9", (
@@ -166,5 +196,22 @@ CLAIMS: tuple[Claim, ...] = (
               Test("CKA with MAE - CKA with DINO, mean over layers: above 0",
                    tuple(Cell("siamese", "Siamese", "cka", f"cka_{name}") for name in ("MAE", "DINO")), _apart,
                    low=0.0))),
+    Claim("C16", "very small and very large mask ratios give low-level features", "HLV, mask ratio",
+          "linear probe at .1 .25 .5 .75 .9: 47.45 53.58 60.07 67.41 62.97", (
+              _better_probe("hlv_ratios", "0.75", "0.1"), _better_probe("hlv_ratios", "0.75", "0.9")),
+          needs_labels=True),
+    Claim("C17", "the mask unit sets the level of the recovered features", "HLV, mask unit",
+          "linear probe at 8, 16, 32 px: 62.57 68.96 73.31 (the text says that 32 hurts)", (
+              _better_probe("hlv_units", "2x", "1x"),
+              _better_probe("hlv_units", "4x", "2x", " (the paper's table; its text says below)")), needs_labels=True),
+    Claim("C18", "moderate ratios reconstruct structure better (SSIM, FSIM), low ones pixels (PSNR, MSE); shape bias "
+          "peaks inside", "HLV, mask ratio", "shape bias .135 .255 .246 .256 .201", (
+              *(_kept(f"{key.upper()}, mean of .5 and .75 - higher of .1 and .9: above 0", key, _moderate, low=0.0)
+                for key in ("ssim", "fsim")),
+              _kept("PSNR, .1 - mean of .5 and .75, dB: above 0", "psnr", _lowest, low=0.0),
+              _kept("MSE, .1 - mean of .5 and .75: below 0", "mse", _lowest, high=0.0),
+              Test("shape bias, highest of .25, .5, .75 - higher of .1 and .9: above 0",
+                   tuple(Cell("hlv_ratios", row, "cues", cue) for cue in ("shape", "texture") for row in _LEVELS),
+                   _inside, low=0.0))),
 )  # fmt: skip
-"""C1 to C15, as the rules stood when they were written (see CHANGELOG for the date)."""
+"""C1 to C18, as the rules stood when they were written (see CHANGELOG for the date)."""

@@ -70,6 +70,13 @@ class Reported(NamedTuple):
     probed: str | None = None
 
 
+class Level(NamedTuple):
+    """What HLV (arXiv 2306.04898) reports of a mask: top-1 of a linear probe in percent, shape bias if given."""
+
+    probed: str
+    shape_bias: str | None = None
+
+
 RANDOM_INIT = Reported("78.6")
 """The baseline of v2 Tables 3 and A.1, which needs no pre-training."""
 TABLE2 = {"transformer": Reported("82.9"), "average": Reported("82.5"), "convolution": Reported("82.9")}
@@ -180,6 +187,42 @@ def beside(base: Settings, profile: str) -> dict[str, Settings]:
     return {"MAE": rows["b"], "LC-MAE": rows["a"]} | references(base, profile)
 
 
+HLV_RATIOS = {
+    0.1: Level("47.45", "0.135"),
+    0.25: Level("53.58", "0.255"),
+    0.5: Level("60.07", "0.246"),
+    0.75: Level("67.41", "0.256"),
+    0.9: Level("62.97", "0.201"),
+}
+"""HLV, by mask ratio (ViT-B/16)."""
+HLV_UNITS = {1: Level("62.57"), 2: Level("68.96"), 4: Level("73.31")}
+"""HLV, by side of a mask cell in patches (8, 16, 32 px, the ViT's patches being 8 px). Its text says that the largest
+hurts, its table shows it best."""
+
+
+_UNIT_GRID: dict[str, dict[str, Any]] = {"lab": {"image_size": 128}, "paper": {"patch_size": 8}}
+
+
+def mask_levels(base: Settings, profile: str) -> dict[float, Settings]:
+    """MAE at the five mask ratios of HLV. All predict pixels as they are, because their reconstructions are compared in
+    pixels: norm-pix predictions would borrow each patch's mean and contrast from the truth [open]. At quick they are
+    half as long as other ablations."""
+    base = _in_pixels(base, profile)
+    return {ratio: replace(base, mask_ratio=ratio) for ratio in HLV_RATIOS}
+
+
+def mask_units(base: Settings, profile: str) -> dict[str, Settings]:
+    """MAE at ratio .75 with mask cells of 1, 2 and 4 patches a side, on a grid that 4 divides, with a baseline of its
+    own: 16 x 16 patches at lab (128 px), 28 x 28 at paper (the patches of 8 px that HLV has)."""
+    base = replace(_in_pixels(base, profile), _UNIT_GRID.get(profile, {}))
+    return {f"{unit}x": replace(base, mask_ratio=0.75, mask_unit=unit) for unit in HLV_UNITS}
+
+
+def _in_pixels(base: Settings, profile: str) -> Settings:
+    short = {"steps": 40} if profile == "quick" else {}
+    return replace(base, {**ABLATION[profile], **short}, norm_pix=False)
+
+
 class Case(NamedTuple):
     """What a row of a study is made of: a run, or the untrained encoder of these settings."""
 
@@ -198,6 +241,8 @@ class Study(NamedTuple):
 RANDOM = "random init"
 """Row of an encoder that was never pre-trained."""
 ACCURACY = ("finetune", "probe", "knn")
+LEVEL = ("fidelity", "probe", "knn", "cues", "corruptions")
+"""How high the features of an encoder are: what its reconstructions keep, and what can be read off it."""
 
 
 def _cases(
@@ -233,5 +278,7 @@ STUDIES: dict[str, Study] = {
     "siamese": Study("v1", _cases(siamese), ("collapse", "cka", "distance", "probe", "knn")),
     "beside": Study("v1, beside it", _cases(beside), ("distance", "probe", "knn")),
     "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
+    "hlv_ratios": Study("HLV, mask ratio", _cases(mask_levels), LEVEL),
+    "hlv_units": Study("HLV, mask unit", _cases(mask_units), LEVEL),
 }
 """Every study, in the order in which their runs are wanted: the first ones judge C3, C5, C8 and C9."""
