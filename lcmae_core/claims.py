@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lcmae_core.analysis.cues import shape_bias
 from lcmae_core.judge import MARGIN, Cell, Test
 from lcmae_core.studies import RANDOM
 
@@ -120,7 +121,7 @@ def _lowest(*ratios: np.ndarray) -> float:
 
 def _inside(*cues: np.ndarray) -> float:
     """Highest shape bias of .25, .5, .75, less the higher of both extremes; cues: shape and texture by ratio."""
-    bias = [shape / (shape + texture) if shape + texture else np.nan for shape, texture in zip(cues[:5], cues[5:])]
+    bias = [shape_bias(float(shape), float(texture)) for shape, texture in zip(cues[:5], cues[5:])]
     return float(np.max(bias[1:4]) - np.max([bias[0], bias[4]]))
 
 

@@ -10,6 +10,7 @@ from threading import Event
 from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
+from lcmae_core.data.corruptions import why_not
 from lcmae_core.store.machine import absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, plain_settings
 from lcmae_core.store.runs import run_label
@@ -107,6 +108,12 @@ class Job(NamedTuple):
         self.record.note(name, values, time.perf_counter() - began, where)
 
 
+def unusable(measure: str) -> str | None:
+    """Why a measure cannot be taken on this machine; None where it can. A job is done here without it, and another
+    machine with the same output folder finds it missing."""
+    return why_not() if measure == "corruptions" else None
+
+
 def jobs(
     names: Iterable[str],
     base: Settings,
@@ -124,7 +131,7 @@ def jobs(
         if name not in STUDIES:
             raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
         study = STUDIES[name]
-        chosen = study.measures if measures is None else tuple(m for m in study.measures if m in measures)
+        chosen = tuple(m for m in study.measures if (measures is None or m in measures) and not unusable(m))
         for seed in seeds:
             cases = study.rows(replace(base, seed=seed), profile)
             found += [Job(name, row, case, chosen, profile) for row, case in cases.items()]

@@ -7,7 +7,6 @@ Letters: M images, G groups of images, L layers, H heads, Q hidden patches, V di
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import encoder_predictions
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
 from lcmae_core.config import LabelsError
-from lcmae_core.data.sources import open_source
+from lcmae_core.levels import cues, kept, robustness
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.mae import MAE
@@ -27,14 +26,12 @@ from lcmae_core.models.masking import Mask
 from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.specimen import Specimen
 from lcmae_core.store.evaluations import Evaluation, Predictions
-from lcmae_core.store.records import Values, packed
+from lcmae_core.store.records import Values, packed, rounded
 from lcmae_core.studies import beside, references
 from lcmae_core.training.evaluate import examples
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.objective import forward_views, in_view_pixels, view_masks
-from lcmae_core.training.presets import fitted, recipe_of
-from lcmae_core.training.probe import linear_probe
 
 GROUP = 8
 """Images of a group, where a measure needs several."""
@@ -47,18 +44,12 @@ def knn(specimen: Specimen) -> Values:
 
 def probe(specimen: Specimen) -> Values:
     """Accuracy of the linear probe with the profile's recipe."""
-    return _evaluated(linear_probe(specimen.origin, _recipe("probe", specimen), settings=specimen.labelled))
+    return _evaluated(specimen.probe())
 
 
 def finetune(specimen: Specimen) -> Values:
     """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
-    return _evaluated(fine_tune(specimen.origin, _recipe("finetune", specimen), settings=specimen.labelled))
-
-
-def _recipe(measure: str, specimen: Specimen) -> Any:
-    """The profile's, with a batch that the source can fill."""
-    recipe: Any = recipe_of(measure, specimen.profile, trained=specimen.run is not None)
-    return fitted(recipe, len(open_source(specimen.labelled.data).train))
+    return _evaluated(fine_tune(specimen.origin, specimen.recipe("finetune"), settings=specimen.labelled))
 
 
 def distance(specimen: Specimen) -> Values:
@@ -68,9 +59,9 @@ def distance(specimen: Specimen) -> Values:
     found = attention_profile(encoder.to(loader.device), (b.images for b in loader.evaluation()), radii=())
     place, kinds = geometry(encoder), ("distance", "distance_renormalized")
     return (
-        {kind: _rounded(getattr(found, kind).mean(2), 2) for kind in kinds}
-        | {f"heads_{kind}": _rounded(getattr(found, kind).mean(0), 2) for kind in kinds}
-        | {"heads_prefix_mass": _rounded(found.prefix_mass.mean(0), 4)}
+        {kind: rounded(getattr(found, kind).mean(2), 2) for kind in kinds}
+        | {f"heads_{kind}": rounded(getattr(found, kind).mean(0), 2) for kind in kinds}
+        | {"heads_prefix_mass": rounded(found.prefix_mass.mean(0), 4)}
         | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
     )
 
@@ -88,7 +79,7 @@ def similarity(specimen: Specimen) -> Values:
     profile = attention_profile(model, batches(), part="decoder", mask=mask.to(loader.device), radii=(2,))
     even = uniform_near_mass(geometry(model, "decoder").grid, 2, hidden_patches(mask))
     linear = found.degree * found.terms - (found.degree - 1) * found.value  # mean: S; its bootstrap: that of S
-    return {"s_attn": _rounded(linear, 5), "near": _rounded(profile.near[2].mean(2) / even, 4)}
+    return {"s_attn": rounded(linear, 5), "near": rounded(profile.near[2].mean(2) / even, 4)}
 
 
 def semantic(specimen: Specimen) -> Values:
@@ -105,7 +96,7 @@ def semantic(specimen: Specimen) -> Values:
     plain, other = terms(False, False), terms(False, True)
     gain_centred = terms(True, False) - terms(True, True)
     return {
-        "s_sim": _rounded(plain, 5), "gain": _rounded(plain - other, 5), "gain_centred": _rounded(gain_centred, 5),
+        "s_sim": rounded(plain, 5), "gain": rounded(plain - other, 5), "gain_centred": rounded(gain_centred, 5),
     }  # fmt: skip
 
 
@@ -138,10 +129,10 @@ def likeness(specimen: Specimen) -> Values:
     for name, other in _others(specimen):
         theirs, pooled = grams(other)
         terms = torch.stack([cka_terms(a, b) for a, b in zip(own, theirs)], dim=1)  # (M, L)
-        found[f"cka_{name}"] = _rounded(terms, 5)
-        found[f"pooled_{name}"] = _rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
+        found[f"cka_{name}"] = rounded(terms, 5)
+        found[f"pooled_{name}"] = rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
         pairs = torch.stack([torch.stack([cka_of_grams(a, b) for b in theirs]) for a in own])
-        found[f"layers_{name}"] = _rounded(pairs, 5)
+        found[f"layers_{name}"] = rounded(pairs, 5)
     return found
 
 
@@ -205,13 +196,10 @@ def _evaluated(evaluation: Evaluation) -> Values:
     return _judged(evaluation.predictions) | {key: results[key] for key in ("classes", "steps", "seconds")}
 
 
-def _rounded(values: Tensor, digits: int) -> list[Any]:
-    return np.round(values.double().cpu().numpy(), digits).tolist()
-
-
 MEASURES: dict[str, Callable[[Specimen], Values]] = {
     "knn": knn, "probe": probe, "finetune": finetune, "distance": distance, "similarity": similarity,
-    "semantic": semantic, "collapse": collapsed, "terms": terms, "cka": likeness,
+    "semantic": semantic, "collapse": collapsed, "terms": terms, "cka": likeness, "fidelity": kept, "cues": cues,
+    "corruptions": robustness,
 }  # fmt: skip
-LABELLED = frozenset({"knn", "probe", "finetune"})
+LABELLED = frozenset({"knn", "probe", "finetune", "cues", "corruptions"})
 """Measures that need labels: where the source has none they are left out."""

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from lcmae_core.analysis.cues import shape_bias
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.jobs import rows
 from lcmae_core.judge import Estimate, bootstrap
 from lcmae_core.scoreboard import score
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
-from lcmae_core.studies import STUDIES
+from lcmae_core.studies import HLV_RATIOS, HLV_UNITS, STUDIES
 from lcmae_core.viewer.figures import Picture, curves
 from lcmae_core.viewer.layers import Band, head_spread, layer_bands
 from lcmae_core.viewer.tables import Table
@@ -105,6 +106,10 @@ def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
                           "attention distance, px")  # fmt: skip
     if "similarity" in measures:
         yield layer_bands({"Fig. 2": {"S_attn": _band(found["MAE"], "similarity", "s_attn")}}, "S_attn")
+    if "fidelity" in measures:
+        yield fidelity_by_level(study, found)
+        if all("right" in r.measures["probe"]["values"] for records in found.values() for r in records):
+            yield reading_by_level(study, found)
     if "cka" in measures:
         yield likeness_by_layer(found)
     if "semantic" in measures:
@@ -119,6 +124,52 @@ def likeness_by_layer(found: Rows) -> Picture:
         keys = [key for key in records[0].measures["cka"]["values"] if key.startswith("cka_")]
         panels[row] = {key.removeprefix("cka_"): _band(records, "cka", key) for key in keys}
     return layer_bands(panels, "debiased linear CKA", limits=(0, 1.02))
+
+
+_PUBLISHED: dict[str, Mapping[str, Mapping[str, float]]] = {
+    "hlv_ratios": {
+        "linear probe, %": {str(ratio): float(level.probed) for ratio, level in HLV_RATIOS.items()},
+        "shape bias": {str(ratio): float(level.shape_bias or "nan") for ratio, level in HLV_RATIOS.items()},
+    },
+    "hlv_units": {"linear probe, %": {f"{unit}x": float(level.probed) for unit, level in HLV_UNITS.items()}},
+}
+_KNOB = {"hlv_ratios": "mask ratio", "hlv_units": "side of a mask cell, patches"}
+_FIDELITY = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR, dB", "mse": "MSE"}
+
+
+def fidelity_by_level(study: str, found: Rows) -> Picture:
+    """SSIM, FSIM, PSNR and MSE of whole images over the ratios or units of an HLV study, means over images."""
+    at = _knob(found)
+    means = {key: [float(_mean(records, "fidelity", key).mean()) for records in found.values()] for key in _FIDELITY}
+    return curves({title: {"ours": (at, means[key])} for key, title in _FIDELITY.items()}, _KNOB[study], "")
+
+
+def reading_by_level(study: str, found: Rows) -> Picture:
+    """What can be read off the features over the ratios or units of an HLV study, beside what HLV reports: probe, kNN,
+    shape bias, and the probe under corruptions where they could be made."""
+    ours = {"linear probe, %": [_percent(records, "probe", "right") for records in found.values()],
+            "kNN, %": [_percent(records, "knn", "right") for records in found.values()],
+            "shape bias": [_bias(records) for records in found.values()]}  # fmt: skip
+    if all("corruptions" in record.measures for records in found.values() for record in records):
+        ours["probe under corruptions, %"] = [_percent(r, "corruptions", "share") for r in found.values()]
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for title, values in ours.items():
+        theirs = _PUBLISHED[study].get(title)
+        panels[title] = {"ours": (_knob(found), values)}
+        panels[title] |= {"HLV, ViT-B on ImageNet": (_knob(found), [theirs[row] for row in found])} if theirs else {}
+    return curves(panels, _KNOB[study], "")
+
+
+def _knob(found: Rows) -> list[float]:
+    return [float(row.removesuffix("x")) for row in found]
+
+
+def _percent(records: Sequence[Record], measure: str, key: str) -> float:
+    return 100 * float(_mean(records, measure, key).mean())
+
+
+def _bias(records: Sequence[Record]) -> float:
+    return shape_bias(*(float(_mean(records, "cues", cue).mean()) for cue in ("shape", "texture")))
 
 
 def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcmae_core.config import Settings, replace
+from lcmae_core.data.sources import open_source
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
+from lcmae_core.store.evaluations import Evaluation
 from lcmae_core.store.runs import Run
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.evaluate import evaluation_loader, examples
 from lcmae_core.training.objective import view_masks
+from lcmae_core.training.presets import fitted, recipe_of
+from lcmae_core.training.probe import linear_probe
 
 IMAGES = {"smoke": 16, "quick": 64, "lab": 128, "paper": 256}
 """Held-out images of the attention measures, at most."""
@@ -44,3 +48,12 @@ class Specimen:
     def mask(self) -> Mask:
         """One mask, shared by all images, as notebook 04 draws it."""
         return view_masks(self.settings, examples(self.settings, 1), 1)[0]
+
+    def recipe(self, measure: str) -> Any:
+        """What a measure trains with: the profile's, with a batch that the source can fill."""
+        recipe: Any = recipe_of(measure, self.profile, trained=self.run is not None)
+        return fitted(recipe, len(open_source(self.labelled.data).train))
+
+    def probe(self) -> Evaluation:
+        """Its linear probe with the profile's recipe, trained where it is not yet."""
+        return linear_probe(self.origin, self.recipe("probe"), settings=self.labelled)

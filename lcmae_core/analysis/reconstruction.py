@@ -14,7 +14,7 @@ from torch import Tensor
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.augment import denormalize
 from lcmae_core.models.mae import MAE
-from lcmae_core.models.masking import Mask
+from lcmae_core.models.masking import Mask, no_mask
 from lcmae_core.models.patches import PatchStatistics, patch_statistics, patchify, unpatchify
 
 
@@ -107,8 +107,7 @@ def reconstruct(
     Raises:
         LcmaeError: an autoencoder that predicts blocks larger than a patch.
     """
-    if model.block != 1:
-        raise LcmaeError(f"block: got {model.block} patches a token, expected 1: larger predictions overlap")
+    _one_patch(model)
     patches = patchify(denormalize(images), model.arch.patch_size)  # (B, N, P), in [0, 1]
     pred, hidden = model(images, mask).pred, mask.hidden
     found = {
@@ -126,6 +125,28 @@ def reconstruct(
         name: Reconstruction(keep_visible(guess.clamp(0, 1), patches, hidden), psnr(guess, patches, hidden))
         for name, guess in found.items()
     }
+
+
+@torch.no_grad()
+def rebuild_whole(model: MAE, images: Float[Tensor, "B C H W"], *, norm_pix: bool) -> Float[Tensor, "B C H W"]:
+    """What the decoder makes of whole, unmasked images, in [0, 1]: the reconstructions that HLV (arXiv 2306.04898)
+    compares. No loss ever asked for them. A norm-pix model is given the true statistics of each patch.
+
+    Raises:
+        LcmaeError: an autoencoder that predicts blocks larger than a patch, a model without decoder.
+    """
+    _one_patch(model)
+    pred = model(images, no_mask(len(images), model.num_patches, images.device)).pred
+    patch, grid = model.arch.patch_size, model.grid
+    if norm_pix:
+        truth = patch_statistics(patchify(denormalize(images), patch))
+        return unpatchify(denormalize_patches(pred, truth), patch, grid).clamp(0, 1)
+    return denormalize(unpatchify(pred, patch, grid)).clamp(0, 1)
+
+
+def _one_patch(model: MAE) -> None:
+    if model.block != 1:
+        raise LcmaeError(f"block: got {model.block} patches a token, expected 1: larger predictions overlap")
 
 
 def as_pictures(

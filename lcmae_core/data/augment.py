@@ -146,16 +146,17 @@ def jitter(
     scale = uniform.new_tensor([strength, strength, strength / 2])
     factors = (1 + scale * (2 * uniform - 1)).to(images.dtype)  # (B, 3)
     for kind, factor in enumerate(factors[:, :, None, None, None].unbind(1)):  # (B, 1, 1, 1)
-        grey = torch.zeros_like(images[:, :1]) if kind == 0 else _grey(images)  # (B, 1, h, w)
-        anchor = grey.mean(dim=(2, 3), keepdim=True) if kind == 1 else grey
+        plain = torch.zeros_like(images[:, :1]) if kind == 0 else grey(images)  # (B, 1, h, w)
+        anchor = plain.mean(dim=(2, 3), keepdim=True) if kind == 1 else plain
         images = (factor * images + (1 - factor) * anchor).clamp(0, 255)
     return images
 
 
-def _grey(images: Tensor) -> Tensor:
-    if images.shape[1] == 1:
+def grey(images: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B 1 h w"]:
+    """Brightness by ITU-R 601; of grey pictures themselves."""
+    if images.shape[-3] == 1:
         return images
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = images.split(1, dim=-3)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 

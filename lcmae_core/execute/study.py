@@ -12,7 +12,7 @@ from statistics import median
 
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.execute.plan import check_writable
-from lcmae_core.jobs import Job, jobs
+from lcmae_core.jobs import Job, jobs, unusable
 from lcmae_core.studies import STUDIES
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -64,6 +64,7 @@ def run_studies(
     every = _ordered(names, base, profile, seeds)
     todo = [job for job in every if not job.done]
     print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
+    _say_what_is_left_out(names)
     if not todo:
         return 0
     from lcmae_core.training.watch import stop_requests
@@ -71,6 +72,13 @@ def run_studies(
     with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
         code = _work(todo, stop)
         return max(code, _await(helpers, stop))
+
+
+def _say_what_is_left_out(names: Sequence[str]) -> None:
+    wanted = {measure for name in chosen_studies(names) for measure in STUDIES[name].measures}
+    for measure in sorted(wanted):
+        if reason := unusable(measure):
+            print(f"left out on this machine: {reason}", flush=True)
 
 
 def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Job]:

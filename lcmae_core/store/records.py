@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Bool
+from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.store.checkpoint import write_json
@@ -141,6 +142,11 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     local = scheme in ("folder", "parquet") or Path(rest).expanduser().is_absolute()  # hf: and wds: take both
     source = f"{scheme}:{Path(rest).name}" if local else settings.data.source
     return kept | {"data": kept.get("data", {}) | {"source": source}}
+
+
+def rounded(values: Tensor, digits: int) -> list[Any]:
+    """Numbers as nested lists."""
+    return np.round(values.double().cpu().numpy(), digits).tolist()
 
 
 def packed(right: Bool[np.ndarray, "M"]) -> dict[str, Any]:

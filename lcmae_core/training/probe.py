@@ -14,7 +14,7 @@ from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcmae_core.config import Settings
+from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.config.downstream import LinearProbe
 from lcmae_core.data.counter import positions
 from lcmae_core.data.loader import Batch, Loader
@@ -125,6 +125,26 @@ def linear_probe(
         return judge(lambda batch: task.model(encode(encoder, batch.images)), loader)
 
     return evaluate(origin, recipe, settings, prepare, held_out, resume=resume)
+
+
+def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], Tensor]:
+    """What a finished linear probe says of normalised images, (B, C, H, W) -> (B, K) logits, on the encoder's device.
+
+    Raises:
+        LcmaeError: the evaluation is not finished, or judged another kind of head.
+    """
+    recipe, weights = evaluation.recipe, evaluation.weights()
+    if not isinstance(recipe, LinearProbe):
+        raise LcmaeError(f"evaluation: got {evaluation.name!r}, a {recipe.kind}, expected a linear probe")
+    token, probe = recipe.token, Probe(encoder.embed_dim, len(weights["head.bias"]))
+    probe.load_state_dict(weights)
+    probe.to(next(encoder.parameters()).device).eval()
+
+    @torch.no_grad()
+    def scores(images: Tensor) -> Tensor:
+        return torch.cat([probe(pooled(encoder(part), token)) for part in images.split(_CHUNK)])
+
+    return scores
 
 
 def _backward(probe: Probe) -> Callable[[Batch, int], Terms]:

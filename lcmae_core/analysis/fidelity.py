@@ -1,0 +1,40 @@
+"""How near a reconstruction is to its picture, in structure (SSIM, FSIM) and in pixels (PSNR, MSE), all by piq.
+
+Letters: B images, C channels, H x W pixels. Pixels are in [0, 1].
+"""
+
+from typing import NamedTuple
+
+import piq
+from jaxtyping import Float
+from torch import Tensor
+
+from lcmae_core.config import LcmaeError
+
+WINDOW = 11
+"""Side of SSIM's Gaussian window (sigma 1.5), in pixels: the smallest picture that can be judged."""
+
+
+class Fidelity(NamedTuple):
+    """One number an image. ssim, fsim: 1 if equal (of colour pictures SSIM is the channels' mean, FSIM is FSIM_C).
+    psnr: dB. mse: mean squared error of a value."""
+
+    ssim: Float[Tensor, "B"]
+    fsim: Float[Tensor, "B"]
+    psnr: Float[Tensor, "B"]
+    mse: Float[Tensor, "B"]
+
+
+def fidelity(found: Float[Tensor, "B C H W"], truth: Float[Tensor, "B C H W"]) -> Fidelity:
+    """The four measures of HLV (arXiv 2306.04898) for every image; values beyond [0, 1] are clipped first.
+
+    Raises:
+        LcmaeError: a side shorter than SSIM's window.
+    """
+    if min(found.shape[2:]) < WINDOW:
+        height, width = found.shape[2:]
+        raise LcmaeError(f"image_size: got {height}x{width} px, expected at least {WINDOW} px a side for SSIM")
+    found, truth = found.clamp(0, 1), truth.clamp(0, 1)
+    ssim, psnr = (measure(found, truth, reduction="none") for measure in (piq.ssim, piq.psnr))
+    fsim = piq.fsim(found, truth, reduction="none", chromatic=found.shape[1] == 3)
+    return Fidelity(ssim, fsim, psnr, (found - truth).square().mean(dim=(1, 2, 3)))

@@ -1,0 +1,87 @@
+"""The measures of HLV: how much structure a reconstruction keeps, which cue decides, and what corruptions do.
+
+Letters: M images, K corruptions, S severities.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcmae_core.analysis.cues import Pairs, conflicting_pairs, cue_conflict
+from lcmae_core.analysis.fidelity import Fidelity, fidelity
+from lcmae_core.analysis.reconstruction import rebuild_whole
+from lcmae_core.config import NoLabelsError
+from lcmae_core.data.augment import denormalize, normalize
+from lcmae_core.data.corruptions import corrupted, corruption_names
+from lcmae_core.data.loader import Batch
+from lcmae_core.specimen import IMAGES, Specimen
+from lcmae_core.store.records import Values, packed, rounded
+from lcmae_core.training.evaluate import examples
+from lcmae_core.training.probe import classifier
+
+CONFLICTS = {"smoke": 16, "quick": 256, "lab": 1024, "paper": 1024}
+"""Cue-conflict images, at most: one for each held-out photograph."""
+SEVERITIES = {"smoke": (3,), "quick": (3,), "lab": (1, 3, 5), "paper": (1, 2, 3, 4, 5)}
+
+
+def kept(specimen: Specimen) -> Values:
+    """SSIM, FSIM, PSNR (dB) and MSE of what the decoder makes of whole images, (M,) each."""
+    loader, norm_pix = specimen.loader(), specimen.settings.loss.norm_pix
+    model = specimen.model().to(loader.device)
+    found = [
+        fidelity(rebuild_whole(model, batch.images, norm_pix=norm_pix), denormalize(batch.images))
+        for batch in loader.evaluation()
+    ]
+    return {name: rounded(torch.cat([getattr(one, name) for one in found]), 6) for name in Fidelity._fields}
+
+
+def conflicts(batch: Batch, seed: int) -> tuple[Tensor, Pairs]:
+    """A cue-conflict image (in [0, 1]) for every photograph of a batch, and which photographs gave shape and texture.
+
+    Raises:
+        LabelsError: the source has no labels, or the photographs are of one class.
+    """
+    if batch.labels is None:
+        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
+    pairs = conflicting_pairs(batch.labels.cpu(), torch.Generator().manual_seed(seed))
+    pixels = denormalize(batch.images)
+    made = [cue_conflict(pixels[a], pixels[b]) for a, b in zip(pairs.shape.split(16), pairs.texture.split(16))]
+    return torch.cat(made), pairs
+
+
+def cues(specimen: Specimen) -> Values:
+    """What the linear probe sees in cue-conflict images: shape (M,), the class of the photograph that gave the shape,
+    or texture (M,), that of the other; often neither. Shape bias is shape / (shape + texture) of their means."""
+    batch = examples(specimen.labelled, CONFLICTS[specimen.profile])
+    images, pairs = conflicts(batch, seed=0)  # the same for every run
+    assert batch.labels is not None
+    said, labels = _reader(specimen, images.device)(normalize(255 * images)), batch.labels.cpu()
+    return {name: packed((said == labels[getattr(pairs, name)]).numpy()) for name in Pairs._fields}
+
+
+def robustness(specimen: Specimen) -> Values:
+    """The linear probe under the common corruptions: accuracy (K, S) of `names` at `severities`, share (M,) of right
+    answers over all of them, and clean (M,) without any."""
+    batch = examples(specimen.labelled, IMAGES[specimen.profile])
+    if batch.labels is None:
+        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
+    pixels = (denormalize(batch.images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    severities, device = SEVERITIES[specimen.profile], batch.images.device
+    every = corrupted(pixels, severities)  # (K, S, M, H, W, C)
+    flat = torch.from_numpy(every.reshape(-1, *pixels.shape[1:])).permute(0, 3, 1, 2)
+    read, labels = _reader(specimen, device), batch.labels.cpu()
+    said = torch.cat([read(normalize(part.to(device).float())) for part in flat.split(1024)])
+    right, clean = (said.view(*every.shape[:3]) == labels).numpy(), (read(batch.images) == labels).numpy()
+    accuracy, share = right.mean(axis=2), right.mean(axis=(0, 1))
+    return {
+        "names": list(corruption_names()), "severities": list(severities), "clean": packed(clean),
+        "accuracy": np.round(accuracy, 4).tolist(), "share": np.round(share, 4).tolist(),
+    }  # fmt: skip
+
+
+def _reader(specimen: Specimen, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Normalised images to the classes, (M,) on the CPU, that the run's linear probe reads from them."""
+    scores = classifier(specimen.probe(), specimen.origin.load().to(device).eval())
+    return lambda images: scores(images).argmax(dim=1).cpu()
