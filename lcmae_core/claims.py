@@ -1,6 +1,7 @@
-"""The claims, C1 to C14 (v2) and C15 (v1), and the rule by which each is judged.
+"""The claims, C1 to C14 (v2), C15 (v1) and C19 (arXiv 2306.04898, "HLV"), and the rule by which each is judged.
 
-The rules were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then.
+The rules were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then. C19's was
+written after trial runs at `quick`, on which its experiment was shaped.
 
 Accuracies are in percent, distances in pixels, layers count from 1 in the texts.
 """
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lcmae_core.analysis.experiment import SETTINGS
+from lcmae_core.analysis.recovery import correlation_gain, gap, gap_gain, mean_of_chosen, rank_correlation
 from lcmae_core.judge import MARGIN, Cell, Test
 from lcmae_core.studies import RANDOM
 
@@ -94,6 +97,22 @@ def _recovers(text: str, study: str, row: str, full: str) -> Test:
     return Test(text, cells, lambda a, zero, one: 100 * float(a - (zero + one) / 2), low=0.0)
 
 
+_GAP = ("kept", "dropped", "trained_kept", "trained_dropped")
+
+
+def _latents(
+    text: str, statistic: Callable[..., float], *keys: str, low: float = -np.inf, high: float = np.inf
+) -> Test:
+    """statistic(levels, (settings, latents) of each key); masks stand in the place of images."""
+    rows = [setting.title for setting in SETTINGS]
+    cells = (Cell("latents", row, "recovery", key) for key in keys for row in rows)
+
+    def of_cells(levels: np.ndarray, *means: np.ndarray) -> float:
+        return statistic(levels, *np.split(np.stack(means), len(keys)))
+
+    return Test(text, (Cell("latents", rows[0], "recovery", "levels"), *cells), of_cells, low, high)
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("C1", "S_attn is highest in decoder layer 1, lowest in 3; the first two are well above the rest", "Fig. 2",
           "layer 1 about 0.9", (
@@ -166,5 +185,16 @@ CLAIMS: tuple[Claim, ...] = (
               Test("CKA with MAE - CKA with DINO, mean over layers: above 0",
                    tuple(Cell("siamese", "Siamese", "cka", f"cka_{name}") for name in ("MAE", "DINO")), _apart,
                    low=0.0))),
+    Claim("C19", "in a hierarchical latent model MAE identifies exactly the latents shared by hidden and visible "
+          "parts; ratio and unit choose which", "HLV, Theorems 1 and 2", "theorem", (
+              _latents("rank correlation of measured with predicted recovery: above 0.5", rank_correlation,
+                       "predicted", "trained", low=0.5),
+              _latents("the same - that of shuffled latents: above 0.3", correlation_gain,
+                       "predicted", "trained", "shuffled", low=0.3),
+              _latents("R^2 of visible latents, identified - not identified: above 0", gap, *_GAP, low=0.0),
+              _latents("the same - that of the untrained encoder: above 0", gap_gain, *_GAP, "untrained_kept",
+                       "untrained_dropped", low=0.0),
+              _latents("R^2 of visible latents that are not identified: below 0.1", mean_of_chosen, "dropped",
+                       "trained_dropped", high=0.1))),
 )  # fmt: skip
-"""C1 to C15, as the rules stood when they were written (see CHANGELOG for the date)."""
+"""C1 to C15 and C19, as the rules stood when they were written (see CHANGELOG for the date)."""

@@ -35,7 +35,7 @@ def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do:
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         return rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
 
-    verdicts = [_judge(claim, records, small) for claim in CLAIMS]
+    verdicts = [judged(claim, records, small=small) for claim in CLAIMS]
     untrained = "smoke trains a handful of steps"
     return [v._replace(verdict="not judged", why=untrained) for v in verdicts] if profile == "smoke" else verdicts
 
@@ -43,7 +43,12 @@ def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do:
 Records = Callable[[str, str], Mapping[str, list[Record]]]
 
 
-def _judge(claim: Claim, records: Records, small: bool) -> Verdict:
+def judged(claim: Claim, records: Records, *, small: bool) -> Verdict:
+    """A claim by what `records(study, measure)` gives; `small`: by signs alone.
+
+    Raises:
+        LcmaeError: the seeds of a row have records of different data.
+    """
     if small and claim.needs_labels:
         return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
     try:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lcmae_core.config import Settings, replace
+from lcmae_core.analysis.experiment import SETTINGS, recipe
+from lcmae_core.config import Data, Loss, Masking, Settings, replace
 
 
 class Row(NamedTuple):
@@ -181,10 +182,12 @@ def beside(base: Settings, profile: str) -> dict[str, Settings]:
 
 
 class Case(NamedTuple):
-    """What a row of a study is made of: a run, or the untrained encoder of these settings."""
+    """What a row of a study is made of: a run, or (trained False) what needs no run, such as the untrained encoder of
+    these settings. label: what the records of the latter are called."""
 
     settings: Settings
     trained: bool = True
+    label: str = "untrained"
 
 
 class Study(NamedTuple):
@@ -219,6 +222,26 @@ def _deep(base: Settings, profile: str) -> dict[str, Settings]:
     return {"MAE": deep_decoder(base, profile)}
 
 
+TREE = "tree"
+"""Data source of what is drawn from a model with known latents: no data of the user's."""
+
+
+def latents(base: Settings, profile: str) -> dict[str, Case]:
+    """The small MAEs of claim C19, one for each way to draw masks. Of `base` only seed and runtime count; their measure
+    trains them (on the CPU), because nothing is to be kept of them but numbers."""
+    plan, runtime = recipe(profile), base.runtime.model_copy(update={"device": "cpu"})
+    rows, cols = plan.hierarchy.grid
+    side = plan.hierarchy.patch_size
+    data, loss = Data(source=TREE, image_size=(rows * side, cols * side), channels=1), Loss(norm_pix=False)
+    found = {}
+    for one in SETTINGS:
+        masks = Masking(mask_ratio=one.ratio, mask_unit=one.unit)
+        what = Settings(seed=base.seed, data=data, model=plan.arch, masking=masks, loss=loss, optim=plan.optim,
+                        runtime=runtime)  # fmt: skip
+        found[one.title] = Case(what, trained=False, label="latents")
+    return found
+
+
 STUDIES: dict[str, Study] = {
     "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
     "fig6": Study("Fig. 6", _cases(mask_ratios), ("distance",)),
@@ -233,5 +256,6 @@ STUDIES: dict[str, Study] = {
     "siamese": Study("v1", _cases(siamese), ("collapse", "cka", "distance", "probe", "knn")),
     "beside": Study("v1, beside it", _cases(beside), ("distance", "probe", "knn")),
     "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
+    "latents": Study("HLV, theory", latents, ("recovery",)),
 }
 """Every study, in the order in which their runs are wanted: the first ones judge C3, C5, C8 and C9."""
