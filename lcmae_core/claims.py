@@ -1,7 +1,7 @@
-"""The claims, C1 to C14 (v2), C15 (v1) and C16 to C18 (HLV), and the rule by which each is judged.
+"""The claims, C1 to C14 (v2), C15 (v1) and C16 to C19 (arXiv 2306.04898, "HLV"), and the rule by which each is judged.
 
 The rules were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then. Those of C16
-to C18 were written before any number of theirs.
+to C18 were written before any number of theirs, C19's after trial runs at `quick`, on which its experiment was shaped.
 
 Accuracies are in percent, distances in pixels, layers count from 1 in the texts.
 """
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lcmae_core.analysis.cues import shape_bias
+from lcmae_core.analysis.experiment import SETTINGS
+from lcmae_core.analysis.recovery import correlation_gain, gap, gap_gain, mean_of_chosen, rank_correlation
 from lcmae_core.judge import MARGIN, Cell, Test
 from lcmae_core.studies import RANDOM
 
@@ -125,6 +127,22 @@ def _inside(*cues: np.ndarray) -> float:
     return float(np.max(bias[1:4]) - np.max([bias[0], bias[4]]))
 
 
+_GAP = ("kept", "dropped", "trained_kept", "trained_dropped")
+
+
+def _latents(
+    text: str, statistic: Callable[..., float], *keys: str, low: float = -np.inf, high: float = np.inf
+) -> Test:
+    """statistic(levels, (settings, latents) of each key); masks stand in the place of images."""
+    rows = [setting.title for setting in SETTINGS]
+    cells = (Cell("latents", row, "recovery", key) for key in keys for row in rows)
+
+    def of_cells(levels: np.ndarray, *means: np.ndarray) -> float:
+        return statistic(levels, *np.split(np.stack(means), len(keys)))
+
+    return Test(text, (Cell("latents", rows[0], "recovery", "levels"), *cells), of_cells, low, high)
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("C1", "S_attn is highest in decoder layer 1, lowest in 3; the first two are well above the rest", "Fig. 2",
           "layer 1 about 0.9", (
@@ -214,5 +232,16 @@ CLAIMS: tuple[Claim, ...] = (
               Test("shape bias, highest of .25, .5, .75 - higher of .1 and .9: above 0",
                    tuple(Cell("hlv_ratios", row, "cues", cue) for cue in ("shape", "texture") for row in _LEVELS),
                    _inside, low=0.0))),
+    Claim("C19", "in a hierarchical latent model MAE identifies exactly the latents shared by hidden and visible "
+          "parts; ratio and unit choose which", "HLV, Theorems 1 and 2", "theorem", (
+              _latents("rank correlation of measured with predicted recovery: above 0.5", rank_correlation,
+                       "predicted", "trained", low=0.5),
+              _latents("the same - that of shuffled latents: above 0.3", correlation_gain,
+                       "predicted", "trained", "shuffled", low=0.3),
+              _latents("R^2 of visible latents, identified - not identified: above 0", gap, *_GAP, low=0.0),
+              _latents("the same - that of the untrained encoder: above 0", gap_gain, *_GAP, "untrained_kept",
+                       "untrained_dropped", low=0.0),
+              _latents("R^2 of visible latents that are not identified: below 0.1", mean_of_chosen, "dropped",
+                       "trained_dropped", high=0.1))),
 )  # fmt: skip
-"""C1 to C18, as the rules stood when they were written (see CHANGELOG for the date)."""
+"""C1 to C19, as the rules stood when they were written (see CHANGELOG for the date)."""

@@ -9,6 +9,7 @@ from functools import partial
 from threading import Event
 from typing import NamedTuple
 
+from lcmae_core.analysis.experiment import recipe as plan_of
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
 from lcmae_core.data.corruptions import why_not
 from lcmae_core.store.machine import absolute_folder
@@ -39,7 +40,7 @@ class Job(NamedTuple):
         """Where it is kept. The name depends on the data's name, not its bytes, so that results can be read where the
         data is not."""
         settings = self.case.settings
-        label = run_label(settings) if self.case.trained else "untrained"
+        label = run_label(settings) if self.case.trained else self.case.label
         known = digest(settings, plain_settings(settings)["data"]["source"])
         return open_record(absolute_folder(settings.runtime.out), f"{label}-s{settings.seed}-{known}")
 
@@ -50,7 +51,10 @@ class Job(NamedTuple):
         return tuple(m for m in self.measures if m not in taken or taken[m].get("recipe") != self.recipe(m))
 
     def recipe(self, measure: str) -> Values | None:
-        """What the measure trains with, if it trains anything; kept in the record."""
+        """What the measure depends on beside the settings, such as what it trains a classifier with; kept in the
+        record."""
+        if measure == "recovery":
+            return plan_of(self.profile).asked
         recipe = recipe_of(measure, self.profile, trained=self.case.trained)
         return None if recipe is None else recipe.model_dump(mode="json")
 

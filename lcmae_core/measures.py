@@ -14,10 +14,13 @@ from lcmae_core.analysis.blocks import geometry
 from lcmae_core.analysis.cka import LayerGrams, both_grams, cka_of_grams, cka_terms
 from lcmae_core.analysis.collapse import collapse, hidden_vectors
 from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
+from lcmae_core.analysis.experiment import Setting, recipe
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.neighbours import encoder_predictions
+from lcmae_core.analysis.recovery import QUANTITIES, measure_recovery
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, hidden_patches, semantic_profile
 from lcmae_core.config import LabelsError
+from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.levels import cues, kept, robustness
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
@@ -26,10 +29,11 @@ from lcmae_core.models.masking import Mask
 from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.specimen import Specimen
 from lcmae_core.store.evaluations import Evaluation, Predictions
-from lcmae_core.store.records import Values, packed, rounded
+from lcmae_core.store.records import Values, averaged, packed, rounded
 from lcmae_core.studies import beside, references
 from lcmae_core.training.evaluate import examples
 from lcmae_core.training.finetune import fine_tune
+from lcmae_core.training.latents import new_mae, train_on_latents
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.objective import forward_views, in_view_pixels, view_masks
 
@@ -187,6 +191,24 @@ def _identities(specimen: Specimen) -> Values:
     return {f"{name}_residual": form.residual / form.loss.max().item() for name, form in forms.items()}
 
 
+def recovery(specimen: Specimen) -> Values:
+    """C19: trains the MAE on images with known latents, then every number of a `Recovery`, (masks, latents), with names
+    and levels (1, latents) of the latents. kept and dropped: 1 where a visible latent is (not) identified, else 0;
+    trained_kept etc.: R^2 where that is 1, else 0. loss: steps and Eq. 1, 1 being the variance of a pixel."""
+    settings, plan = specimen.settings, recipe(specimen.profile)
+    model, seed = HierarchicalModel(plan.hierarchy), settings.seed
+    masks = Setting(settings.masking.mask_ratio, settings.masking.mask_unit)
+    trained = train_on_latents(model, settings.model, settings.optim, masks.ratio, masks.unit, seed)
+    untrained = new_mae(model, settings.model, seed).eval()
+    found = measure_recovery(model, trained.mae, untrained, masks, seed, plan.probes)
+    kept = {q: getattr(found, q).round(5) for q in QUANTITIES}
+    chosen = {"kept": kept["visible"] * kept["predicted"], "dropped": kept["visible"] * (1 - kept["predicted"])}
+    held = {f"{q}_{name}": kept[q] * one for name, one in chosen.items() for q in ("trained", "untrained")}
+    arrays = {"levels": found.levels[None]} | kept | chosen | held
+    said = {"names": [*found.names], "loss": averaged(trained.loss)}
+    return said | {name: values.tolist() for name, values in arrays.items()}
+
+
 def _judged(said: Predictions) -> Values:
     return {"accuracy": float(said.right.mean()), "right": packed(said.right)}
 
@@ -199,7 +221,7 @@ def _evaluated(evaluation: Evaluation) -> Values:
 MEASURES: dict[str, Callable[[Specimen], Values]] = {
     "knn": knn, "probe": probe, "finetune": finetune, "distance": distance, "similarity": similarity,
     "semantic": semantic, "collapse": collapsed, "terms": terms, "cka": likeness, "fidelity": kept, "cues": cues,
-    "corruptions": robustness,
+    "corruptions": robustness, "recovery": recovery,
 }  # fmt: skip
 LABELLED = frozenset({"knn", "probe", "finetune", "cues", "corruptions"})
 """Measures that need labels: where the source has none they are left out."""

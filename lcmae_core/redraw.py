@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from lcmae_core.analysis.cues import shape_bias
+from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.jobs import rows
 from lcmae_core.judge import Estimate, bootstrap
+from lcmae_core.published import HLV_RATIOS, HLV_UNITS
 from lcmae_core.scoreboard import score
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
-from lcmae_core.studies import HLV_RATIOS, HLV_UNITS, STUDIES
+from lcmae_core.studies import STUDIES, TREE
 from lcmae_core.viewer.figures import Picture, curves
 from lcmae_core.viewer.layers import Band, head_spread, layer_bands
 from lcmae_core.viewer.tables import Table
+from lcmae_core.viewer.trees import recovery_maps
 
 SEEDS = (0, 1, 2)
 ABSENT = "not yet run"
@@ -35,6 +38,7 @@ def recorded(out: Path, name: str) -> Settings:
     """A profile's settings for reading the records below a folder, whatever data they were made on."""
     base = replace(profile(name), out=str(out))
     found = {Record(file).content["settings"]["data"]["source"] for file in (out / "results" / "runs").glob("*.json")}
+    found -= {TREE}
     return replace(base, source=found.pop()) if len(found) == 1 else base
 
 
@@ -115,6 +119,8 @@ def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
     if "semantic" in measures:
         shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
         yield layer_bands({t: {"MAE": _band(found["MAE"], "semantic", k)} for t, k in shown.items()}, "S_sim")
+    if "recovery" in measures:
+        yield recovery_by_level(found)
 
 
 def likeness_by_layer(found: Rows) -> Picture:
@@ -170,6 +176,24 @@ def _percent(records: Sequence[Record], measure: str, key: str) -> float:
 
 def _bias(records: Sequence[Record]) -> float:
     return shape_bias(*(float(_mean(records, "cues", cue).mean()) for cue in ("shape", "texture")))
+
+
+RECOVERY = {"predicted": "predicted by the graph", "trained": "trained encoder", "untrained": "untrained encoder",
+            "shuffled": "shuffled latents"}  # fmt: skip
+"""What is shown of the recovery of latents, with its title."""
+
+
+def recovered(found: Rows, quantity: str) -> np.ndarray:
+    """A number of the recovery of latents, its mean over seeds, masks and the latents of a level: (rows, levels)."""
+    levels = next(iter(found.values()))[0].array("recovery", "levels")[0]
+    return level_means(np.stack([_mean(records, "recovery", quantity).mean(0) for records in found.values()]), levels)
+
+
+def recovery_by_level(found: Rows) -> Picture:
+    """Share of the latents that a mask identifies, and how much of them encoders hold: rows of the study by levels."""
+    panels = {title: recovered(found, quantity) for quantity, title in RECOVERY.items()}
+    columns = ["root", *map(str, range(1, panels[RECOVERY["predicted"]].shape[1]))]
+    return recovery_maps(panels, [*found], columns, "share, or held-out $R^2$")
 
 
 def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:

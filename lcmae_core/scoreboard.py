@@ -42,7 +42,7 @@ def score(
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         return rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
 
-    verdicts = [_judge(claim, records, small) for claim in claims]
+    verdicts = [judged(claim, records, small=small) for claim in claims]
     untrained = "smoke trains a handful of steps"
     return [v._replace(verdict="not judged", why=untrained) for v in verdicts] if profile == "smoke" else verdicts
 
@@ -50,7 +50,12 @@ def score(
 Records = Callable[[str, str], Mapping[str, list[Record]]]
 
 
-def _judge(claim: Claim, records: Records, small: bool) -> Verdict:
+def judged(claim: Claim, records: Records, *, small: bool) -> Verdict:
+    """A claim by what `records(study, measure)` gives; `small`: by signs alone.
+
+    Raises:
+        LcmaeError: the seeds of a row have records of different data.
+    """
     if small and claim.needs_labels:
         return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
     try:

@@ -3,39 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lcmae_core.config import Settings, replace
-
-
-class Row(NamedTuple):
-    """A row of Table 1: its three weights, and what the paper reports after 100 epochs of fine-tuning on ImageNet."""
-
-    reconstruction: float
-    cross_view: float
-    in_view: float
-    published: str
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Leaves of the settings."""
-        return {name: getattr(self, name) for name in ("reconstruction", "cross_view", "in_view")}
-
-    @property
-    def terms(self) -> str:
-        """Which losses are on, in words."""
-        names = {"reconstruction": "MAE", "cross_view": "cross", "in_view": "in"}
-        return " + ".join(short for name, short in names.items() if self.weights[name])
-
-
-TABLE1 = {
-    "a": Row(1, 1, 1, "83.0"),
-    "b": Row(1, 0, 0, "82.9"),
-    "c": Row(0, 1, 0, "Collapse"),
-    "d": Row(0, 0, 1, "82.2"),
-    "e": Row(1, 1, 0, "83.1"),
-    "f": Row(1, 0, 1, "82.8"),
-    "g": Row(0, 1, 1, "82.5"),
-}
-"""v2 Table 1."""
+from lcmae_core.analysis.experiment import SETTINGS, recipe
+from lcmae_core.config import Data, Loss, Masking, Settings, replace
+from lcmae_core.published import HLV_RATIOS, HLV_UNITS, TABLE1, TABLE2
 
 ABLATION: dict[str, dict[str, Any]] = {
     "smoke": {},
@@ -61,36 +31,6 @@ def table1(base: Settings, profile: str) -> dict[str, Settings]:
     if profile == "paper":
         rows = {name: row if name == "b" else replace(row, base_lr=6e-4) for name, row in rows.items()}
     return rows
-
-
-class Reported(NamedTuple):
-    """What the paper reports for a row: top-1 accuracy in percent after fine-tuning, and of a linear probe if given."""
-
-    finetuned: str
-    probed: str | None = None
-
-
-class Level(NamedTuple):
-    """What HLV (arXiv 2306.04898) reports of a mask: top-1 of a linear probe in percent, shape bias if given."""
-
-    probed: str
-    shape_bias: str | None = None
-
-
-RANDOM_INIT = Reported("78.6")
-"""The baseline of v2 Tables 3 and A.1, which needs no pre-training."""
-TABLE2 = {"transformer": Reported("82.9"), "average": Reported("82.5"), "convolution": Reported("82.9")}
-"""v2 Table 2, by `decoder`."""
-TABLE3 = {
-    "MAE": Reported("82.9", "55.4"),
-    "AE1": Reported("78.7", "5.7"),
-    "AE3": Reported("81.2", "5.7"),
-    "AE5": Reported("81.5", "5.6"),
-    "AE7": Reported("81.8", "5.6"),
-}
-"""v2 Table 3; its AE(16), AE(48), AE(80) and AE(112) are blocks of 1, 3, 5 and 7 patches of 16 px."""
-TABLE_A1 = {"one image": Reported("81.8"), "full": Reported("82.9")}
-"""v2 Table A.1: one image for 5 epochs, against all of ImageNet for 100."""
 
 
 def table2(base: Settings, profile: str) -> dict[str, Settings]:
@@ -187,19 +127,6 @@ def beside(base: Settings, profile: str) -> dict[str, Settings]:
     return {"MAE": rows["b"], "LC-MAE": rows["a"]} | references(base, profile)
 
 
-HLV_RATIOS = {
-    0.1: Level("47.45", "0.135"),
-    0.25: Level("53.58", "0.255"),
-    0.5: Level("60.07", "0.246"),
-    0.75: Level("67.41", "0.256"),
-    0.9: Level("62.97", "0.201"),
-}
-"""HLV, by mask ratio (ViT-B/16)."""
-HLV_UNITS = {1: Level("62.57"), 2: Level("68.96"), 4: Level("73.31")}
-"""HLV, by side of a mask cell in patches (8, 16, 32 px, the ViT's patches being 8 px). Its text says that the largest
-hurts, its table shows it best."""
-
-
 _UNIT_GRID: dict[str, dict[str, Any]] = {"lab": {"image_size": 128}, "paper": {"patch_size": 8}}
 
 
@@ -224,10 +151,12 @@ def _in_pixels(base: Settings, profile: str) -> Settings:
 
 
 class Case(NamedTuple):
-    """What a row of a study is made of: a run, or the untrained encoder of these settings."""
+    """What a row of a study is made of: a run, or (trained False) what needs no run, such as the untrained encoder of
+    these settings. label: what the records of the latter are called."""
 
     settings: Settings
     trained: bool = True
+    label: str = "untrained"
 
 
 class Study(NamedTuple):
@@ -264,6 +193,26 @@ def _deep(base: Settings, profile: str) -> dict[str, Settings]:
     return {"MAE": deep_decoder(base, profile)}
 
 
+TREE = "tree"
+"""Data source of what is drawn from a model with known latents: no data of the user's."""
+
+
+def latents(base: Settings, profile: str) -> dict[str, Case]:
+    """The small MAEs of claim C19, one for each way to draw masks. Of `base` only seed and runtime count; their measure
+    trains them (on the CPU), because nothing is to be kept of them but numbers."""
+    plan, runtime = recipe(profile), base.runtime.model_copy(update={"device": "cpu"})
+    rows, cols = plan.hierarchy.grid
+    side = plan.hierarchy.patch_size
+    data, loss = Data(source=TREE, image_size=(rows * side, cols * side), channels=1), Loss(norm_pix=False)
+    found = {}
+    for one in SETTINGS:
+        masks = Masking(mask_ratio=one.ratio, mask_unit=one.unit)
+        what = Settings(seed=base.seed, data=data, model=plan.arch, masking=masks, loss=loss, optim=plan.optim,
+                        runtime=runtime)  # fmt: skip
+        found[one.title] = Case(what, trained=False, label="latents")
+    return found
+
+
 STUDIES: dict[str, Study] = {
     "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
     "fig6": Study("Fig. 6", _cases(mask_ratios), ("distance",)),
@@ -280,5 +229,6 @@ STUDIES: dict[str, Study] = {
     "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
     "hlv_ratios": Study("HLV, mask ratio", _cases(mask_levels), LEVEL),
     "hlv_units": Study("HLV, mask unit", _cases(mask_units), LEVEL),
+    "latents": Study("HLV, theory", latents, ("recovery",)),
 }
 """Every study, in the order in which their runs are wanted: the first ones judge C3, C5, C8 and C9."""

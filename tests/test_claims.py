@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lcmae_core import judge
+from lcmae_core.analysis.experiment import SETTINGS
 from lcmae_core.claims import CLAIMS
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.jobs import jobs, rows
@@ -16,7 +17,7 @@ PUBLISHED = {
     "C5": "a 83.0, b 82.9, e 83.1, f 82.8", "C6": "transformer 82.9, average 82.5, convolution 82.9",
     "C7": "shape only", "C8": "shape only", "C9": "random 78.6; AE 16/48/80/112: 78.7 81.2 81.5 81.8; MAE 82.9",
     "C10": "5.7 5.7 5.6 5.6 against 55.4", "C11": "shape only", "C12": "81.8 against 78.6 (full 82.9)",
-    "C13": "qualitative", "C14": "identity", "C15": "not available",
+    "C13": "qualitative", "C14": "identity", "C15": "not available", "C19": "theorem",
 }  # fmt: skip
 LABELLED = {"C4", "C5", "C6", "C9", "C10", "C12"}
 IMAGES, INF = 4000, np.inf
@@ -26,6 +27,7 @@ BOUNDS = {
     "C7": [(-INF, 0)] * 2, "C8": [(0, INF)] * 2, "C9": [(-2, 2), (0, INF), (0, INF)], "C10": [(-INF, 0)] * 4,
     "C11": [(-INF, 0.75), (0, INF), (1, INF), (0.85, 1.15)], "C12": [(0, INF)], "C13": [(1.5, INF), (0, INF)],
     "C14": [(-INF, 1e-12)] * 2 + [(-INF, 0)] * 2, "C15": [(-INF, 0.95), (0, INF)],
+    "C19": [(0.5, INF), (0.3, INF), (0, INF), (0, INF), (-INF, 0.1)],
 }  # fmt: skip
 WHERE = {"device": "CPU"}
 
@@ -66,6 +68,20 @@ TERMS = ({"eq2_residual": 1e-15, "eq4_residual": 1e-15, "cross_view_untrained": 
           "in_view_untrained": 0.8, "in_view_trained": 0.4},
          {"eq2_residual": 1e-3, "eq4_residual": 1e-3, "cross_view_untrained": 0.3, "cross_view_trained": 0.9,
           "in_view_untrained": 0.4, "in_view_trained": 0.8})  # fmt: skip
+LEVELS = np.array([0, 1, 1, 2, 2, 2, 2])
+
+
+def recovery(row, side, seed):
+    """Two masks of seven latents, more of them identified the lower the ratio and the unit; what is identified is held,
+    and nothing else; the other way round, only what is not identified is held."""
+    rng, order = np.random.default_rng(seed), [setting.title for setting in SETTINGS].index(row)
+    known = np.stack([np.arange(7) < 6 - order // 2, np.arange(7) < 6 - (order + 1) // 2]).astype(float)
+    noise = rng.normal(0, 0.01, known.shape)
+    held = 0.9 * known + noise if side == 0 else 0.9 * (1 - known) + noise
+    found = {"predicted": known, "visible": known * 0 + 1, "trained": held, "untrained": 0.5 + noise, "shuffled": -held}
+    chosen = {"kept": known, "dropped": 1 - known}
+    products = {f"{q}_{name}": found[q] * one for name, one in chosen.items() for q in ("trained", "untrained")}
+    return {name: v.tolist() for name, v in (found | chosen | products | {"levels": LEVELS[None]}).items()}
 
 
 def right(percent):
@@ -91,6 +107,8 @@ def values(study, row, measure, side, seed):
         return {key: around(DECODER[key][side], seed) for key in keys}
     if measure == "collapse":
         return {"mean_cosine": np.clip(around(COSINE[side].get(row, 0.3), seed), -1, 0.9999).tolist()}
+    if measure == "recovery":
+        return recovery(row, side, seed)
     if measure == "cka":
         return {key: around(value, seed) for key, value in LIKE[side].items()}
     return {key: value if "residual" in key else around(value, seed) for key, value in TERMS[side].items()}
@@ -122,7 +140,7 @@ every_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.n
 
 def test_every_claim_is_there_as_published():
     assert {claim.name: claim.published for claim in CLAIMS} == PUBLISHED
-    assert [claim.name for claim in CLAIMS] == [f"C{i}" for i in range(1, 16)]
+    assert [claim.name for claim in CLAIMS] == [*PUBLISHED]
     assert {claim.name for claim in CLAIMS if claim.needs_labels} == LABELLED
 
 

@@ -67,7 +67,7 @@ def test_shared_runs_have_one_record(base):
     every = {(job.study, job.row): job.record.path for job in jobs(STUDIES, base, "smoke")}
     own = set(every.values())
     counts = {"table1": 7, "fig6": 4, "random": 1, "table3": 4, "table2": 2, "deep": 1, "references": 2, "one": 1,
-              "siamese": 4}  # fmt: skip
+              "siamese": 4, "latents": 6}  # fmt: skip
     assert len(own) == sum(counts.values()) + 1  # and the control with two views
     assert not own & {job.record.path for job in jobs(STUDIES, base, "smoke", (1,))}
 

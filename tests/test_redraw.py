@@ -7,9 +7,19 @@ import pytest
 
 from lcmae_core.config import profile, replace
 from lcmae_core.jobs import jobs, rows
-from lcmae_core.redraw import accuracy_of, accuracy_table, accuracy_text, everything, figures, recorded
+from lcmae_core.published import TABLE1
+from lcmae_core.redraw import (
+    RECOVERY,
+    accuracy_of,
+    accuracy_table,
+    accuracy_text,
+    everything,
+    figures,
+    recorded,
+    recovered,
+)
 from lcmae_core.store.records import packed
-from lcmae_core.studies import STUDIES, TABLE1
+from lcmae_core.studies import STUDIES
 from lcmae_core.viewer.figures import Picture
 from lcmae_core.viewer.tables import Table
 
@@ -38,6 +48,7 @@ def made_up(name, rng):
         "similarity": {"s_attn": per_layer, "near": per_layer},
         "semantic": {"s_sim": per_layer, "gain": per_layer, "gain_centred": per_layer},
         "collapse": {"mean_cosine": [0.5] * 4},
+        "recovery": {"levels": [[0, 1, 1]]} | {q: rng.random((2, 3)).tolist() for q in RECOVERY},
     }.get(name, {"accuracy": 0.75, "right": packed(np.arange(20) % 4 > 0)})  # fmt: skip
 
 
@@ -67,7 +78,7 @@ def test_a_table_says_what_is_missing(tmp_path, monkeypatch):
     assert by_name["c"][1:3] == ["Collapse", "not yet run"]
 
 
-@pytest.mark.parametrize("study", ["table2", "fig2", "fig3", "fig5", "fig_a1"])
+@pytest.mark.parametrize("study", ["table2", "fig2", "fig3", "fig5", "fig_a1", "latents"])
 def test_what_has_records_is_drawn(study, tmp_path):
     base = write(tmp_path, study, STUDIES[study].measures)
     drawn = [shown for title, shown in figures(base, "lab") if title.startswith(STUDIES[study].title)]
@@ -86,12 +97,25 @@ def test_a_folder_without_records_draws_the_scoreboard_alone(tmp_path):
 
 def test_records_say_which_data_they_are_of(tmp_path):
     assert recorded(tmp_path, "lab").data.source == profile("lab").data.source
+    write(tmp_path, "latents", ("recovery",), seeds=(0,))
+    assert recorded(tmp_path, "lab").data.source == profile("lab").data.source  # drawn, not read
     base = write(tmp_path, "fig2", ("similarity",))
-    file = next((tmp_path / "results" / "runs").glob("*.json"))
+    file = next((tmp_path / "results" / "runs").glob("mae-*.json"))
     content = json.loads(file.read_text())
     assert content["settings"]["data"]["source"] == "parquet:imagenette-128"
     content["settings"]["data"]["source"] = "folder:mine"
-    for each in (tmp_path / "results" / "runs").glob("*.json"):
+    for each in (tmp_path / "results" / "runs").glob("mae-*.json"):
         each.write_text(json.dumps(content))
     assert recorded(tmp_path, "lab").data.source == "folder:mine"
     assert base.data.source != "folder:mine"
+
+
+def test_recovery_is_drawn_by_setting_and_level(tmp_path):
+    base = write(tmp_path, "latents", ("recovery",), seeds=(0, 1))
+    found = rows("latents", base, "lab", (0, 1))
+    shown = recovered(found, "trained")
+    assert shown.shape == (6, 2)
+    for row, records in enumerate(found.values()):
+        numbers = [record.measures["recovery"]["values"]["trained"] for record in records]
+        assert shown[row, 0] == pytest.approx(np.mean([mask[0] for seed in numbers for mask in seed]))
+        assert shown[row, 1] == pytest.approx(np.mean([z for seed in numbers for mask in seed for z in mask[1:]]))

@@ -1,58 +1,80 @@
-"""The experiment of claim C19: train an MAE for every setting and seed, measure what its encoder holds; done once."""
+"""The experiment of claim C19 as a plan: the model of the world, the MAE, how masks are drawn, what is asked of it."""
 
-import hashlib
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
+from pydantic import Field
 
-from lcmae_core.analysis.recovery import Recipe, Recovery, Setting, measure_recovery
-from lcmae_core.data.hierarchical import HierarchicalModel
-from lcmae_core.store.checkpoint import write_json
-from lcmae_core.training.latents import new_mae, train_on_latents
+from lcmae_core.config import Group, LcmaeError, Model, Optim, nearest
+from lcmae_core.data.hierarchical import Hierarchy
 
 
-class Experiment(NamedTuple):
-    """recoveries: every latent, mask, seed and setting. loss: Eq. 1 of every step, for the first seed."""
+class Setting(NamedTuple):
+    """How masks are drawn: the share that is hidden, and the side of a mask cell in patches."""
 
-    recoveries: list[Recovery]
-    loss: dict[Setting, list[float]]
+    ratio: float
+    unit: int
 
-
-def run_experiment(plan: Recipe, seed: int = 0, folder: Path | None = None) -> Experiment:
-    """Train and measure for every setting and seed (from `seed` on). With `folder` the numbers are kept there, in a
-    file named by the digest of the plan, and an experiment that was done before is read."""
-    if folder is None:
-        return _run(plan, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"latents-s{seed}-{_digest(plan, seed)}.json"
-    with FileLock(file.with_suffix(".lock")):
-        if not file.exists():
-            done = _run(plan, seed)
-            losses = [[setting, loss] for setting, loss in done.loss.items()]
-            write_json(file, {"recoveries": done.recoveries, "loss": losses})
-    return _read(json.loads(file.read_text()))
+    @property
+    def title(self) -> str:
+        """In words, as the rows of a figure are called."""
+        return f"ratio {self.ratio}, unit {self.unit}"
 
 
-def _run(plan: Recipe, seed: int) -> Experiment:
-    model = HierarchicalModel(plan.hierarchy)
-    found: list[Recovery] = []
-    losses: dict[Setting, list[float]] = {}
-    for setting in plan.settings:
-        for one in range(seed, seed + plan.seeds):
-            trained = train_on_latents(model, plan.arch, plan.optim, setting.ratio, setting.unit, one)
-            untrained = new_mae(model, plan.arch, one).eval()
-            found += measure_recovery(model, trained.mae, untrained, setting, one, plan.probes)
-            losses.setdefault(setting, trained.loss)
-    return Experiment(found, losses)
+SETTINGS = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5, 0.75))
+"""The masks of the experiment, at every profile."""
 
 
-def _read(kept: dict[str, Any]) -> Experiment:
-    recoveries = [Recovery(Setting(*setting), *rest) for setting, *rest in kept["recoveries"]]
-    return Experiment(recoveries, {Setting(*setting): loss for setting, loss in kept["loss"]})
+class Probes(Group):
+    """How recovery is measured."""
+
+    masks: int = Field(3, gt=0, description="fixed masks of a trained model")
+    fitted: int = Field(600, gt=1, description="images to which the regressor is fitted")
+    tested: int = Field(400, gt=1, description="images on which R^2 is taken")
 
 
-def _digest(plan: Recipe, seed: int) -> str:
-    said = [part.model_dump(mode="json") if hasattr(part, "model_dump") else part for part in plan]
-    return hashlib.sha256(json.dumps([said, seed]).encode()).hexdigest()[:10]
+class Recipe(NamedTuple):
+    """The whole experiment: the model of the world, the MAE, its training, seeds of a notebook, and what is asked."""
+
+    hierarchy: Hierarchy
+    arch: Model
+    optim: Optim
+    seeds: int
+    probes: Probes
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a record of the measurement depends on beside the settings of the MAE: the world and the probes."""
+        return {name: getattr(self, name).model_dump(mode="json") for name in ("hierarchy", "probes")}
+
+
+def recipe(profile: str) -> Recipe:
+    """The experiment at a profile: a binary tree over 4 x 4 patches of 4 x 4 pixels; `lab` only trains longer.
+
+    The weight decay is high, in all of them, because Theorem 2 is about an encoder that keeps no more than it must: a
+    plain MAE of 32 numbers a token has room for all 16 pixels of its patch and, decayed as usual, keeps them.
+
+    Raises:
+        LcmaeError: an unknown profile.
+    """
+    if profile not in _LENGTHS:
+        raise LcmaeError(f"unknown profile {profile!r}: {nearest(profile, _LENGTHS)}")
+    length = _LENGTHS[profile]
+    world = Hierarchy(splits=((1, 2), (2, 1), (1, 2), (2, 1)), noise=(4, 3, 3, 3, 3), scale=(1.0, 1.0, 1.2, 1.6, 0.5))
+    arch = Model(patch_size=4, width=32, depth=2, mlp_ratio=2.0, decoder_width=32, decoder_depth=1)
+    decay = 3.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
+    optim = Optim(steps=length.steps, batch_size=32, base_lr=4e-2, weight_decay=decay)
+    return Recipe(world, arch, optim, length.seeds, length.probes)
+
+
+class _Length(NamedTuple):
+    steps: int
+    seeds: int
+    probes: Probes
+
+
+_LENGTHS = {
+    "smoke": _Length(3, 1, Probes(masks=1, fitted=40, tested=20)),
+    "quick": _Length(320, 2, Probes()),
+    "lab": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
+    "paper": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
+}

@@ -1,21 +1,22 @@
 """How much of each latent the encoder of an MAE holds, against what the theorem predicts of the mask (claim C19).
 
-Letters: S samples, F features of the encoder, d dimensions of a variable, T = 1 + K tokens, D width.
+Letters: S samples, F features of the encoder, d dimensions of a variable, T = 1 + K tokens, D width. In words: latents
+(those with noise of their own), masks, settings of the mask, levels of the tree.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from sklearn.kernel_ridge import KernelRidge
 
+from lcmae_core.analysis.experiment import Probes, Setting
 from lcmae_core.analysis.identifiability import determined, identifiable_set
-from lcmae_core.config import Group, LcmaeError, Model, Optim, nearest
-from lcmae_core.data.hierarchical import HierarchicalModel, Hierarchy, Sample, Tree
+from lcmae_core.config import LcmaeError
+from lcmae_core.data.hierarchical import HierarchicalModel, Sample, Tree
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, random_mask
 from lcmae_core.training.latents import images_of
@@ -25,88 +26,34 @@ RIDGE = 0.3
 not count as held."""
 REACH = 0.1
 """gamma of the RBF kernel times the number of (standardised) features."""
-
-
-class Setting(NamedTuple):
-    """How masks are drawn: the share that is hidden, and the side of a mask cell in patches."""
-
-    ratio: float
-    unit: int
-
-
-class Probes(Group):
-    """How recovery is measured."""
-
-    masks: int = Field(3, gt=0, description="fixed masks of a trained model")
-    fitted: int = Field(600, gt=1, description="images to which the regressor is fitted")
-    tested: int = Field(400, gt=1, description="images on which R^2 is taken")
-
-
-class Recipe(NamedTuple):
-    """The whole experiment: the model of the world, the MAE, its training, and what is asked of it."""
-
-    hierarchy: Hierarchy
-    arch: Model
-    optim: Optim
-    settings: tuple[Setting, ...]
-    seeds: int
-    probes: Probes
-
-
-def recipe(profile: str) -> Recipe:
-    """The experiment at a profile: a binary tree over 4 x 4 patches of 4 x 4 pixels; `lab` only trains longer.
-
-    The weight decay is high, in all of them, because Theorem 2 is about an encoder that keeps no more than it must: a
-    plain MAE of 32 numbers a token has room for all 16 pixels of its patch and, decayed as usual, keeps them.
-
-    Raises:
-        LcmaeError: an unknown profile.
-    """
-    if profile not in _LENGTHS:
-        raise LcmaeError(f"unknown profile {profile!r}: {nearest(profile, _LENGTHS)}")
-    length = _LENGTHS[profile]
-    world = Hierarchy(splits=((1, 2), (2, 1), (1, 2), (2, 1)), noise=(4, 3, 3, 3, 3), scale=(1.0, 1.0, 1.2, 1.6, 0.5))
-    arch = Model(patch_size=4, width=32, depth=2, mlp_ratio=2.0, decoder_width=32, decoder_depth=1)
-    decay = 3.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
-    optim = Optim(steps=length.steps, batch_size=32, base_lr=4e-2, weight_decay=decay)
-    settings = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5, 0.75))
-    return Recipe(world, arch, optim, settings, length.seeds, length.probes)
-
-
-class _Length(NamedTuple):
-    steps: int
-    seeds: int
-    probes: Probes
-
-
-_LENGTHS = {
-    "smoke": _Length(3, 1, Probes(masks=1, fitted=40, tested=20)),
-    "quick": _Length(320, 2, Probes()),
-    "lab": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
-    "paper": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
-}
+Levels = Float[np.ndarray, "latents"]
+OfMasks = Float[np.ndarray, "masks latents"]
+Means = Float[np.ndarray, "settings latents"]
+"""Means over masks and seeds."""
 
 
 class Recovery(NamedTuple):
-    """What was measured of one latent under one mask of a trained MAE. R^2 are means over the dimensions.
+    """What was measured of every latent under each mask of a trained MAE. R^2 are means over the dimensions.
 
-    predicted: 1 if the mask identifies the latent (c determines it), else 0. visible: 1 if a leaf below it is visible,
-    which is all that could be known, else 0. trained, untrained: held-out R^2 of the latent's *own* noise, what it adds
-    to its parent, from the trained encoder and from its initialisation. shuffled: as trained, with the latents of other
-    images. whole: held-out R^2 of the latent with all that it has of its ancestors.
+    names, levels: of the latents, the root being level 0. predicted: 1 if the mask identifies the latent (c determines
+    it), else 0. visible: 1 if a leaf below it is visible, which is all that could be known, else 0. trained, untrained:
+    held-out R^2 of the latent's *own* noise, what it adds to its parent, from the trained encoder and from its
+    initialisation. shuffled: as trained, with the latents of other images. whole: held-out R^2 of the latent with all
+    that it has of its ancestors.
     """
 
-    setting: Setting
-    seed: int
-    mask: int
-    name: str
-    level: int
-    predicted: float
-    visible: float
-    trained: float
-    untrained: float
-    shuffled: float
-    whole: float
+    names: tuple[str, ...]
+    levels: Levels
+    predicted: OfMasks
+    visible: OfMasks
+    trained: OfMasks
+    untrained: OfMasks
+    shuffled: OfMasks
+    whole: OfMasks
+
+
+QUANTITIES = Recovery._fields[2:]
+"""What is known of a latent under a mask."""
 
 
 def hidden_leaves(tree: Tree, mask: Mask) -> tuple[str, ...]:
@@ -160,25 +107,25 @@ def readout(
 
 def measure_recovery(
     model: HierarchicalModel, trained: MAE, untrained: MAE, setting: Setting, seed: int, probes: Probes
-) -> list[Recovery]:
+) -> Recovery:
     """Every latent under `probes.masks` fixed masks drawn from `seed`, on images that no training has seen."""
     generator = torch.Generator().manual_seed(10_000 + seed)
     sample = model.sample(probes.fitted + probes.tested, generator)
     found = []
-    for place in range(probes.masks):
+    for _ in range(probes.masks):
         mask = leaf_mask(model, setting, generator)
         order = torch.randperm(len(sample.patches), generator=generator).numpy()
         tokens = [_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
-        for name, measured in _of_mask(model, tokens, sample, mask, order, probes.fitted).items():
-            level = len(model.tree.path(name)) - 1
-            found.append(Recovery(setting, seed, place, name, level, *measured))
-    return found
+        found.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
+    names = tuple(found[0])
+    levels = np.array([len(model.tree.path(name)) - 1.0 for name in names])
+    return Recovery(names, levels, *np.array([[of[name] for name in names] for of in found]).transpose(2, 0, 1))
 
 
 def _of_mask(
     model: HierarchicalModel, tokens: list[np.ndarray], sample: Sample, mask: Mask, order: np.ndarray, fitted: int
 ) -> dict[str, tuple[float, ...]]:
-    """The numbers of a Recovery, from `predicted` on, for each latent that has noise of its own."""
+    """The `QUANTITIES` of each latent that has noise of its own."""
     tree = model.tree
     visible = [tree.leaves[i] for i in mask.keep[0].tolist()]
     known = determined(tree, identifiable_set(tree, hidden_leaves(tree, mask)).latents)
@@ -202,66 +149,43 @@ def _tokens(model: HierarchicalModel, mae: MAE, sample: Sample, mask: Mask) -> n
     return mae.encoder(images_of(model, sample.patches), keep).numpy()  # (S, T, D)
 
 
-def level_means(found: Iterable[Recovery], quantity: str) -> dict[Setting, dict[int, float]]:
-    """The mean of one number of the recoveries, by setting and level, over latents, masks and seeds."""
-    values: dict[Setting, dict[int, list[float]]] = {}
-    for one in found:
-        values.setdefault(one.setting, {}).setdefault(one.level, []).append(getattr(one, quantity))
-    return {setting: {level: float(np.mean(v)) for level, v in levels.items()} for setting, levels in values.items()}
+def level_means(values: Means, levels: Levels) -> Float[np.ndarray, "settings levels"]:
+    """Means over the latents of each level, the root first."""
+    return np.stack([values[:, levels == level].mean(axis=1) for level in np.unique(levels)], axis=1)
 
 
-def rank_correlation(found: Iterable[Recovery], quantity: str, *, by: str = "predicted") -> float:
-    """Spearman's correlation, over settings and levels, of the mean of a number with the mean prediction."""
-    found = list(found)
-    said, seen = level_means(found, by), level_means(found, quantity)
-    pairs = [(said[setting][level], seen[setting][level]) for setting in said for level in said[setting]]
-    return float(spearmanr(*zip(*pairs)).statistic)
+def rank_correlation(levels: Levels, predicted: Means, measured: Means) -> float:
+    """Spearman's correlation, over settings and levels, of the mean of a number with the mean prediction.
 
-
-def mean_of(found: Iterable[Recovery], quantity: str, *, predicted: bool, visible: bool = True) -> float:
-    """The mean of a number over the latents that are (not) identified and (not) visible; nan if there are none.
-
-    Levels below the root count equally: masks of another unit have identified latents at other levels, and a mean over
-    all latents would compare levels instead.
+    Means are rounded to nine digits: shares that are equal must tie, whatever the order in which they were summed.
     """
-    chosen = [one for one in found if one.level and one.predicted == predicted and one.visible == visible]
-    levels = {one.level for one in chosen}
-    means = [np.mean([getattr(one, quantity) for one in chosen if one.level == level]) for level in levels]
+    ranks = [rankdata(level_means(values, levels).round(9)) for values in (predicted, measured)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def correlation_gain(levels: Levels, predicted: Means, measured: Means, control: Means) -> float:
+    """Rank correlation of a number with the prediction above that of a control."""
+    return rank_correlation(levels, predicted, measured) - rank_correlation(levels, predicted, control)
+
+
+def mean_of_chosen(levels: Levels, chosen: Means, held: Means) -> float:
+    """The mean of a number over chosen latents, of which only means over masks and seeds are known: `chosen`, the share
+    of masks that choose a latent, and `held`, the mean of the number times 1 if the mask chooses it, else 0.
+
+    A level's mean is sum(held) / sum(chosen), over its latents and all settings. Levels below the root count equally,
+    where anything is chosen: masks of another unit have identified latents at other levels, and a mean over all latents
+    would compare levels instead. nan if nothing is chosen.
+    """
+    below = [levels == level for level in np.unique(levels) if level]
+    means = [held[:, one].sum() / chosen[:, one].sum() for one in below if chosen[:, one].any()]
     return float(np.mean(means)) if means else float("nan")
 
 
-class ClaimC19(NamedTuple):
-    """Claim C19: MAE identifies exactly the latents that hidden and visible parts share; ratio and unit choose which.
-
-    trained, shuffled: rank correlations with the prediction. kept, dropped: mean R^2 of visible latents that c
-    determines, and that it does not. gap_untrained: kept minus dropped of the initialisation.
-    """
-
-    trained: float
-    shuffled: float
-    kept: float
-    dropped: float
-    gap_untrained: float
-
-    @property
-    def verdict(self) -> str:
-        """reproduced | partly | not reproduced.
-
-        The order must follow the graph: `trained` above 0.5 and 0.3 above `shuffled`; and training must be what made
-        it: kept - dropped above 0 and above that of the initialisation. "Exactly" asks for dropped below 0.1 as well;
-        without it the claim holds partly. Written after trial runs of `quick`, before any of `lab`.
-        """
-        gap = self.kept - self.dropped
-        follows = self.trained > 0.5 and self.trained - self.shuffled > 0.3
-        if not (follows and gap > max(0.0, self.gap_untrained)):
-            return "not reproduced"
-        return "reproduced" if self.dropped < 0.1 else "partly"
+def gap(levels: Levels, kept: Means, dropped: Means, held_kept: Means, held_dropped: Means) -> float:
+    """`mean_of_chosen` of the visible latents that are identified less that of those that are not."""
+    return mean_of_chosen(levels, kept, held_kept) - mean_of_chosen(levels, dropped, held_dropped)
 
 
-def claim_c19(found: Iterable[Recovery]) -> ClaimC19:
-    """The numbers of C19 from the recoveries of an experiment."""
-    found = list(found)
-    kept, dropped = (mean_of(found, "trained", predicted=p) for p in (True, False))
-    before = [mean_of(found, "untrained", predicted=p) for p in (True, False)]
-    trained, shuffled = rank_correlation(found, "trained"), rank_correlation(found, "shuffled")
-    return ClaimC19(trained, shuffled, kept, dropped, before[0] - before[1])
+def gap_gain(levels: Levels, kept: Means, dropped: Means, *held: Means) -> float:
+    """`gap` of the trained encoder less that of the untrained; held: of the kept and the dropped, trained then not."""
+    return gap(levels, kept, dropped, *held[:2]) - gap(levels, kept, dropped, *held[2:])

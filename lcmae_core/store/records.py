@@ -8,7 +8,7 @@ Letters: M images.
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,13 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """The record of one run, or of an encoder that was never trained."""
+    """The record of one run, or of what needs no run, such as an encoder that was never trained."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The run's name, or untrained-s<seed>-<digest>."""
+        """The run's name, or <label>-s<seed>-<digest> of what needs no run, such as untrained-s0-0123456789."""
         return self.path.stem
 
     @property
@@ -132,6 +132,13 @@ def curves(run: Run) -> dict[str, list[list[float]]]:
         keep = np.unique(np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int))
         found[name] = [[steps[i] for i in keep], [float(f"{values[i]:.5g}") for i in keep]]
     return found
+
+
+def averaged(values: Sequence[float]) -> list[list[float]]:
+    """A number of every step as [last steps, means] of at most `POINTS` stretches."""
+    steps = np.array_split(np.arange(len(values)), min(POINTS, len(values)))
+    means = [float(f"{np.mean([values[i] for i in part]):.5g}") for part in steps]
+    return [[float(part[-1]) for part in steps], means]
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

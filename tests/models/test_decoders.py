@@ -23,8 +23,9 @@ from lcmae_core.models.decoders import (
 from lcmae_core.models.interop import export_hf, export_official, export_timm, load_mae
 from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import no_mask, random_mask
+from lcmae_core.published import TABLE2
 from lcmae_core.store.runs import open_run
-from lcmae_core.studies import TABLE2, table2
+from lcmae_core.studies import table2
 from lcmae_core.subjects import Subject
 
 SMALL = replace(Settings(), image_size=64, patch_size=8, width=32, depth=1, heads=2, decoder_width=16, decoder_heads=2)

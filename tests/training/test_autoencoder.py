@@ -20,9 +20,10 @@ from lcmae_core.losses import reconstruction_loss
 from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import no_mask
 from lcmae_core.models.patches import centred_blocks, normalize_patches, patchify
+from lcmae_core.published import TABLE3
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
-from lcmae_core.studies import TABLE3, block_pixels, table3, table_a1
+from lcmae_core.studies import block_pixels, table3, table_a1
 from lcmae_core.training import autoencoder
 from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.loop import pretrain
