@@ -21,7 +21,7 @@ from lcmae_core.store.records import Values, packed, rounded
 from lcmae_core.training.evaluate import examples
 from lcmae_core.training.probe import classifier
 
-CONFLICTS = {"smoke": 16, "quick": 256, "lab": 1024, "paper": 1024}
+CONFLICTS = {"smoke": 16, "quick": 128, "lab": 1024, "paper": 1024}
 """Cue-conflict images, at most: one for each held-out photograph."""
 SEVERITIES = {"smoke": (3,), "quick": (3,), "lab": (1, 3, 5), "paper": (1, 2, 3, 4, 5)}
 
@@ -47,7 +47,7 @@ def conflicts(batch: Batch, seed: int) -> tuple[Tensor, Pairs]:
         raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
     pairs = conflicting_pairs(batch.labels.cpu(), torch.Generator().manual_seed(seed))
     pixels = denormalize(batch.images)
-    made = [cue_conflict(pixels[a], pixels[b]) for a, b in zip(pairs.shape.split(16), pairs.texture.split(16))]
+    made = [cue_conflict(pixels[a], pixels[b]) for a, b in zip(pairs.shape.split(4), pairs.texture.split(4))]
     return torch.cat(made), pairs
 
 
@@ -57,7 +57,7 @@ def cues(specimen: Specimen) -> Values:
     batch = examples(specimen.labelled, CONFLICTS[specimen.profile])
     images, pairs = conflicts(batch, seed=0)  # the same for every run
     assert batch.labels is not None
-    said, labels = _reader(specimen, images.device)(normalize(255 * images)), batch.labels.cpu()
+    said, labels = _reader(specimen, images.device)(255 * images), batch.labels.cpu()
     return {name: packed((said == labels[getattr(pairs, name)]).numpy()) for name in Pairs._fields}
 
 
@@ -67,13 +67,12 @@ def robustness(specimen: Specimen) -> Values:
     batch = examples(specimen.labelled, IMAGES[specimen.profile])
     if batch.labels is None:
         raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
-    pixels = (denormalize(batch.images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    severities, device = SEVERITIES[specimen.profile], batch.images.device
-    every = corrupted(pixels, severities)  # (K, S, M, H, W, C)
-    flat = torch.from_numpy(every.reshape(-1, *pixels.shape[1:])).permute(0, 3, 1, 2)
-    read, labels = _reader(specimen, device), batch.labels.cpu()
-    said = torch.cat([read(normalize(part.to(device).float())) for part in flat.split(1024)])
-    right, clean = (said.view(*every.shape[:3]) == labels).numpy(), (read(batch.images) == labels).numpy()
+    pixels = (denormalize(batch.images) * 255).round().to(torch.uint8)  # (M, C, H, W)
+    severities = SEVERITIES[specimen.profile]
+    every = torch.from_numpy(corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities))  # (K, S, M, H, W, C)
+    read, labels = _reader(specimen, batch.images.device), batch.labels.cpu()
+    said = read(every.flatten(0, 2).permute(0, 3, 1, 2)).view(every.shape[:3])
+    right, clean = (said == labels).numpy(), (read(pixels) == labels).numpy()  # (K, S, M) and (M,)
     accuracy, share = right.mean(axis=2), right.mean(axis=(0, 1))
     return {
         "names": list(corruption_names()), "severities": list(severities), "clean": packed(clean),
@@ -82,6 +81,12 @@ def robustness(specimen: Specimen) -> Values:
 
 
 def _reader(specimen: Specimen, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Normalised images to the classes, (M,) on the CPU, that the run's linear probe reads from them."""
+    """Pixels in [0, 255], (M, C, H, W), to the classes that the run's linear probe reads from them, (M,) on the CPU."""
     scores = classifier(specimen.probe(), specimen.origin.load().to(device).eval())
-    return lambda images: scores(images).argmax(dim=1).cpu()
+    size = specimen.settings.optim.batch_size
+
+    def read(pixels: Tensor) -> Tensor:
+        parts = [scores(normalize(part.to(device).float())).argmax(dim=1).cpu() for part in pixels.split(size)]
+        return torch.cat(parts)
+
+    return read

@@ -143,11 +143,15 @@ _KNOB = {"hlv_ratios": "mask ratio", "hlv_units": "side of a mask cell, patches"
 _FIDELITY = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR, dB", "mse": "MSE"}
 
 
-def fidelity_by_level(study: str, found: Rows) -> Picture:
-    """SSIM, FSIM, PSNR and MSE of whole images over the ratios or units of an HLV study, means over images."""
+def fidelity_by_level(study: str, found: Rows, lines: Mapping[str, float] | None = None) -> Picture:
+    """SSIM, FSIM, PSNR and MSE of whole images over the ratios or units of an HLV study, means over images; `lines`, by
+    measure, draws what another reconstruction reaches."""
     at = _knob(found)
     means = {key: [float(_mean(records, "fidelity", key).mean()) for records in found.values()] for key in _FIDELITY}
-    return curves({title: {"ours": (at, means[key])} for key, title in _FIDELITY.items()}, _KNOB[study], "")
+    panels = {title: {"ours": (at, means[key])} for key, title in _FIDELITY.items()}
+    return curves(
+        panels, _KNOB[study], "", ticks=at, lines={_FIDELITY[key]: value for key, value in (lines or {}).items()}
+    )
 
 
 def reading_by_level(study: str, found: Rows) -> Picture:
@@ -163,7 +167,7 @@ def reading_by_level(study: str, found: Rows) -> Picture:
         theirs = _PUBLISHED[study].get(title)
         panels[title] = {"ours": (_knob(found), values)}
         panels[title] |= {"HLV, ViT-B on ImageNet": (_knob(found), [theirs[row] for row in found])} if theirs else {}
-    return curves(panels, _KNOB[study], "")
+    return curves(panels, _KNOB[study], "", ticks=_knob(found))
 
 
 def _knob(found: Rows) -> list[float]:

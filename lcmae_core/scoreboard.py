@@ -22,16 +22,9 @@ class Verdict(NamedTuple):
     outcomes: tuple[Outcome, ...] = ()
 
 
-def score(
-    base: Settings,
-    profile: str,
-    seeds: Sequence[int] = (0, 1, 2),
-    *,
-    do: bool | None = None,
-    claims: Sequence[Claim] = CLAIMS,
-) -> list[Verdict]:
-    """Every claim (or those of `claims`) judged by the records of a profile. At smoke and quick those missing are made
-    first (one seed); at quick only signs are judged, at smoke nothing.
+def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do: bool | None = None) -> list[Verdict]:
+    """Every claim judged by the records of a profile. At smoke and quick those missing are made first (one seed); at
+    quick only signs are judged, at smoke nothing.
 
     Raises:
         LcmaeError: data or settings are not usable.
@@ -42,7 +35,7 @@ def score(
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         return rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
 
-    verdicts = [judged(claim, records, small=small) for claim in claims]
+    verdicts = [judged(claim, records, small=small) for claim in CLAIMS]
     untrained = "smoke trains a handful of steps"
     return [v._replace(verdict="not judged", why=untrained) for v in verdicts] if profile == "smoke" else verdicts
 

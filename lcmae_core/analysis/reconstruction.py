@@ -130,7 +130,8 @@ def reconstruct(
 @torch.no_grad()
 def rebuild_whole(model: MAE, images: Float[Tensor, "B C H W"], *, norm_pix: bool) -> Float[Tensor, "B C H W"]:
     """What the decoder makes of whole, unmasked images, in [0, 1]: the reconstructions that HLV (arXiv 2306.04898)
-    compares. No loss ever asked for them. A norm-pix model is given the true statistics of each patch.
+    compares. No loss ever asked for them. A norm-pix model is given the mean and deviation of each patch, of which none
+    is hidden here.
 
     Raises:
         LcmaeError: an autoencoder that predicts blocks larger than a patch, a model without decoder.

@@ -142,7 +142,7 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
 
     @torch.no_grad()
     def scores(images: Tensor) -> Tensor:
-        return torch.cat([probe(pooled(encoder(part), token)) for part in images.split(_CHUNK)])
+        return probe(pooled(encoder(images), token))
 
     return scores
 

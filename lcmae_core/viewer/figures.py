@@ -55,12 +55,13 @@ def curves(
     log_x: bool = False,
     limits: Mapping[str, tuple[float, float]] | None = None,
     lines: Mapping[str, float] | None = None,
+    ticks: Sequence[float] | None = None,
 ) -> Picture:
     """A panel for each entry of `panels`, a curve for each entry of it.
-
     Colours follow the sorted labels, so that figures with the same labels agree.
 
-    `y` labels the axes (one for all, or one a panel), `limits` sets their ranges, `lines` draws dashed references.
+    `y` labels the axes (one for all, or one a panel), `limits` sets their ranges, `lines` draws dashed references,
+    `ticks` says which x are labelled.
     """
     labels = sorted({label for panel in panels.values() for label in panel})
     legend = 0.09 * max(map(len, labels)) * (len(labels) > 1)
@@ -73,6 +74,8 @@ def curves(
             style = "-" if place < len(INK) else "--"
             axis.plot(steps, values, style, color=INK[place % len(INK)], label=label, marker=marker, ms=3, lw=1.4)
         dress(axis, title, x, y if isinstance(y, str) else y[title], log_x)
+        if ticks is not None:
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         if limits and title in limits:
             axis.set_ylim(*limits[title])
         if lines and title in lines:
