@@ -70,9 +70,9 @@ def robustness(specimen: Specimen) -> Values:
     pixels = (denormalize(batch.images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     severities, device = SEVERITIES[specimen.profile], batch.images.device
     every = corrupted(pixels, severities)  # (K, S, M, H, W, C)
-    flat = torch.from_numpy(every.reshape(-1, *pixels.shape[1:])).permute(0, 3, 1, 2)
-    read, labels = _reader(specimen, device), batch.labels.cpu()
-    said = torch.cat([read(normalize(part.to(device).float())) for part in flat.split(1024)])
+    flat, labels, read = every.reshape(-1, *pixels.shape[1:]), batch.labels.cpu(), _reader(specimen, device)
+    parts = (torch.tensor(flat[at : at + 1024], device=device) for at in range(0, len(flat), 1024))  # copies: read-only
+    said = torch.cat([read(normalize(part.permute(0, 3, 1, 2).float())) for part in parts])
     right, clean = (said.view(*every.shape[:3]) == labels).numpy(), (read(batch.images) == labels).numpy()
     accuracy, share = right.mean(axis=2), right.mean(axis=(0, 1))
     return {
