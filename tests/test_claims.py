@@ -249,6 +249,13 @@ def test_wide_intervals_are_unresolved_and_halves_are_partly(write):
     assert write(half, change=lambda found: found | {"eq2_residual": 1.0}).verdict == "partly"
 
 
+def test_a_shape_bias_of_no_answers_is_open(write):
+    """Where a row's answers never name a cue its bias is nan, and the test that needs it is neither held nor failed."""
+    none = {cue: packed(np.zeros(IMAGES, bool)) for cue in ("shape", "texture")}
+    said = write(named("C18"), change=lambda found: none if "texture" in found else found)
+    assert (said.verdict, said.why) == ("unresolved", "4 hold, 1 open")
+
+
 def test_chance_is_that_of_the_classes(write):
     """20 % where MAE has 55: above a quarter of it with a thousand classes, not with ten."""
     for classes, verdict in ((10, "reproduced"), (1000, "not reproduced")):

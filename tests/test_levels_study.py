@@ -228,7 +228,7 @@ def test_a_corruption_that_does_nothing_changes_nothing(specimen, monkeypatch):
     monkeypatch.setattr(levels, "corrupted", nothing)
     found = MEASURES["corruptions"](specimen)
     clean = unpacked(found["clean"])
-    assert 0 < clean.mean()
+    assert clean.mean() > 0
     assert found["share"] == clean.astype(float).tolist()
     assert np.array(found["accuracy"]).shape == (15, 2)
     assert np.array(found["accuracy"]) == pytest.approx(np.full((15, 2), clean.mean()), abs=1e-4)

@@ -3,6 +3,7 @@ the picture; PSNR and MSE by hand; equal pictures, flat ones too, are 1, 1, 80 d
 leaves the histogram alone; every image by itself, clipped, grey or colour; a picture smaller than the window."""
 
 import math
+from itertools import pairwise
 
 import piq
 import pytest
@@ -77,7 +78,9 @@ def test_ssim_of_one_window_by_its_formula(generator):
     c1, c2 = 0.01**2, 0.03**2
     expected = (2 * mean_a * mean_b + c1) * (2 * both + c2)
     expected /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    assert fidelity(a[None, None], b[None, None]).ssim.item() == pytest.approx(expected.item(), abs=1e-7)  # piq's window is float32
+    assert fidelity(a[None, None], b[None, None]).ssim.item() == pytest.approx(
+        expected.item(), abs=1e-7
+    )  # piq's window is float32
 
 
 def test_pixels_by_hand():
@@ -122,7 +125,7 @@ def test_structure_falls_where_patches_are_shuffled(photos, generator):
         shuffled = F.fold(patches[..., order], (SIZE, SIZE), 16, stride=16)
         assert torch.equal(shuffled.flatten(1).sort().values, photos.flatten(1).sort().values)
         said.append(fidelity(shuffled, photos))
-    for some, more in zip(said, said[1:]):
+    for some, more in pairwise(said):
         assert (more.ssim < some.ssim - 0.01).all()
         assert (more.fsim < some.fsim - 0.01).all()
 

@@ -17,7 +17,8 @@ from tests.data.made_pictures import picture
 from tests.tiny_studies import tiny_settings
 
 NAMES = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
-         "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")  # fmt: skip
+         "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
+         "jpeg_compression")  # fmt: skip
 """Hendrycks and Dietterich, Figure 1."""
 PLACE = {name: place for place, name in enumerate(NAMES)}
 SEVERITIES = (1, 5)
@@ -72,7 +73,7 @@ def test_the_same_pictures_every_time_and_numpys_generator_is_left_alone(found, 
 
 @installed
 def test_a_picture_depends_on_its_place_alone(found, images):
-    """The first of two is what it is alone; the second, in the first's place, is drawn otherwise where there is noise."""
+    """The first of two is what it is alone; the second, in the first's place, has other noise."""
     assert np.array_equal(corrupted(images[:1], (5,))[:, 0, 0], found[:, 1, 0])
     moved = corrupted(images[1:], (5,))[:, 0, 0]
     assert not np.array_equal(moved[PLACE["gaussian_noise"]], found[PLACE["gaussian_noise"], 1, 1])
