@@ -69,7 +69,7 @@ def robustness(specimen: Specimen) -> Values:
         raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
     pixels = (denormalize(batch.images) * 255).round().to(torch.uint8)  # (M, C, H, W)
     severities = SEVERITIES[specimen.profile]
-    every = torch.from_numpy(corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities))  # (K, S, M, H, W, C)
+    every = torch.tensor(corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities))  # (K, S, M, H, W, C)
     read, labels = _reader(specimen, batch.images.device), batch.labels.cpu()
     said = read(every.flatten(0, 2).permute(0, 3, 1, 2)).view(every.shape[:3])
     right, clean = (said == labels).numpy(), (read(pixels) == labels).numpy()  # (K, S, M) and (M,)

@@ -61,13 +61,14 @@ def test_one_study_with_all_its_seeds_comes_before_the_next(base):
 
 def test_shared_runs_have_one_record(base):
     shared = [("table1", "b"), ("fig6", "0.75"), ("table3", "MAE"), ("table2", "transformer"), ("fig5", "MAE"),
-              ("fig_a1", "MAE"), ("table_a1", "full"), ("section32", "MAE"), ("beside", "MAE")]  # fmt: skip
+              ("fig_a1", "MAE"), ("table_a1", "full"), ("section32", "MAE"), ("beside", "MAE"), ("hlv_ratios", "0.75"),
+              ("hlv_units", "1x")]  # fmt: skip
     assert len({one(study, row, base).record.path for study, row in shared}) == 1
     assert one("table3", "random init", base).record.path == one("table_a1", "random init", base).record.path
     every = {(job.study, job.row): job.record.path for job in jobs(STUDIES, base, "smoke")}
     own = set(every.values())
     counts = {"table1": 7, "fig6": 4, "random": 1, "table3": 4, "table2": 2, "deep": 1, "references": 2, "one": 1,
-              "siamese": 4, "latents": 6}  # fmt: skip
+              "siamese": 4, "hlv_ratios": 3, "hlv_units": 1, "latents": 6}  # fmt: skip
     assert len(own) == sum(counts.values()) + 1  # and the control with two views
     assert not own & {job.record.path for job in jobs(STUDIES, base, "smoke", (1,))}
 

@@ -7,14 +7,16 @@ import pytest
 
 from lcmae_core.config import profile, replace
 from lcmae_core.jobs import jobs, rows
-from lcmae_core.published import TABLE1
+from lcmae_core.published import HLV_RATIOS, HLV_UNITS, TABLE1
 from lcmae_core.redraw import (
     RECOVERY,
     accuracy_of,
     accuracy_table,
     accuracy_text,
     everything,
+    fidelity_by_level,
     figures,
+    reading_by_level,
     recorded,
     recovered,
 )
@@ -48,6 +50,9 @@ def made_up(name, rng):
         "similarity": {"s_attn": per_layer, "near": per_layer},
         "semantic": {"s_sim": per_layer, "gain": per_layer, "gain_centred": per_layer},
         "collapse": {"mean_cosine": [0.5] * 4},
+        "fidelity": {key: rng.random(16).round(3).tolist() for key in ("ssim", "fsim", "psnr", "mse")},
+        "cues": {cue: packed(rng.random(40) < share) for cue, share in (("shape", 0.2), ("texture", 0.5))},
+        "corruptions": {"share": rng.random(16).round(4).tolist()},
         "recovery": {"levels": [[0, 1, 1]]} | {q: rng.random((2, 3)).tolist() for q in RECOVERY},
     }.get(name, {"accuracy": 0.75, "right": packed(np.arange(20) % 4 > 0)})  # fmt: skip
 
@@ -78,7 +83,7 @@ def test_a_table_says_what_is_missing(tmp_path, monkeypatch):
     assert by_name["c"][1:3] == ["Collapse", "not yet run"]
 
 
-@pytest.mark.parametrize("study", ["table2", "fig2", "fig3", "fig5", "fig_a1", "latents"])
+@pytest.mark.parametrize("study", ["table2", "fig2", "fig3", "fig5", "fig_a1", "latents", "hlv_ratios", "hlv_units"])
 def test_what_has_records_is_drawn(study, tmp_path):
     base = write(tmp_path, study, STUDIES[study].measures)
     drawn = [shown for title, shown in figures(base, "lab") if title.startswith(STUDIES[study].title)]
@@ -119,3 +124,87 @@ def test_recovery_is_drawn_by_setting_and_level(tmp_path):
         numbers = [record.measures["recovery"]["values"]["trained"] for record in records]
         assert shown[row, 0] == pytest.approx(np.mean([mask[0] for seed in numbers for mask in seed]))
         assert shown[row, 1] == pytest.approx(np.mean([z for seed in numbers for mask in seed for z in mask[1:]]))
+
+
+LEVELS = {
+    "hlv_ratios": ("mask ratio", [0.1, 0.25, 0.5, 0.75, 0.9]), "hlv_units": ("side of a mask cell, patches", [1, 2, 4]),
+}  # fmt: skip
+every_level = pytest.mark.parametrize("study", LEVELS)
+
+
+def lines(figure):
+    """Title -> label -> (x, y) of every curve."""
+    return {
+        axis.get_title(): {line.get_label(): tuple(map(list, line.get_data())) for line in axis.lines}
+        for axis in figure.axes
+    }
+
+
+def numbers(records, measure, key):
+    """Mean over seeds, then over images, one number after the other."""
+    return np.mean([np.mean([float(value) for value in record.array(measure, key)]) for record in records])
+
+
+@every_level
+def test_fidelity_is_drawn_over_the_knob(study, tmp_path):
+    base = write(tmp_path, study, STUDIES[study].measures)
+    found = rows(study, base, "lab", (0, 1, 2))
+    figure, (knob, at) = fidelity_by_level(study, found), LEVELS[study]
+    drawn = lines(figure)
+    assert [*drawn] == ["SSIM", "FSIM", "PSNR, dB", "MSE"]
+    assert {axis.get_xlabel() for axis in figure.axes} == {knob}
+    for title, key in zip(drawn, ("ssim", "fsim", "psnr", "mse")):
+        (x, y) = drawn[title]["ours"]
+        assert x == at
+        assert y == pytest.approx([numbers(records, "fidelity", key) for records in found.values()])
+
+
+@every_level
+def test_what_is_read_is_drawn_beside_what_the_paper_reports(study, tmp_path):
+    base = write(tmp_path, study, STUDIES[study].measures)
+    found = rows(study, base, "lab", (0, 1, 2))
+    drawn, (_, at) = lines(reading_by_level(study, found)), LEVELS[study]
+    assert [*drawn] == ["linear probe, %", "kNN, %", "shape bias", "probe under corruptions, %"]
+    for title, measure, key in (("linear probe, %", "probe", "right"), ("kNN, %", "knn", "right"),
+                                ("probe under corruptions, %", "corruptions", "share")):  # fmt: skip
+        x, y = drawn[title]["ours"]
+        assert x == at
+        assert y == pytest.approx([100 * numbers(records, measure, key) for records in found.values()])
+    cues = [[numbers(records, "cues", cue) for cue in ("shape", "texture")] for records in found.values()]
+    assert drawn["shape bias"]["ours"][1] == pytest.approx([shape / (shape + texture) for shape, texture in cues])
+    theirs = "HLV, ViT-B on ImageNet"
+    published = HLV_RATIOS if study == "hlv_ratios" else HLV_UNITS
+    assert drawn["linear probe, %"][theirs] == (at, [float(level.probed) for level in published.values()])
+    assert theirs not in drawn["kNN, %"]
+    if study == "hlv_ratios":
+        assert drawn["shape bias"][theirs] == (at, [0.135, 0.255, 0.246, 0.256, 0.201])
+    else:
+        assert theirs not in drawn["shape bias"]
+
+
+def test_a_row_that_is_missing_leaves_a_gap_not_a_shift(tmp_path):
+    base = write(tmp_path, "hlv_ratios", STUDIES["hlv_ratios"].measures, skip=("0.25",))
+    found = {row: r for row, r in rows("hlv_ratios", base, "lab", (0, 1, 2)).items() if r}
+    x, y = lines(reading_by_level("hlv_ratios", found))["linear probe, %"]["HLV, ViT-B on ImageNet"]
+    assert (x, y) == ([0.1, 0.5, 0.75, 0.9], [47.45, 60.07, 67.41, 62.97])
+    assert len([*figures(base, "lab")]) == 3
+
+
+@every_level
+def test_without_corruptions_the_others_are_drawn(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("lcmae_core.jobs.why_not", lambda: "not installed")
+    base = write(tmp_path, study, tuple(m for m in STUDIES[study].measures if m != "corruptions"))
+    found = rows(study, base, "lab", (0, 1, 2))
+    assert all(len(records) == 3 for records in found.values())
+    assert [*lines(reading_by_level(study, found))] == ["linear probe, %", "kNN, %", "shape bias"]
+    assert len([*figures(base, "lab")]) == 3
+
+
+@every_level
+def test_without_labels_the_reconstructions_are_drawn(study, tmp_path, monkeypatch):
+    real, nothing = made_up, {"left_out": "the source has no labels"}
+    monkeypatch.setitem(globals(), "made_up", lambda name, rng: real(name, rng) if name == "fidelity" else nothing)
+    base = write(tmp_path, study, STUDIES[study].measures)
+    table, picture = (shown for _, shown in figures(base, "lab"))
+    assert {cell for row in table.rows for cell in row[2:]} == {"no labels"}
+    assert [*lines(picture)] == ["SSIM", "FSIM", "PSNR, dB", "MSE"]

@@ -4,7 +4,8 @@ The texture transfer of Efros and Freeman (SIGGRAPH 2001) without its search for
 overlapping blocks of the texture's photograph, each chosen for having light and dark where the shape's photograph has
 them. Colours and fine grain then come from one photograph, outlines and layout from the other. Nothing is trained.
 
-Letters: B images, C channels, H x W pixels, M photographs, R x Q blocks (rows, columns), p side of a block in pixels.
+Letters: B images, C channels, H x W pixels, M photographs, R x Q blocks (rows, columns), p side of a block in px,
+P pixels of an image.
 """
 
 from typing import NamedTuple
@@ -51,7 +52,8 @@ def cue_conflict(
 ) -> Float[Tensor, "B C H W"]:
     """Pictures with the layout of `shape`, made of blocks of `texture` (pixels in [0, 1]).
 
-    First the brightness of `shape` is replaced, rank by rank, by that of `texture`. Then every block, half overlapping
+    First the brightness of `shape` is replaced, rank by rank, by that of `texture`, and by the mean of theirs where
+    pixels tie. Then every block, half overlapping
     its neighbours, is filled with the place of `texture` whose four quarters are nearest in mean brightness, and the
     blocks are blended by a Hann window. `block` is its even side, by default an eighth of the picture's shorter side.
 
@@ -73,9 +75,15 @@ def cue_conflict(
 
 
 def _ranked(values: Float[Tensor, "B 1 H W"], like: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """`values` with the histogram of `like`: the darkest pixel gets the darkest value, and so on."""
-    ranks = values.flatten(1).argsort(dim=1, stable=True).argsort(dim=1)
-    return like.flatten(1).sort(dim=1).values.gather(1, ranks).view_as(values)
+    """`values` with the histogram of `like`: the darkest pixel gets the darkest value, and so on. Pixels that are
+    equally bright stay so, at the mean of their values: a flat area gets no grain."""
+    return torch.stack([_ranked_one(a, b) for a, b in zip(values.flatten(1), like.flatten(1))]).view_as(values)
+
+
+def _ranked_one(values: Float[Tensor, "P"], like: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+    _, level, count = values.unique(return_inverse=True, return_counts=True)  # levels in ascending order
+    total = torch.zeros_like(count, dtype=like.dtype).index_add_(0, level.sort().values, like.sort().values)
+    return (total / count)[level]
 
 
 def _quarters(light: Float[Tensor, "B 1 H W"], p: int) -> Float[Tensor, "B 4 _ _"]:

@@ -56,7 +56,7 @@ def corrupted(
     """Every image under every common corruption, at severities from 1 to 5, drawn from the image's place alone.
 
     The parameters are those of the benchmark for pictures of 224 px: on smaller ones blurs are stronger. The last
-    answer is kept, since a study asks for the same images for each of its encoders.
+    answer is kept, since a study asks for the same images for each of its encoders; it is read-only.
 
     Raises:
         LcmaeError: the package cannot be imported, images smaller than 32 px, a severity beyond 1 to 5.
@@ -77,6 +77,7 @@ def _corrupted(pixels: bytes, shape: tuple[int, ...], severities: tuple[int, ...
         for s, severity in enumerate(severities):
             for m, image in enumerate(images):
                 found[k, s, m] = _one(image, name, severity, seed=1000 * k + m)
+    found.setflags(write=False)  # it is kept and handed out again
     return found
 
 

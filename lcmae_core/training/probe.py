@@ -99,16 +99,12 @@ def linear_probe(
     recipe, settings = recipe or LinearProbe(), settings or origin.settings
     device = pick_device(settings.runtime.device)
 
-    def encode(encoder: Encoder, images: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(_CHUNK)])
-
     def prepare(encoder: Encoder, source: Source, classes: int) -> Task:
         probe = Probe(encoder.embed_dim, classes, settings.seed).to(device)
         optimizer = build_lars(probe, recipe)
         if recipe.cached:
             whole = evaluation_loader(settings, split="train", source=source)
-            parts = [(encode(encoder, batch.images), batch.labels) for batch in whole.evaluation()]
+            parts = [(_encoded(encoder, batch.images, recipe), batch.labels) for batch in whole.evaluation()]
             known = Features(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts if p[1] is not None]))
             return Task(
                 probe, optimizer, lambda a, b: cached_batches(known, recipe, settings.seed, a, b), _backward(probe)
@@ -116,13 +112,13 @@ def linear_probe(
         crops = crop_loader(settings, recipe, source)
 
         def encoded(start: int, stop: int) -> Iterator[Batch]:
-            return (b._replace(images=encode(encoder, b.images)) for b in crops.batches(start, stop))
+            return (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
 
         return Task(probe, optimizer, encoded, _backward(probe))
 
     def held_out(task: Task, encoder: Encoder, loader: Loader) -> Predictions:
         task.model.eval()
-        return judge(lambda batch: task.model(encode(encoder, batch.images)), loader)
+        return judge(lambda batch: task.model(_encoded(encoder, batch.images, recipe)), loader)
 
     return evaluate(origin, recipe, settings, prepare, held_out, resume=resume)
 
@@ -136,15 +132,20 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
     recipe, weights = evaluation.recipe, evaluation.weights()
     if not isinstance(recipe, LinearProbe):
         raise LcmaeError(f"evaluation: got {evaluation.name!r}, a {recipe.kind}, expected a linear probe")
-    token, probe = recipe.token, Probe(encoder.embed_dim, len(weights["head.bias"]))
+    probe = Probe(encoder.embed_dim, len(weights["head.bias"]))
     probe.load_state_dict(weights)
     probe.to(next(encoder.parameters()).device).eval()
 
     @torch.no_grad()
     def scores(images: Tensor) -> Tensor:
-        return probe(pooled(encoder(images), token))
+        return probe(_encoded(encoder, images, recipe))
 
     return scores
+
+
+def _encoded(encoder: Encoder, images: Float[Tensor, "B C H W"], recipe: LinearProbe) -> Float[Tensor, "B D"]:
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(_CHUNK)])
 
 
 def _backward(probe: Probe) -> Callable[[Batch, int], Terms]:

@@ -12,9 +12,9 @@ from lcmae_core.analysis.collapse import collapse, effective_rank, hidden_vector
 from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.neighbours import Features, knn_accuracy
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.data.augment import normalize
+from lcmae_core.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from lcmae_core.models.mae import build_model
-from lcmae_core.models.masking import random_mask
+from lcmae_core.models.masking import no_mask, random_mask
 from lcmae_core.models.patches import patch_statistics, patchify
 
 
@@ -150,6 +150,43 @@ def test_reconstructions_keep_visible_patches_and_name_their_rivals(norm_pix, ge
     for guess in found.values():
         assert torch.allclose(guess.pixels[~mask.hidden], truth[~mask.hidden], atol=1e-5)
         assert not torch.allclose(guess.pixels[mask.hidden], truth[mask.hidden], atol=1e-2)
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whole_images_are_rebuilt_patch_by_patch(norm_pix, channels, generator):
+    """Nothing is hidden; each patch's prediction goes to its place, value by value, on the scale of pixels. A norm-pix
+    model's are given mean and deviation (with n - 1) of the true patch."""
+    settings = replace(profile("smoke"), channels=channels, image_size=(16, 24))
+    model = build_model(settings).eval()
+    photo = torch.rand(2, channels, 16, 24, generator=generator)
+    photo[:, :, :8, :8] *= 0.2
+    images = normalize(255 * photo)
+    with torch.no_grad():
+        pred = model(images, no_mask(2, 6, images.device)).pred
+    grey = channels == 1
+    mean, std = ([sum(m) / 3] if grey else m for m in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = torch.empty(2, channels, 16, 24)
+    for image in range(2):
+        for place in range(6):
+            top, left = 8 * (place // 3), 8 * (place % 3)
+            true = photo[image, :, top : top + 8, left : left + 8]
+            centre, spread = true.mean(), (true.var() + 1e-6).sqrt()
+            for value in range(64 * channels):
+                pixel, channel = divmod(value, channels)
+                y, x, said = top + pixel // 8, left + pixel % 8, pred[image, place, value]
+                scaled = said * spread + centre if norm_pix else said * std[channel] + mean[channel]
+                expected[image, channel, y, x] = min(1.0, max(0.0, float(scaled)))
+    found = rec.rebuild_whole(model, images, norm_pix=norm_pix)
+    assert (found - expected).abs().max() < 1e-5
+    assert not found.requires_grad
+    assert not torch.allclose(found, rec.rebuild_whole(model, images, norm_pix=not norm_pix), atol=1e-2)
+
+
+def test_larger_blocks_are_not_rebuilt():
+    model = build_model(replace(profile("smoke"), method="ae", block=3))
+    with pytest.raises(LcmaeError, match=r"^block: got 3 patches a token, expected 1: larger predictions overlap$"):
+        rec.rebuild_whole(model, torch.zeros(1, 3, 64, 64), norm_pix=False)
 
 
 def test_pictures_have_grey_hidden_patches(pixels, hidden):
