@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
 from sklearn.kernel_ridge import KernelRidge
+from threadpoolctl import threadpool_limits
 
 from lcmae_core.analysis.experiment import Probes, Setting
 from lcmae_core.analysis.identifiability import determined, identifiable_set
@@ -116,7 +117,8 @@ def measure_recovery(
         mask = leaf_mask(model, setting, generator)
         order = torch.randperm(len(sample.patches), generator=generator).numpy()
         tokens = [_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
-        found.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
+        with threadpool_limits(1, user_api="blas"):  # on two cores twice as fast: the kernels are small
+            found.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
     names = tuple(found[0])
     levels = np.array([len(model.tree.path(name)) - 1.0 for name in names])
     return Recovery(names, levels, *np.array([[of[name] for name in names] for of in found]).transpose(2, 0, 1))
