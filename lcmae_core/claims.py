@@ -133,7 +133,8 @@ _GAP = ("kept", "dropped", "trained_kept", "trained_dropped")
 def _latents(
     text: str, statistic: Callable[..., float], *keys: str, low: float = -np.inf, high: float = np.inf
 ) -> Test:
-    """statistic(levels, (settings, latents) of each key); masks stand in the place of images."""
+    """statistic(levels, (settings, latents) of each key). Masks stand in the place of images; each seed and setting has
+    its own, so pairing them by number is arbitrary, and with few seeds the intervals are too narrow."""
     rows = [setting.title for setting in SETTINGS]
     cells = (Cell("latents", row, "recovery", key) for key in keys for row in rows)
 

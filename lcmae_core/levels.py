@@ -14,7 +14,7 @@ from lcmae_core.analysis.fidelity import Fidelity, fidelity
 from lcmae_core.analysis.reconstruction import rebuild_whole
 from lcmae_core.config import NoLabelsError
 from lcmae_core.data.augment import denormalize, normalize
-from lcmae_core.data.corruptions import corrupted, corruption_names
+from lcmae_core.data.corruptions import SMALLEST, corrupted, corruption_names
 from lcmae_core.data.loader import Batch
 from lcmae_core.specimen import IMAGES, Specimen
 from lcmae_core.store.records import Values, packed, rounded
@@ -53,8 +53,11 @@ def conflicts(batch: Batch, seed: int) -> tuple[Tensor, Pairs]:
 
 def cues(specimen: Specimen) -> Values:
     """What the linear probe sees in cue-conflict images: shape (M,), the class of the photograph that gave the shape,
-    or texture (M,), that of the other; often neither. Shape bias is shape / (shape + texture) of their means."""
+    or texture (M,), that of the other; often neither. Shape bias is shape / (shape + texture) of their means. Left out
+    where all held-out photographs are of one class."""
     batch = examples(specimen.labelled, CONFLICTS[specimen.profile])
+    if batch.labels is not None and len(batch.labels.unique()) < 2:
+        return {"left_out": "the held-out photographs are of one class"}
     images, pairs = conflicts(batch, seed=0)  # the same for every run
     assert batch.labels is not None
     said, labels = _reader(specimen, images.device)(255 * images), batch.labels.cpu()
@@ -63,7 +66,9 @@ def cues(specimen: Specimen) -> Values:
 
 def robustness(specimen: Specimen) -> Values:
     """The linear probe under the common corruptions: accuracy (K, S) of `names` at `severities`, share (M,) of right
-    answers over all of them, and clean (M,) without any."""
+    answers over all of them, and clean (M,) without any. Left out where images are too small to corrupt."""
+    if min(specimen.settings.data.image_size) < SMALLEST:
+        return {"left_out": f"images under {SMALLEST} px"}
     batch = examples(specimen.labelled, IMAGES[specimen.profile])
     if batch.labels is None:
         raise NoLabelsError("labels: got a source without labels, expected one class a photograph")

@@ -26,6 +26,7 @@ from lcmae_core.viewer.trees import recovery_maps
 
 SEEDS = (0, 1, 2)
 ABSENT = "not yet run"
+_ACCURACIES = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
 Rows = Mapping[str, Sequence[Record]]
 
 
@@ -73,12 +74,14 @@ def accuracy_table(
     """
     far = rows(study, lab(), "lab", SEEDS, do=False)
     columns, lines = [STUDIES[study].title], []
-    names = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
-    shown = {m for m in names if all(m in r.measures for found in here.values() for r in found)}
-    measures = [m for m in names if m in shown | published.keys()]
+    shown = {m for m in _ACCURACIES if all(m in r.measures for found in here.values() for r in found)}
+    measures = [m for m in _ACCURACIES if m in shown | published.keys()]
     for measure in measures:
-        columns += [f"{names[measure]}, paper"] if measure in published else []
-        columns += [f"{names[measure]}, lab", *([f"{names[measure]}, {profile_name}"] if profile_name != "lab" else [])]
+        columns += [f"{_ACCURACIES[measure]}, paper"] if measure in published else []
+        columns += [
+            f"{_ACCURACIES[measure]}, lab",
+            *([f"{_ACCURACIES[measure]}, {profile_name}"] if profile_name != "lab" else []),
+        ]
     for row in here:
         line = [labels.get(row, row)]
         for measure in measures:
@@ -100,8 +103,9 @@ def figures(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Iterator
 def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
     measures = STUDIES[study].measures
     if "knn" in measures:
-        lines = [[row, *(_cell(r, m) for m in ("finetune", "probe", "knn"))] for row, r in found.items()]
-        yield Table(["row", "fine-tuned, %", "linear probe, %", "kNN, %"], lines)
+        titles = {m: title for m, title in _ACCURACIES.items() if m in measures}
+        lines = [[row, *(_cell(r, m) for m in titles)] for row, r in found.items()]
+        yield Table(["row", *(f"{title}, %" for title in titles.values())], lines)
     if "collapse" in measures:
         yield _loss_curves(found)
     if "distance" in measures:
@@ -112,7 +116,7 @@ def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
         yield layer_bands({"Fig. 2": {"S_attn": _band(found["MAE"], "similarity", "s_attn")}}, "S_attn")
     if "fidelity" in measures:
         yield fidelity_by_level(study, found)
-        if all("right" in r.measures["probe"]["values"] for records in found.values() for r in records):
+        if _taken(found, "probe") and _taken(found, "knn"):
             yield reading_by_level(study, found)
     if "cka" in measures:
         yield likeness_by_layer(found)
@@ -156,18 +160,27 @@ def fidelity_by_level(study: str, found: Rows, lines: Mapping[str, float] | None
 
 def reading_by_level(study: str, found: Rows) -> Picture:
     """What can be read off the features over the ratios or units of an HLV study, beside what HLV reports: probe, kNN,
-    shape bias, and the probe under corruptions where they could be made."""
+    shape bias (dashed: answers at random), and the probe under corruptions where they could be made."""
     ours = {"linear probe, %": [_percent(records, "probe", "right") for records in found.values()],
-            "kNN, %": [_percent(records, "knn", "right") for records in found.values()],
-            "shape bias": [_bias(records) for records in found.values()]}  # fmt: skip
-    if all("corruptions" in record.measures for records in found.values() for record in records):
+            "kNN, %": [_percent(records, "knn", "right") for records in found.values()]}  # fmt: skip
+    if _taken(found, "cues"):
+        ours["shape bias"] = [_bias(records) for records in found.values()]
+    if _taken(found, "corruptions"):
         ours["probe under corruptions, %"] = [_percent(r, "corruptions", "share") for r in found.values()]
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for title, values in ours.items():
         theirs = _PUBLISHED[study].get(title)
         panels[title] = {"ours": (_knob(found), values)}
-        panels[title] |= {"HLV, ViT-B on ImageNet": (_knob(found), [theirs[row] for row in found])} if theirs else {}
-    return curves(panels, _KNOB[study], "", ticks=_knob(found))
+        panels[title] |= (
+            {"published (HLV, ViT-B on ImageNet)": (_knob(found), [theirs[row] for row in found])} if theirs else {}
+        )
+    return curves(panels, _KNOB[study], "", ticks=_knob(found), lines={"shape bias": 0.5})
+
+
+def _taken(found: Rows, measure: str) -> bool:
+    """Whether a measure was taken of every record, and not left out."""
+    every = [record.measures.get(measure, {"values": {"left_out": ""}}) for r in found.values() for record in r]
+    return all("left_out" not in entry["values"] for entry in every)
 
 
 def _knob(found: Rows) -> list[float]:

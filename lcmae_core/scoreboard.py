@@ -35,26 +35,27 @@ def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do:
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         return rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
 
-    verdicts = [judged(claim, records, small=small) for claim in CLAIMS]
-    untrained = "smoke trains a handful of steps"
-    return [v._replace(verdict="not judged", why=untrained) for v in verdicts] if profile == "smoke" else verdicts
+    return [judged(claim, records, profile) for claim in CLAIMS]
 
 
 Records = Callable[[str, str], Mapping[str, list[Record]]]
 
 
-def judged(claim: Claim, records: Records, *, small: bool) -> Verdict:
-    """A claim by what `records(study, measure)` gives; `small`: by signs alone.
+def judged(claim: Claim, records: Records, profile: str) -> Verdict:
+    """A claim by what `records(study, measure)` gives: at quick by signs alone, at smoke not at all.
 
     Raises:
         LcmaeError: the seeds of a row have records of different data.
     """
+    small = profile in HERE
     if small and claim.needs_labels:
         return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
     try:
         outcomes = tuple(run_test(test, _values(test, records)) for test in claim.tests)
     except _MissingError as missing:
         return Verdict(claim, "not yet run" if not missing.left_out else "not judged", str(missing))
+    if profile == "smoke":
+        return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes)
     fewest = min(o.estimate.seeds for o in outcomes)
     if not small and fewest < 2:
         return Verdict(claim, "unresolved", "one seed: the interval covers images alone", outcomes)
@@ -65,7 +66,7 @@ def judged(claim: Claim, records: Records, *, small: bool) -> Verdict:
 def _why(outcomes: Sequence[Outcome], small: bool) -> str:
     if small:
         right = sum(o.on_side for o in outcomes)
-        return f"{right} of {len(outcomes)} on the side that the claim says; one seed, too small for more"
+        return f"{right} of {len(outcomes)} on the side that the claim says; too few seeds, too small for more"
     count = [sum(o.holds is what for o in outcomes) for what in (True, False, None)]
     return ", ".join(f"{n} {word}" for n, word in zip(count, ("hold", "fail", "open")) if n)
 
@@ -96,7 +97,7 @@ def _values(test: Test, records: Records) -> list[np.ndarray]:
 def _of(record: Record, cell: Cell) -> np.ndarray:
     values = record.measures[cell.measure]["values"]
     if "left_out" in values:
-        raise _MissingError("the source has no labels", left_out=True)
+        raise _MissingError(values["left_out"], left_out=True)
     if cell.key not in values:  # measured before this was kept
         raise _MissingError(f"missing: {cell.key} in {cell.measure} of {cell.row} ({cell.study})")
     return np.atleast_1d(record.array(cell.measure, cell.key)).astype(np.float64)

@@ -159,7 +159,7 @@ class Case(NamedTuple):
 
 
 class Study(NamedTuple):
-    """title: where in v2. rows: its runs, by the names used there. measures: what is taken of each (`measures.py`)."""
+    """title: where in the papers. rows: its runs, by the names used there. measures: what is taken of each."""
 
     title: str
     rows: Callable[[Settings, str], dict[str, Case]]

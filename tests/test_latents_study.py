@@ -105,7 +105,7 @@ def loop_statistics(found):
 
 def test_c19_has_the_numbers_of_a_slow_loop_over_the_records(found):
     claim = next(claim for claim in CLAIMS if claim.name == "C19")
-    said = judged(claim, lambda study, measure: {("latents", "recovery"): found}[study, measure], small=False)
+    said = judged(claim, lambda study, measure: {("latents", "recovery"): found}[study, measure], "lab")
     assert [o.estimate.value for o in said.outcomes] == pytest.approx(loop_statistics(found))
     assert {o.estimate.seeds for o in said.outcomes} == {2}
 

@@ -14,6 +14,7 @@ from lcmae_core.config import LabelsError, LcmaeError, NoLabelsError, profile, r
 from lcmae_core.config.downstream import vary
 from lcmae_core.data.corruptions import corrupted, corruption_names, why_not
 from lcmae_core.data.sources import open_source
+from lcmae_core.execute.study import _say_what_is_left_out
 from lcmae_core.jobs import jobs
 from lcmae_core.levels import SEVERITIES, conflicts
 from lcmae_core.measures import MEASURES
@@ -303,6 +304,19 @@ def test_one_class_is_one_line(tmp_path):
     single = tiny_settings(tmp_path / "out", source=f"folder:{write_folder(tmp_path / 'pictures', names)}")
     with pytest.raises(LabelsError, match=r"^labels: got one class, expected at least two[^\n]*$"):
         conflicts(examples(single, 8), 0)
-    for measure in ("cues", "corruptions"):
-        with pytest.raises(LcmaeError, match=r"^labels: got one class[^\n]*, expected at least two[^\n]*$"):
-            MEASURES[measure](Specimen(single, "smoke", None))
+    one = Specimen(single, "smoke", None)
+    assert MEASURES["cues"](one) == {"left_out": "the held-out photographs are of one class"}
+    with pytest.raises(LcmaeError, match=r"^labels: got one class[^\n]*, expected at least two[^\n]*$"):
+        MEASURES["corruptions"](one)
+
+
+def test_images_too_small_to_corrupt_are_left_out(base):
+    small = Specimen(replace(base, image_size=24), "smoke", None)
+    assert MEASURES["corruptions"](small) == {"left_out": "images under 32 px"}
+
+
+def test_a_unit_that_does_not_fit_is_named(base, capsys):
+    _say_what_is_left_out(["hlv_units"], base, "smoke")
+    assert "left out of hlv_units: unit 4, which does not fit the grid of (4, 4)\n" in capsys.readouterr().out
+    _say_what_is_left_out(["hlv_ratios"], base, "smoke")
+    assert "unit" not in capsys.readouterr().out

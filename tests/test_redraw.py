@@ -172,7 +172,7 @@ def test_what_is_read_is_drawn_beside_what_the_paper_reports(study, tmp_path):
         assert y == pytest.approx([100 * numbers(records, measure, key) for records in found.values()])
     cues = [[numbers(records, "cues", cue) for cue in ("shape", "texture")] for records in found.values()]
     assert drawn["shape bias"]["ours"][1] == pytest.approx([shape / (shape + texture) for shape, texture in cues])
-    theirs = "HLV, ViT-B on ImageNet"
+    theirs = "published (HLV, ViT-B on ImageNet)"
     published = HLV_RATIOS if study == "hlv_ratios" else HLV_UNITS
     assert drawn["linear probe, %"][theirs] == (at, [float(level.probed) for level in published.values()])
     assert theirs not in drawn["kNN, %"]
@@ -185,7 +185,7 @@ def test_what_is_read_is_drawn_beside_what_the_paper_reports(study, tmp_path):
 def test_a_row_that_is_missing_leaves_a_gap_not_a_shift(tmp_path):
     base = write(tmp_path, "hlv_ratios", STUDIES["hlv_ratios"].measures, skip=("0.25",))
     found = {row: r for row, r in rows("hlv_ratios", base, "lab", (0, 1, 2)).items() if r}
-    x, y = lines(reading_by_level("hlv_ratios", found))["linear probe, %"]["HLV, ViT-B on ImageNet"]
+    x, y = lines(reading_by_level("hlv_ratios", found))["linear probe, %"]["published (HLV, ViT-B on ImageNet)"]
     assert (x, y) == ([0.1, 0.5, 0.75, 0.9], [47.45, 60.07, 67.41, 62.97])
     assert len([*figures(base, "lab")]) == 3
 

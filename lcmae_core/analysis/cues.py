@@ -53,9 +53,9 @@ def cue_conflict(
     """Pictures with the layout of `shape`, made of blocks of `texture` (pixels in [0, 1]).
 
     First the brightness of `shape` is replaced, rank by rank, by that of `texture`, and by the mean of theirs where
-    pixels tie. Then every block, half overlapping
-    its neighbours, is filled with the place of `texture` whose four quarters are nearest in mean brightness, and the
-    blocks are blended by a Hann window. `block` is its even side, by default an eighth of the picture's shorter side.
+    pixels tie. Then every block, half overlapping its neighbours, is filled with the place of `texture` whose four
+    quarters are nearest in mean brightness, and the blocks are blended by a Hann window. `block` is its even side, by
+    default an eighth of the picture's shorter side.
 
     Raises:
         LcmaeError: a block that is odd, or larger than the picture.

@@ -3,9 +3,8 @@
 Letters: B images, C channels, H x W pixels. Pixels are in [0, 1].
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import piq
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,8 +28,9 @@ def fidelity(found: Float[Tensor, "B C H W"], truth: Float[Tensor, "B C H W"]) -
     """The four measures of HLV (arXiv 2306.04898) for every image; values beyond [0, 1] are clipped first.
 
     Raises:
-        LcmaeError: a side shorter than SSIM's window.
+        LcmaeError: a side shorter than SSIM's window; piq is not installed.
     """
+    piq = _piq()
     if min(found.shape[2:]) < WINDOW:
         height, width = found.shape[2:]
         raise LcmaeError(f"image_size: got {height}x{width} px, expected at least {WINDOW} px a side for SSIM")
@@ -38,3 +38,11 @@ def fidelity(found: Float[Tensor, "B C H W"], truth: Float[Tensor, "B C H W"]) -
     ssim, psnr = (measure(found, truth, reduction="none") for measure in (piq.ssim, piq.psnr))
     fsim = piq.fsim(found, truth, reduction="none", chromatic=found.shape[1] == 3)
     return Fidelity(ssim, fsim, psnr, (found - truth).square().mean(dim=(1, 2, 3)))
+
+
+def _piq() -> Any:
+    try:
+        import piq
+    except ImportError as error:
+        raise LcmaeError(f"fidelity needs piq ({error}): pip install piq") from None
+    return piq

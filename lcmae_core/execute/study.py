@@ -13,7 +13,8 @@ from statistics import median
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.jobs import Job, jobs, unusable
-from lcmae_core.studies import STUDIES
+from lcmae_core.published import HLV_UNITS
+from lcmae_core.studies import STUDIES, mask_units
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -64,7 +65,7 @@ def run_studies(
     every = _ordered(names, base, profile, seeds)
     todo = [job for job in every if not job.done]
     print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
-    _say_what_is_left_out(names)
+    _say_what_is_left_out(names, base, profile)
     if not todo:
         return 0
     from lcmae_core.training.watch import stop_requests
@@ -74,7 +75,12 @@ def run_studies(
         return max(code, _await(helpers, stop))
 
 
-def _say_what_is_left_out(names: Sequence[str]) -> None:
+def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
+    if "hlv_units" in chosen_studies(names):
+        fitting = mask_units(base, profile)
+        for unit in HLV_UNITS:
+            if f"{unit}x" not in fitting:
+                print(f"left out of hlv_units: unit {unit}, which does not fit the grid of {base.grid}", flush=True)
     wanted = {measure for name in chosen_studies(names) for measure in STUDIES[name].measures}
     for measure in sorted(wanted):
         if reason := unusable(measure):

@@ -43,8 +43,8 @@ def train_on_latents(
 ) -> TrainedOnLatents:
     """`optim.steps` steps of Eq. 1 with random masks of this ratio and unit, every batch drawn afresh from `seed`.
 
-    The loop is that of `pretrain` without data files, checkpoints and views: nothing here can be repeated, run short of
-    or resumed. Pixels are not normalised patch by patch: that would take a mean and a scale out of the latents.
+    The loop is that of `pretrain` without data files, checkpoints and views: every batch is new, and a training takes
+    seconds. Pixels are not normalised patch by patch: that would take a mean and a scale out of the latents.
 
     Raises:
         LcmaeError: a ratio that leaves no visible or hidden cell, a unit that does not divide the grid.
