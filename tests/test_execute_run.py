@@ -148,7 +148,12 @@ def test_an_interrupted_batch_leaves_no_process(name: str, code_expected: int, t
     cell = code("import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(60)")
     make_notebook(tmp_path / "n", "00_slow", cell)
     command = [sys.executable, "-m", "lcmae_core.cli", "run", "--notebooks", str(tmp_path / "n")]
-    parent = subprocess.Popen([*command, "--out", str(tmp_path / "o")], stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "o")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background shell ignores it
+    )
     pid = tmp_path / "o" / "pid"
     wait_until(lambda: pid.exists() and bool(pid.read_text()))
     parent.send_signal(getattr(signal, name))

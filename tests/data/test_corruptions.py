@@ -169,6 +169,6 @@ def test_the_command_says_what_it_leaves_out(tmp_path, capsys, monkeypatch):
     assert run_studies(["hlv_ratios", "hlv_units"], tiny_settings(tmp_path), "smoke", seeds=1) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "0 of 7 jobs to do at smoke"
-    assert rest == [f"left out on this machine: {why_not()}"]
+    assert rest[-1] == f"left out on this machine: {why_not()}"
     assert run_studies(["fig6"], tiny_settings(tmp_path), "smoke", seeds=1) == 0
     assert "left out" not in capsys.readouterr().out
