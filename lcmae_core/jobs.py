@@ -26,6 +26,10 @@ NO_LABELS: Values = {"left_out": "the source has no labels"}
 """What is noted of a measure that needs labels, where a source has none."""
 
 
+OPTIONAL: dict[str, Callable[[], str | None]] = {"corruptions": why_not}
+"""Measures that need a package which not every machine has, with what says why it cannot be used."""
+
+
 class Job(NamedTuple):
     """One row of one study with one seed."""
 
@@ -62,6 +66,11 @@ class Job(NamedTuple):
     def done(self) -> bool:
         """Whether nothing is missing."""
         return not self.missing
+
+    @property
+    def readable(self) -> bool:
+        """Whether nothing is missing but what the machine that made the record may not have been able to measure."""
+        return OPTIONAL.keys() >= set(self.missing)
 
     def do(self, *, wait: bool = False, stop: Event | None = None) -> bool:
         """Train and measure what is missing; False if another process is at it (with `wait` it is waited for).
@@ -115,7 +124,7 @@ class Job(NamedTuple):
 def unusable(measure: str) -> str | None:
     """Why a measure cannot be taken on this machine; None where it can. A job is done here without it, and another
     machine with the same output folder finds it missing."""
-    return why_not() if measure == "corruptions" else None
+    return OPTIONAL[measure]() if measure in OPTIONAL else None
 
 
 def jobs(
@@ -160,5 +169,5 @@ def rows(
     for job in jobs([name], base, profile, seeds, measures):
         if profile in HERE if do is None else do:
             job.do(wait=True)
-        found.setdefault(job.row, []).extend([job.record] if job.done else [])
+        found.setdefault(job.row, []).extend([job.record] if job.readable else [])
     return found

@@ -12,13 +12,12 @@ from torch import Tensor
 from lcmae_core.analysis.cues import Pairs, conflicting_pairs, cue_conflict
 from lcmae_core.analysis.fidelity import Fidelity, fidelity
 from lcmae_core.analysis.reconstruction import rebuild_whole
-from lcmae_core.config import NoLabelsError
 from lcmae_core.data.augment import denormalize, normalize
 from lcmae_core.data.corruptions import SMALLEST, corrupted, corruption_names
 from lcmae_core.data.loader import Batch
 from lcmae_core.specimen import IMAGES, Specimen
 from lcmae_core.store.records import Values, packed, rounded
-from lcmae_core.training.evaluate import examples
+from lcmae_core.training.evaluate import examples, known_labels
 from lcmae_core.training.probe import classifier
 
 CONFLICTS = {"smoke": 16, "quick": 128, "lab": 1024, "paper": 1024}
@@ -43,9 +42,7 @@ def conflicts(batch: Batch, seed: int) -> tuple[Tensor, Pairs]:
     Raises:
         LabelsError: the source has no labels, or the photographs are of one class.
     """
-    if batch.labels is None:
-        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
-    pairs = conflicting_pairs(batch.labels.cpu(), torch.Generator().manual_seed(seed))
+    pairs = conflicting_pairs(known_labels(batch.labels).cpu(), torch.Generator().manual_seed(seed))
     pixels = denormalize(batch.images)
     made = [cue_conflict(pixels[a], pixels[b]) for a, b in zip(pairs.shape.split(4), pairs.texture.split(4))]
     return torch.cat(made), pairs
@@ -56,11 +53,11 @@ def cues(specimen: Specimen) -> Values:
     or texture (M,), that of the other; often neither. Shape bias is shape / (shape + texture) of their means. Left out
     where all held-out photographs are of one class."""
     batch = examples(specimen.labelled, CONFLICTS[specimen.profile])
-    if batch.labels is not None and len(batch.labels.unique()) < 2:
+    labels = known_labels(batch.labels).cpu()
+    if len(labels.unique()) < 2:
         return {"left_out": "the held-out photographs are of one class"}
     images, pairs = conflicts(batch, seed=0)  # the same for every run
-    assert batch.labels is not None
-    said, labels = _reader(specimen, images.device)(255 * images), batch.labels.cpu()
+    said = _reader(specimen, images.device)(255 * images)
     return {name: packed((said == labels[getattr(pairs, name)]).numpy()) for name in Pairs._fields}
 
 
@@ -70,12 +67,11 @@ def robustness(specimen: Specimen) -> Values:
     if min(specimen.settings.data.image_size) < SMALLEST:
         return {"left_out": f"images under {SMALLEST} px"}
     batch = examples(specimen.labelled, IMAGES[specimen.profile])
-    if batch.labels is None:
-        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
+    labels = known_labels(batch.labels).cpu()
     pixels = (denormalize(batch.images) * 255).round().to(torch.uint8)  # (M, C, H, W)
     severities = SEVERITIES[specimen.profile]
     every = torch.tensor(corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities))  # (K, S, M, H, W, C)
-    read, labels = _reader(specimen, batch.images.device), batch.labels.cpu()
+    read = _reader(specimen, batch.images.device)
     said = read(every.flatten(0, 2).permute(0, 3, 1, 2)).view(every.shape[:3])
     right, clean = (said == labels).numpy(), (read(pixels) == labels).numpy()  # (K, S, M) and (M,)
     accuracy, share = right.mean(axis=2), right.mean(axis=(0, 1))

@@ -201,10 +201,10 @@ def recovery(specimen: Specimen) -> Values:
     trained = train_on_latents(model, settings.model, settings.optim, masks.ratio, masks.unit, seed)
     untrained = new_mae(model, settings.model, seed).eval()
     found = measure_recovery(model, trained.mae, untrained, masks, seed, plan.probes)
-    kept = {q: getattr(found, q).round(5) for q in QUANTITIES}
-    chosen = {"kept": kept["visible"] * kept["predicted"], "dropped": kept["visible"] * (1 - kept["predicted"])}
-    held = {f"{q}_{name}": kept[q] * one for name, one in chosen.items() for q in ("trained", "untrained")}
-    arrays = {"levels": found.levels[None]} | kept | chosen | held
+    every = {q: getattr(found, q).round(5) for q in QUANTITIES}
+    chosen = {"kept": every["visible"] * every["predicted"], "dropped": every["visible"] * (1 - every["predicted"])}
+    held = {f"{q}_{name}": every[q] * one for name, one in chosen.items() for q in ("trained", "untrained")}
+    arrays = {"levels": found.levels[None]} | every | chosen | held
     said = {"names": [*found.names], "loss": averaged(trained.loss)}
     return said | {name: values.tolist() for name, values in arrays.items()}
 

@@ -76,12 +76,10 @@ def accuracy_table(
     columns, lines = [STUDIES[study].title], []
     shown = {m for m in _ACCURACIES if all(m in r.measures for found in here.values() for r in found)}
     measures = [m for m in _ACCURACIES if m in shown | published.keys()]
+    ours = ["lab"] if profile_name == "lab" else ["lab", profile_name]
     for measure in measures:
-        columns += [f"{_ACCURACIES[measure]}, paper"] if measure in published else []
-        columns += [
-            f"{_ACCURACIES[measure]}, lab",
-            *([f"{_ACCURACIES[measure]}, {profile_name}"] if profile_name != "lab" else []),
-        ]
+        where = ["paper", *ours] if measure in published else ours
+        columns += [f"{_ACCURACIES[measure]}, {one}" for one in where]
     for row in here:
         line = [labels.get(row, row)]
         for measure in measures:
@@ -153,9 +151,8 @@ def fidelity_by_level(study: str, found: Rows, lines: Mapping[str, float] | None
     at = _knob(found)
     means = {key: [float(_mean(records, "fidelity", key).mean()) for records in found.values()] for key in _FIDELITY}
     panels = {title: {"ours": (at, means[key])} for key, title in _FIDELITY.items()}
-    return curves(
-        panels, _KNOB[study], "", ticks=at, lines={_FIDELITY[key]: value for key, value in (lines or {}).items()}
-    )
+    dashed = {_FIDELITY[key]: value for key, value in (lines or {}).items()}
+    return curves(panels, _KNOB[study], "", ticks=at, lines=dashed)
 
 
 def reading_by_level(study: str, found: Rows) -> Picture:
@@ -167,14 +164,12 @@ def reading_by_level(study: str, found: Rows) -> Picture:
         ours["shape bias"] = [_bias(records) for records in found.values()]
     if _taken(found, "corruptions"):
         ours["probe under corruptions, %"] = [_percent(r, "corruptions", "share") for r in found.values()]
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for title, values in ours.items():
-        theirs = _PUBLISHED[study].get(title)
-        panels[title] = {"ours": (_knob(found), values)}
-        panels[title] |= (
-            {"published (HLV, ViT-B on ImageNet)": (_knob(found), [theirs[row] for row in found])} if theirs else {}
-        )
-    return curves(panels, _KNOB[study], "", ticks=_knob(found), lines={"shape bias": 0.5})
+    at = _knob(found)
+    panels = {title: {"ours": (at, values)} for title, values in ours.items()}
+    for title in panels.keys() & _PUBLISHED[study].keys():
+        theirs = [_PUBLISHED[study][title][row] for row in found]
+        panels[title]["published (HLV, ViT-B on ImageNet)"] = (at, theirs)
+    return curves(panels, _KNOB[study], "", ticks=at, lines={"shape bias": 0.5})
 
 
 def _taken(found: Rows, measure: str) -> bool:

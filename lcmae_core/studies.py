@@ -1,6 +1,6 @@
 """Each table and figure of the paper as a named list of runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -96,10 +96,10 @@ RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)
 """v2 Fig. 6."""
 
 
-def mask_ratios(base: Settings, profile: str) -> dict[float, Settings]:
-    """The five runs of v2 Fig. 6, which differ in their mask ratio alone."""
+def mask_ratios(base: Settings, profile: str, ratios: Iterable[float] = RATIOS) -> dict[float, Settings]:
+    """The five runs of v2 Fig. 6 (or those of other ratios), which differ in their mask ratio alone."""
     base = replace(base, ABLATION[profile])
-    return {ratio: replace(base, mask_ratio=ratio) for ratio in RATIOS}
+    return {ratio: replace(base, mask_ratio=ratio) for ratio in ratios}
 
 
 def deep_decoder(base: Settings, profile: str) -> Settings:
@@ -134,8 +134,7 @@ _UNIT_GRID: dict[str, dict[str, Any]] = {"lab": {"image_size": 128}, "paper": {"
 def mask_levels(base: Settings, profile: str) -> dict[float, Settings]:
     """MAE at the five mask ratios of HLV; .75 and .9 are runs of v2 Fig. 6. HLV does not say whether it normalised the
     pixels of a patch: as in the public MAE recipe, and as everywhere here, they are [open]."""
-    base = replace(base, ABLATION[profile])
-    return {ratio: replace(base, mask_ratio=ratio) for ratio in HLV_RATIOS}
+    return mask_ratios(base, profile, HLV_RATIOS)
 
 
 def mask_units(base: Settings, profile: str) -> dict[str, Settings]:

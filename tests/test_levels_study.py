@@ -15,7 +15,7 @@ from lcmae_core.config.downstream import vary
 from lcmae_core.data.corruptions import corrupted, corruption_names, why_not
 from lcmae_core.data.sources import open_source
 from lcmae_core.execute.study import _say_what_is_left_out
-from lcmae_core.jobs import jobs
+from lcmae_core.jobs import jobs, rows
 from lcmae_core.levels import SEVERITIES, conflicts
 from lcmae_core.measures import MEASURES
 from lcmae_core.models.build import model_of
@@ -320,3 +320,17 @@ def test_a_unit_that_does_not_fit_is_named(base, capsys):
     assert "left out of hlv_units: unit 4, which does not fit the grid of (4, 4)\n" in capsys.readouterr().out
     _say_what_is_left_out(["hlv_ratios"], base, "smoke")
     assert "unit" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lacking", ["corruptions", "knn"])
+def test_records_of_a_machine_without_the_package_are_read(lacking, tmp_path):
+    """What could not be measured where a record was made hides nothing else; what should have been measured does."""
+    base = tiny_settings(tmp_path)
+    for job in jobs(["hlv_units"], base, "smoke"):
+        job.record.begin(None, job.case.settings)
+        for measure in LEVEL:
+            if measure != lacking:
+                recipe = {"recipe": job.recipe(measure)} if job.recipe(measure) else {}
+                job.record.note(measure, {"accuracy": 1.0}, 1.0, recipe)
+    found = rows("hlv_units", base, "smoke", do=False)
+    assert [len(found[row]) for row in ("1x", "2x")] == ([1, 1] if lacking == "corruptions" else [0, 0])

@@ -89,8 +89,8 @@ def both_grams(model: nn.Module, batches: Iterable[Tensor]) -> LayerGrams:
     if not found:
         raise LcmaeError(f"examples: got 0, expected at least {FEWEST}")
     layers = torch.cat(found).unbind(1)  # L times (M, N, D)
-    placed, pooled = (torch.stack([gram(of(layer)) for layer in layers]) for of in (_placed, _pooled))
-    return LayerGrams(placed, pooled)
+    placed = torch.stack([gram(layer.flatten(1)) for layer in layers])
+    return LayerGrams(placed, torch.stack([gram(layer.mean(dim=1)) for layer in layers]))
 
 
 def layer_grams(model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = False) -> Float[Tensor, "L M M"]:
@@ -100,14 +100,6 @@ def layer_grams(model: nn.Module, batches: Iterable[Tensor], *, pooled: bool = F
         LcmaeError: as `both_grams`.
     """
     return getattr(both_grams(model, batches), "pooled" if pooled else "placed")
-
-
-def _placed(layer: Float[Tensor, "M N D"]) -> Tensor:
-    return layer.flatten(1)
-
-
-def _pooled(layer: Float[Tensor, "M N D"]) -> Tensor:
-    return layer.mean(dim=1)
 
 
 def _hsic(paired: Tensor, sums: Tensor, crossed: Tensor, m: int) -> Tensor:

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lcmae_core.config import LcmaeError, NoLabelsError, Settings
+from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Source
 from lcmae_core.losses import unit
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Predictions
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.evaluate import evaluation_loader, known_labels
 from lcmae_core.training.probe import Features, image_features
 
 __all__ = ["Features", "encoder_predictions", "image_features", "knn_accuracy", "knn_predictions", "knn_votes"]
@@ -29,7 +29,7 @@ def knn_votes(
     Raises:
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
-    labels = _labels(train)
+    labels = known_labels(train.labels)
     if not 0 < k <= len(train.values):
         raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
     real = torch.float32 if values.device.type == "mps" else torch.float64
@@ -47,7 +47,7 @@ def knn_predictions(train: Features, test: Features, k: int = 20, temperature: f
     Raises:
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
-    labels = _labels(test).cpu().numpy()
+    labels = known_labels(test.labels).cpu().numpy()
     votes = knn_votes(train, test.values, k, temperature)
     best = (votes / votes.sum(dim=1, keepdim=True)).max(dim=1)
     return Predictions(labels, best.indices.cpu().numpy(), best.values.float().cpu().numpy())
@@ -73,9 +73,3 @@ def encoder_predictions(encoder: Encoder, settings: Settings, source: Source | N
     loaders = [evaluation_loader(settings, split=split, source=source) for split in ("train", "validation")]
     train, test = (image_features(encoder.to(loader.device), loader) for loader in loaders)
     return knn_predictions(train, test, k=min(k, len(train.values)))
-
-
-def _labels(features: Features) -> Tensor:
-    if features.labels is None:
-        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
-    return features.labels

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.config import LcmaeError, NoLabelsError, Settings, replace
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Source
@@ -58,6 +59,17 @@ def examples(settings: Settings, count: int) -> Batch:
     if not loader.size:
         raise LcmaeError(f"data: got no validation image in {settings.data.source!r}, expected at least one held out")
     return next(iter(loader.evaluation(count)))
+
+
+def known_labels(labels: Tensor | None) -> Tensor:
+    """The labels themselves.
+
+    Raises:
+        NoLabelsError: there are none.
+    """
+    if labels is None:
+        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
+    return labels
 
 
 @torch.no_grad()
