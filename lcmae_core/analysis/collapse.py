@@ -58,6 +58,20 @@ def spread(vectors: Float[Tensor, "M V"]) -> float:
     return float(units.std(dim=0, unbiased=False).mean() * units.shape[1] ** 0.5)
 
 
+ALIKE, TIMES_CHANCE = 0.95, 5.0
+"""From which cosine on vectors of different images count as one, and how often an image must be found again."""
+
+
+def collapses(same_place: float, found: float, chance: float) -> bool:
+    """Whether v is collapsed: it does not depend on the image.
+
+    It is not only where both hold: v at the same place of other images is less than .95 alike, and the image is found
+    across two masks at a place more than 5 times as often as by chance. The second is a low bar, but shuts out a v of
+    position or mask alone, which the first and the mean cosine over everything let pass.
+    """
+    return not (same_place < ALIKE and found > TIMES_CHANCE * chance)
+
+
 @torch.no_grad()
 def hidden_vectors(model: MAE | Siamese, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "M V"]:
     """v of every hidden patch of every image, in order; the prediction itself where a model has no projector.

@@ -6,20 +6,17 @@ tokens come first.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcmae_core.analysis.rows import check_tokens, in_chunks, patch_rows
 from lcmae_core.config import LcmaeError
 
 Side = float | int | tuple[float | int, float | int]
 """Side of a patch: one number, or height and width."""
-
-_CHUNK = 2**20
-"""Values of a temporary: 4 MB of float32, which stays in a processor's cache."""
 
 
 def patch_distances(grid: tuple[int, int], patch_size: Side = 1) -> Float[Tensor, "N N"]:
@@ -53,7 +50,7 @@ def attention_distance(
     distances = patch_distances(grid, patch_size).to(attn)
     if renormalize:
         return _near(attn, distances, grid, prefix_tokens, queries)
-    _check_tokens(attn, grid, prefix_tokens, queries)
+    check_tokens(attn, grid, prefix_tokens, queries)
     if queries is None:
         table, count = F.pad(distances, (prefix_tokens, 0, prefix_tokens, 0)), len(distances)
     else:
@@ -83,9 +80,9 @@ def _near(
     attn: Tensor, table: Float[Tensor, "N N"], grid: tuple[int, int], prefix: int, queries: Tensor | None
 ) -> Tensor:
     """Mean over patch queries i of sum_j A_ij t_ij / sum_j A_ij over patches j."""
-    rows = _patch_rows(attn, grid, prefix, queries)
+    rows = patch_rows(attn, grid, prefix, queries)
     t = table if queries is None else table[queries.to(table.device)]
-    return _in_chunks(lambda maps: (torch.einsum("mij,ij->mi", maps, t) / maps.sum(-1)).mean(-1), rows)
+    return in_chunks(lambda maps: (torch.einsum("mij,ij->mi", maps, t) / maps.sum(-1)).mean(-1), rows)
 
 
 def uniform_near_mass(
@@ -105,7 +102,7 @@ def prefix_mass(attn: Float[Tensor, "*maps Q T"], *, prefix_tokens: int = 1) -> 
 
 def entropy(attn: Float[Tensor, "*maps Q T"]) -> Float[Tensor, "*maps"]:
     """Mean over rows of -sum_j A_ij log A_ij, in nats: 0 for a single key, log T for uniform attention."""
-    return _in_chunks(lambda maps: torch.special.entr(maps).sum(-1).mean(-1), attn)
+    return in_chunks(lambda maps: torch.special.entr(maps).sum(-1).mean(-1), attn)
 
 
 def normalized_mutual_information(
@@ -121,7 +118,7 @@ def normalized_mutual_information(
     Raises:
         LcmaeError: grid, prefix and queries do not add up to the shape of the maps, or there is one query.
     """
-    rows = _patch_rows(attn, grid, prefix_tokens, queries)
+    rows = patch_rows(attn, grid, prefix_tokens, queries)
     if rows.shape[-2] < 2:
         raise LcmaeError(f"queries: got {rows.shape[-2]}, expected at least two patches")
 
@@ -131,7 +128,7 @@ def normalized_mutual_information(
         mutual = of_keys - torch.special.entr(given).sum(-1).mean(-1)
         return (mutual / (of_keys * math.log(maps.shape[-2])).sqrt()).nan_to_num(0.0).clamp(0.0)
 
-    return _in_chunks(information, rows)
+    return in_chunks(information, rows)
 
 
 class AttentionSimilarity:
@@ -244,24 +241,3 @@ def _flat(maps: Tensor) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B L"]]:
     if not bool((norms > 0).all()):
         raise LcmaeError("maps: got a map that is zero everywhere, expected rows that sum to 1")
     return flat, norms
-
-
-def _patch_rows(attn: Tensor, grid: tuple[int, int], prefix: int, queries: Tensor | None) -> Tensor:
-    """Rows of patch queries over patch keys, (..., Q, N), a view."""
-    _check_tokens(attn, grid, prefix, queries)
-    return attn[..., prefix:, prefix:] if queries is None else attn[..., prefix:]
-
-
-def _check_tokens(attn: Tensor, grid: tuple[int, int], prefix: int, queries: Tensor | None) -> None:
-    tokens = grid[0] * grid[1] + prefix
-    rows = tokens if queries is None else len(queries)
-    if attn.shape[-2:] != (rows, tokens):
-        got, what = "x".join(map(str, attn.shape[-2:])), f"{grid[0]}x{grid[1]} patches + {prefix} prefix tokens"
-        raise LcmaeError(f"attn: got maps of {got}, expected {rows}x{tokens} for a grid of {what}")
-
-
-def _in_chunks(measure: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-    """`measure` (M, Q, T) -> (M,) over all maps, a few at a time, so that temporaries stay small."""
-    rows = maps.reshape(-1, *maps.shape[-2:])
-    step = max(1, _CHUNK // max(1, rows[0].numel()))
-    return torch.cat([measure(part) for part in rows.split(step)]).reshape(maps.shape[:-2])
