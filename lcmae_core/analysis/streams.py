@@ -24,17 +24,19 @@ from lcmae_core.analysis.metrics import (
     prefix_mass,
     semantic_similarities,
 )
+from lcmae_core.analysis.specific import query_specific
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.masking import Mask
 
-MEASURES: tuple[Any, ...] = ("distance", "distance_renormalized", "prefix_mass", "entropy", "nmi")
+MEASURES = ("distance", "distance_renormalized", "prefix_mass", "entropy", "nmi", "specific_far", "specific_mass")
 
 
 class Profile(NamedTuple):
     """Measures of the attention of patch queries, per image, layer and head, each (M, L, H) in float64 on the CPU.
 
     distance, distance_renormalized: pixels, in both published conventions. prefix_mass: on CLS and registers. entropy:
-    nats. nmi: normalised mutual information of query and key. near: radius in patches -> share within it.
+    nats. nmi: normalised mutual information of query and key. specific_far (pixels), specific_mass: attention beyond
+    what all queries attend to (`specific`). near: radius in patches -> share within it.
     """
 
     distance: Tensor
@@ -42,6 +44,8 @@ class Profile(NamedTuple):
     prefix_mass: Tensor
     entropy: Tensor
     nmi: Tensor
+    specific_far: Tensor
+    specific_mass: Tensor
     near: dict[float | int, Tensor]
 
 
@@ -54,25 +58,27 @@ def attention_profile(
     mask: Mask | None = None,
     radii: Sequence[float | int] = (1, 2, 3),
 ) -> Profile:
-    """Every measure of every map of the images: of an encoder unmasked (v2 Fig. 5, 6), or of a decoder under one `mask`
-    of one image, shared by all, whose hidden patches are the queries (v2 section 4.1).
+    """Every measure of every map of the images: of an encoder unmasked (v2 Fig. 5, 6), or at its training-time number
+    of tokens, under one `mask` of one image, shared by all; or of a decoder under such a mask, whose hidden patches are
+    the queries (v2 section 4.1), all patches where none is hidden.
 
     Raises:
-        LcmaeError: no images, an encoder with a mask, or as `attention_maps`.
+        LcmaeError: no images, a decoder without a mask, or as `attention_maps`.
     """
-    if (part == "decoder") != (mask is not None):
-        raise LcmaeError(f"mask: got {'one' if mask else 'none'} for the {part}, expected one for the decoder alone")
-    place = _Place(*geometry(model, part), queries=None if mask is None else hidden_patches(mask))
+    if part == "decoder" and mask is None:
+        raise LcmaeError("mask: got none for the decoder, expected one, shared by all images")
+    place = _Place(*geometry(model, part), queries=None if mask is None else _queries(mask, part))
+    masked = part == "encoder" and mask is not None  # then maps know the visible patches alone
     chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
     found: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
 
     def visit(layer: int, maps: Tensor) -> None:
-        for name, values in place.measure(maps, radii).items():
+        for name, values in place.measure(place.widened(maps) if masked else maps, radii).items():
             found[name, layer].append(values.double().cpu())  # (B, H)
 
     for images in batches:
         shared = None if mask is None else for_batch(mask, len(images))
-        rows = None if place.queries is None else place.queries + place.prefix
+        rows = None if masked or place.queries is None else place.queries + place.prefix
         visit_attention(model, images, visit, part=part, layers=chosen, mask=shared, queries=rows)
     if not found:
         raise LcmaeError("images: got none, expected at least one batch")
@@ -84,6 +90,12 @@ def attention_profile(
     return Profile(**{name: stacked(name) for name in MEASURES}, near=near)
 
 
+def _queries(mask: Mask, part: str) -> Int64[Tensor, "Q"] | None:
+    """Whose rows are looked at: the visible patches of a masked encoder in its own order, hidden ones of a decoder."""
+    hidden = hidden_patches(mask)
+    return mask.keep[0] if part == "encoder" else hidden if len(hidden) else None
+
+
 class _Place(NamedTuple):
     """Where the rows of a model's maps lie on the image."""
 
@@ -92,16 +104,27 @@ class _Place(NamedTuple):
     prefix: int
     queries: Tensor | None
 
+    def widened(self, maps: Tensor) -> Tensor:
+        """Maps over the visible patches, (B, H, prefix + K, prefix + K), as the rows of these over all patches, with no
+        attention on hidden ones."""
+        assert self.queries is not None
+        columns = torch.cat([torch.arange(self.prefix, device=maps.device), self.queries.to(maps.device) + self.prefix])
+        wide = maps.new_zeros(*maps.shape[:2], len(self.queries), self.prefix + self.grid[0] * self.grid[1])
+        return wide.index_copy_(-1, columns, maps[..., self.prefix :, :])
+
     def measure(self, maps: Tensor, radii: Sequence[float | int]) -> dict[str, Tensor]:
         """All measures of the maps (B, H, Q, T) of one layer."""
         rows: dict[str, Any] = {"prefix_tokens": self.prefix, "queries": self.queries}
         distance = partial(attention_distance, maps, self.grid, self.patch_size, **rows)
+        specific = query_specific(maps, self.grid, self.patch_size, **rows)
         return {
             "distance": distance(),
             "distance_renormalized": distance(renormalize=True),
             "prefix_mass": prefix_mass(maps, prefix_tokens=self.prefix),
             "entropy": entropy(maps if self.queries is not None else maps[..., self.prefix :, :]),
             "nmi": normalized_mutual_information(maps, self.grid, **rows),
+            "specific_far": specific.far,
+            "specific_mass": specific.mass,
         } | {f"near {radius}": near_mass(maps, self.grid, radius, **rows) for radius in radii}
 
 

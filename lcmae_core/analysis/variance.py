@@ -30,8 +30,8 @@ def variance_shares(v: Float[Tensor, "views M places V"]) -> Shares:
     total = float(centred.square().mean())
     if total <= EXACT * float(v.square().mean()):
         return Shares(0.0, 0.0, 0.0, 0.0)
-    parts = [float(centred.mean(over).square().mean()) / total for over in ((0, 1), (1, 2), (0, 2))]
-    return Shares(*parts, 1 - sum(parts))
+    position, mask, image = (float(centred.mean(o).square().mean()) / total for o in ((0, 1), (1, 2), (0, 2)))
+    return Shares(position, mask, image, 1 - position - mask - image)
 
 
 EXACT = 1e-12

@@ -1,6 +1,6 @@
 """Claims: the split of variance equals slow loops and sums to 1; the cosine at the same place is the mean over pairs;
-an image is found where its own vector is nearest, and images equally near share the hit; the rule says of five synthetic
-v collapse (constant, position only, mask only), none (image only, position + image); the query-specific distance is
+an image is found where its own vector is nearest, and images equally near share the hit; of five synthetic v the rule
+says collapse (constant, position only, mask only), none (image only, position + image); the query-specific distance is
 that of a slow loop, says none for query-independent sinks with noise and equals the plain one for a permutation."""
 
 import itertools

@@ -121,12 +121,12 @@ def test_wrong_use_is_named(model, images, mask, generator):
     for call, line in (
         (lambda: attention_profile(model, []), "images: got none, expected at least one batch"),
         (
-            lambda: attention_profile(model, [images], mask=mask),
-            "mask: got one for the encoder, expected one for the decoder alone",
+            lambda: attention_profile(model, [images], mask=several),
+            "mask: got 2 masks, expected one, shared by all images (Mask.row)",
         ),
         (
             lambda: attention_profile(model, [images], part="decoder"),
-            "mask: got none for the decoder, expected one for the decoder alone",
+            "mask: got none for the decoder, expected one, shared by all images",
         ),
         (
             lambda: attention_similarity(model, lambda: [images], several),
