@@ -1,6 +1,6 @@
-"""A perfect prediction is painted exactly, whatever the target (norm-pix or pixels, grey or colour, hidden patches or whole
-images); statistics guessed from neighbours are the true ones where all patches are alike, and see no hidden patch; PSNR
-counts hidden patches alone."""
+"""A perfect prediction is painted exactly, whatever the target (norm-pix or pixels, grey or colour, hidden patches or
+whole images); statistics guessed from neighbours are the true ones where all patches are alike, and see no hidden
+patch; PSNR counts hidden patches alone."""
 
 import pytest
 import torch
