@@ -86,6 +86,9 @@ class Masking(Group):
 
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of hidden patches")
     mask_unit: int = Field(1, gt=0, description="side of a mask cell in patches")
+    erased: bool = Field(
+        False, description="hidden patches keep their tokens and lose their pixels: set to the mean colour"
+    )
 
 
 class Loss(Group):

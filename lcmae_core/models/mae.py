@@ -15,7 +15,7 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.models.decoders import ConvolutionDecoder, Decoder, build_decoder
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.linear import use_quick_linears
-from lcmae_core.models.masking import Mask
+from lcmae_core.models.masking import Mask, erase_patches, no_mask
 
 
 class Output(NamedTuple):
@@ -36,6 +36,7 @@ class MAE(nn.Module):
 
     LC-MAE is the same model with a projector: repeat images and masks as [view 1; view 2], then `.chunk(2)` the output.
     An autoencoder (v2 Fig. 7) predicts for every patch the `block` x `block` patches centred on it: P = block^2 p^2 C.
+    Where patches are `erased`, hidden ones get the mean colour and all are encoded: no token is left out or masked.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class MAE(nn.Module):
         projector: bool = False,
         decoder: bool = True,
         block: int = 1,
+        erased: bool = False,
     ):
         super().__init__()
-        self.arch, self.channels, self.image_size, self.block = arch, channels, image_size, block
+        self.arch, self.channels, self.image_size, self.block, self.erased = arch, channels, image_size, block, erased
         values = (block * arch.patch_size) ** 2 * channels
         self.encoder = Encoder(
             image_size, arch.patch_size, channels, arch.width, arch.depth, arch.heads, arch.mlp_ratio
@@ -66,7 +68,7 @@ class MAE(nn.Module):
         return self.grid[0] * self.grid[1]
 
     def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Output:
-        """Encode the visible patches, predict all of them.
+        """Encode the visible patches (all, where hidden ones are erased instead), predict all of them.
 
         Raises:
             LcmaeError: the model has no decoder (an encoder-only checkpoint), or the mask is for another grid.
@@ -78,6 +80,9 @@ class MAE(nn.Module):
             )
         if mask.hidden.shape != (len(images), self.num_patches):
             raise LcmaeError(f"mask: got shape {tuple(mask.hidden.shape)}, expected {(len(images), self.num_patches)}")
+        if self.erased:  # which patches are hidden decides what is seen, not how many tokens there are
+            images = erase_patches(images, mask.hidden, self.grid)
+            mask = no_mask(len(images), self.num_patches, images.device)
         latent = self.encoder(images, mask.keep)
         tokens, pred = self.decoder(latent, mask.restore)
         return Output(pred, tokens, self._project(tokens, pred), latent)
@@ -90,8 +95,15 @@ class MAE(nn.Module):
 
 def build_mae(settings: config.Settings) -> MAE:
     """The (masked) autoencoder of these settings on the CPU, its weights drawn from the seed alone."""
-    data, projector = settings.data, settings.method == "mae" and settings.loss.needs_projector
-    model = MAE(settings.model, data.image_size, data.channels, projector=projector, block=settings.predicted_block)
+    data, masked = settings.data, settings.method == "mae"
+    model = MAE(
+        settings.model,
+        data.image_size,
+        data.channels,
+        projector=masked and settings.loss.needs_projector,
+        block=settings.predicted_block,
+        erased=masked and settings.masking.erased,
+    )
     return initialize(model, torch.Generator().manual_seed(settings.seed))
 
 

@@ -1,6 +1,6 @@
 """Random masks, drawn outside the model.
 
-Letters: B images, N patches, K kept patches, u side of a mask cell in patches.
+Letters: B images, C channels, H x W pixels, N patches, K kept patches, u side of a mask cell in patches.
 """
 
 from typing import NamedTuple
@@ -103,6 +103,16 @@ def no_mask(batch: int, num_patches: int, device: torch.device | str = "cpu") ->
     """Every patch visible, in its natural order: an autoencoder's input (v2 section 4.2)."""
     order = torch.arange(num_patches, device=device).expand(batch, -1)  # (B, N)
     return Mask(order, order, torch.zeros_like(order, dtype=torch.bool))
+
+
+def erase_patches(
+    images: Float[Tensor, "B C H W"], hidden: Bool[Tensor, "B N"], grid: tuple[int, int]
+) -> Float[Tensor, "B C H W"]:
+    """The images with their hidden patches set to 0, the mean colour of normalised pixels; a copy."""
+    side = images.shape[2] // grid[0], images.shape[3] // grid[1]
+    cells = hidden.unflatten(1, grid)[:, None]  # (B, 1, rows, columns)
+    pixels = cells.repeat_interleave(side[0], dim=2).repeat_interleave(side[1], dim=3)  # (B, 1, H, W)
+    return images.masked_fill(pixels, 0.0)
 
 
 def _grid(num_patches: int, unit: int, grid: tuple[int, int] | None) -> tuple[int, int]:

@@ -1,14 +1,16 @@
-"""The objective weighs the three losses as set, averages the views, and draws masks from (seed, epoch, index) alone."""
+"""The objective weighs the three losses as set, averages the views, and draws masks from (seed, epoch, index) alone;
+erased patches keep their tokens, say nothing of their pixels, and alone have a loss, in training and held out."""
 
 import pytest
 import torch
 
 from lcmae_core import losses
-from lcmae_core.config import LcmaeError, replace
+from lcmae_core.config import LcmaeError, digest, replace
 from lcmae_core.data.augment import denormalize
 from lcmae_core.data.loader import Batch
 from lcmae_core.models.mae import build_model
 from lcmae_core.models.patches import normalize_patches, patchify
+from lcmae_core.training.evaluate import held_out
 from lcmae_core.training.objective import forward_views, in_view_pixels, loss_terms, view_masks
 
 
@@ -64,3 +66,52 @@ def test_pixels_of_eq_6(batch):
     assert torch.equal(in_view_pixels(batch.images, 8, "norm_pix"), normalize_patches(x))
     with pytest.raises(LcmaeError, match="in_view_pixels: got 'rawe', did you mean 'raw'"):
         in_view_pixels(batch.images, 8, "rawe")
+
+
+def test_erased_patches_keep_their_tokens_and_lose_their_pixels(tiny, batch):
+    settings = replace(tiny, erased=True, depth=2)
+    model, masks = build_model(settings).eval(), view_masks(settings, batch, 1)
+    images, hidden = batch.images.clone().requires_grad_(), masks[0].hidden
+    output = forward_views(model, images, masks)
+    assert output.latent.shape[1] == 1 + settings.num_patches, "every patch is encoded, in its place"
+    output.pred.square().sum().backward()
+    reached = patchify(images.grad, 8).abs().amax(dim=-1) > 0  # (B, N)
+    assert torch.equal(reached, ~hidden)
+
+    by_hand = batch.images.clone()
+    for image, row in enumerate(hidden):
+        for place in row.nonzero()[:, 0].tolist():
+            by_hand[image, :, 8 * (place // 4) : 8 * (place // 4 + 1), 8 * (place % 4) : 8 * (place % 4 + 1)] = 0
+    with torch.no_grad():
+        assert torch.equal(model.encoder(by_hand), output.latent), "no more than the pixels is gone"
+        pred = model.decoder(output.latent, torch.arange(16).expand(5, -1)).pred
+    assert torch.equal(pred, output.pred), "no mask token anywhere"
+    assert not torch.allclose(pred, build_model(replace(settings, erased=False)).eval()(batch.images, masks[0]).pred)
+
+
+def test_erased_patches_alone_have_a_loss(tiny, batch):
+    settings = replace(tiny, erased=True)
+    model, masks = build_model(settings).eval(), view_masks(settings, batch, 2)
+    with torch.no_grad():
+        output = forward_views(model, batch.images, masks)
+    loss = loss_terms(output, batch.images, masks, 8, settings.loss).total
+    target, total = normalize_patches(patchify(batch.images, 8)), 0.0
+    for view, mask in enumerate(masks):
+        for image in range(5):
+            for place in mask.hidden[image].nonzero()[:, 0].tolist():
+                total += float((output.pred[5 * view + image, place] - target[image, place]).square().mean()) / 120
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+
+    class Held:
+        def evaluation(self):
+            return iter([batch])
+
+    assert held_out(model, settings, Held())["reconstruction"] == pytest.approx(total, rel=1e-5)
+
+
+def test_erasing_is_another_run_and_leaves_the_old_ones(tiny):
+    assert digest(tiny, "x") == digest(replace(tiny, erased=False), "x") != digest(replace(tiny, erased=True), "x")
+    for method in ("ae", "dino", "siamese"):
+        other = replace(tiny, method=method)
+        assert digest(replace(other, erased=True), "x") == digest(other, "x"), "only a masked model reads it"
+    assert "erased" not in tiny.model_dump(exclude_defaults=True).get("masking", {})
