@@ -27,6 +27,13 @@ from lcmae_core.tables import (
     table_a1,
 )
 
+__all__ = [
+    "ACCURACY", "LEVEL", "RANDOM", "RATIOS", "STUDIES", "Case", "Study", "beside", "block_pixels", "controls",
+    "decoder_depths", "deep_decoder", "erasing", "latents", "leaves", "mask_levels", "mask_ratios", "mask_units",
+    "references", "siamese", "table1", "table2", "table3", "table_a1",
+]  # fmt: skip
+
+
 class Case(NamedTuple):
     """What a row of a study is made of: a run, or (trained False) what needs no run, such as the untrained encoder of
     these settings. label: what the records of the latter are called."""
@@ -135,7 +142,7 @@ STUDIES: dict[str, Study] = {
     "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
     "latents": Study("HLV, theory", latents, ("recovery",)),
 }
-"""Every study, in the order in which their runs are wanted: what judges the most claims for the least training first."""
+"""Every study, in the order in which their runs are wanted: first what judges most claims for least training."""
 
 _ENCODER = ("distance", "receptive", "probe", "knn")
 _DECODER = ("similarity", "reach")

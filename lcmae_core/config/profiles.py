@@ -11,9 +11,9 @@ PROFILES = ("smoke", "quick", "desk", "lab", "paper")
 def profile(name: str) -> Settings:
     """The plain-MAE settings of a profile (with the sizes of DINO for the day it is asked for); studies change leaves.
 
-    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. desk: two CPU cores, one to three days: every
-    claim judged on Imagenette at 64 px. lab: one GPU, ViT-Ti, the paper's 14x14 grid. paper: v2 section 5, ViT-B/16 on
-    ImageNet-1k.
+    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. desk: two CPU cores, one to three days:
+    every claim judged on Imagenette at 64 px. lab: one GPU, ViT-Ti, the paper's 14x14 grid. paper: v2 section 5,
+    ViT-B/16 on ImageNet-1k.
     """
     if name not in PROFILES:
         raise LcmaeError(f"unknown profile {name!r}: {nearest(name, PROFILES)}")
