@@ -33,7 +33,7 @@ def _add_common(parser: Parser, what: str) -> None:
         help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
     )  # fmt: skip
     parser.add_argument(
-        "--profile", metavar="NAME", help="smoke | quick | lab | paper (default $LCMAE_PROFILE or quick)"
+        "--profile", metavar="NAME", help="smoke | quick | desk | lab | paper (default $LCMAE_PROFILE or quick)"
     )
     parser.add_argument(
         "--data", metavar="SOURCE",

@@ -15,7 +15,7 @@ from lcmae_core.data.corruptions import why_not
 from lcmae_core.store.machine import absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, plain_settings
 from lcmae_core.store.runs import run_label
-from lcmae_core.studies import STUDIES, Case
+from lcmae_core.studies import STUDIES, UNTRAINED_ONLY, Case, leaves
 from lcmae_core.training.presets import recipe_of
 
 HERE = ("smoke", "quick")
@@ -133,8 +133,11 @@ def jobs(
     profile: str,
     seeds: Sequence[int] = (0,),
     measures: Sequence[str] | None = None,
+    *,
+    complete: bool = False,
 ) -> list[Job]:
-    """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part.
+    """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part;
+    `complete` adds what a run of `desk` leaves for every study.
 
     Raises:
         LcmaeError: there is no such study.
@@ -147,8 +150,15 @@ def jobs(
         chosen = tuple(m for m in study.measures if (measures is None or m in measures) and not unusable(m))
         for seed in seeds:
             cases = study.rows(replace(base, seed=seed), profile)
-            found += [Job(name, row, case, chosen, profile) for row, case in cases.items()]
+            for row, case in cases.items():
+                more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
+                found.append(Job(name, row, case, _measured(case, (*chosen, *more)), profile))
     return found
+
+
+def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
+    """Each measure once, without those that a trained encoder has no need of."""
+    return tuple(m for m in dict.fromkeys(measures) if not (case.trained and m in UNTRAINED_ONLY))
 
 
 def rows(

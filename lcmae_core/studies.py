@@ -1,151 +1,37 @@
-"""Each table and figure of the paper as a named list of runs."""
+"""Each table and figure of the paper as a study: its rows, and what is measured of each."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lcmae_core.analysis.experiment import SETTINGS, recipe
-from lcmae_core.config import Data, LcmaeError, Loss, Masking, Settings, replace
-from lcmae_core.published import HLV_RATIOS, HLV_UNITS, TABLE1, TABLE2
+from lcmae_core.config import Data, Loss, Masking, Settings, replace
+from lcmae_core.tables import (
+    ABLATION,
+    RATIOS,
+    SHORT,
+    beside,
+    block_pixels,
+    controls,
+    decoder_depths,
+    deep_decoder,
+    erasing,
+    mask_levels,
+    mask_ratios,
+    mask_units,
+    references,
+    short,
+    siamese,
+    table1,
+    table2,
+    table3,
+    table_a1,
+)
 
-ABLATION: dict[str, dict[str, Any]] = {
-    "smoke": {},
-    "quick": {"steps": 80},
-    "lab": {},
-    "paper": {},
-}
-"""What the ablations of a profile change: at quick they are shorter than the main run, at the same rate."""
-
-
-def controls(base: Settings, profile: str) -> dict[str, Settings]:
-    """Controls for Table 1 that v2 does not report: (b) with two views, and at `paper` (b) at the LC-MAE rows' rate."""
-    plain = table1(base, profile)["b"]
-    two_views = {"(b) MAE, two views": replace(plain, views=2)}
-    return two_views | ({"(b) MAE, base_lr 6e-4": replace(plain, base_lr=6e-4)} if profile == "paper" else {})
-
-
-def table1(base: Settings, profile: str) -> dict[str, Settings]:
-    """The seven pre-training runs of Table 1. All rows of a table share one rate, except at `paper`, which follows v2:
-    base_lr 1.5e-4 for (b) and 6e-4 for every LC-MAE row, a confound that v2 leaves inside the table."""
-    base = replace(base, ABLATION[profile])
-    rows = {name: replace(base, row.weights) for name, row in TABLE1.items()}
-    if profile == "paper":
-        rows = {name: row if name == "b" else replace(row, base_lr=6e-4) for name, row in rows.items()}
-    return rows
-
-
-def table2(base: Settings, profile: str) -> dict[str, Settings]:
-    """The three decoders of v2 Table 2; all else is equal, and the transformer is Table 1's (b)."""
-    base = replace(base, ABLATION[profile])
-    return {kind: replace(base, decoder=kind) for kind in TABLE2}
-
-
-def table3(base: Settings, profile: str) -> dict[str, Settings]:
-    """MAE and the four autoencoders of v2 Table 3 and Fig. A.1, at MAE's rate and length. At quick all five are half as
-    long as other ablations: a step of AE7 costs several of MAE's."""
-    base = replace(base, ABLATION[profile], **({"steps": 40} if profile == "quick" else {}))
-    blocks = {f"AE{block}": replace(base, method="ae", block=block) for block in (1, 3, 5, 7)}
-    return {"MAE": base} | blocks
-
-
-def block_pixels(settings: Settings) -> int:
-    """Side in pixels of what a token predicts: v2 calls an autoencoder by it, AE(16)."""
-    return settings.predicted_block * settings.model.patch_size
-
-
-def table_a1(base: Settings, profile: str) -> dict[str, Settings]:
-    """v2 Table A.1: MAE on one image for 5 epochs, each with as many crops as the full set has images [open], beside
-    all images for the full length. At smoke and quick, where 5 epochs are no small part of the run, both are equally
-    long, so that only the images differ."""
-    base = replace(base, ABLATION[profile])
-    short = {"epochs": 5} if profile in ("lab", "paper") else {}
-    return {"one image": replace(base, short, train_images=1), "full": base}
-
-
-_REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {"DINO": {"local_crops": 2}},
-    "quick": {
-        "DINO": {
-            "steps": 100,
-            "base_lr": 3.2e-2,
-            "clip_grad": 3.0,
-            "local_crops": 4,
-            "dino_dim": 256,
-            "teacher_momentum": 0.9,
-        },
-        "supervised": {"steps": 80, "base_lr": 3.2e-2},
-    },
-    "lab": {"DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999}, "supervised": {}},
-    "paper": {
-        "DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999, "warmup": 0.1},
-        "supervised": {"base_lr": 5e-4, "beta2": 0.999, "warmup": 0.05},
-    },
-}
-"""What the references of a profile change. quick: CHANGELOG, "References at quick"; lab and paper: MAE's epochs, the
-published DINO and DeiT rates, AdamW (0.9, 0.999); DINO's rising weight decay (0.04 to 0.4) is a constant 0.1 here."""
-
-
-def references(base: Settings, profile: str) -> dict[str, Settings]:
-    """DINO and a supervised ViT on the same data, with the encoder of `base`: what v2 compares MAE with (Fig. 3, 5)."""
-    methods = {"DINO": "dino", "supervised": "supervised"}
-    changes = _REFERENCE[profile]
-    return {name: replace(base, changes.get(name, {}), method=method) for name, method in methods.items()}
-
-
-RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)
-"""v2 Fig. 6."""
-
-
-def mask_ratios(base: Settings, profile: str, ratios: Iterable[float] = RATIOS) -> dict[float, Settings]:
-    """The five runs of v2 Fig. 6 (or those of other ratios), which differ in their mask ratio alone."""
-    base = replace(base, ABLATION[profile])
-    return {ratio: replace(base, mask_ratio=ratio) for ratio in ratios}
-
-
-def deep_decoder(base: Settings, profile: str) -> Settings:
-    """MAE with the 8-layer decoder that v2 Fig. 2-4 look into (at smoke 3 layers), trained as long as the main run."""
-    return replace(base, decoder_depth=3 if profile == "smoke" else 8)
-
-
-def siamese(base: Settings, profile: str) -> dict[str, Settings]:
-    """The Siamese network of v1 (our reconstruction) and each of its ingredients changed: positives by place in the
-    grid instead of place in the photograph, no Gaussian average, no L_in. At quick all four are shorter than other
-    ablations: a step encodes two whole crops, which costs several of MAE's."""
-    base = replace(base, ABLATION[profile], method="siamese", **({"steps": 40} if profile == "quick" else {}))
-    changed: dict[str, dict[str, Any]] = {
-        "Siamese": {},
-        "by position only": {"positives": "position"},
-        "without the average": {"token_average": False},
-        "without L_in": {"siamese_in": 0.0},
-    }
-    return {name: replace(base, changes) for name, changes in changed.items()}
-
-
-def beside(base: Settings, profile: str) -> dict[str, Settings]:
-    """What the Siamese network is compared with: MAE and LC-MAE as in Table 1 (b, a), DINO and a supervised ViT, of the
-    size, data and seed of `base`. At quick their lengths are those of their own tables, 80 to 100 steps."""
-    rows = table1(replace(base, method="mae"), profile)
-    return {"MAE": rows["b"], "LC-MAE": rows["a"]} | references(base, profile)
-
-
-_UNIT_GRID: dict[str, dict[str, Any]] = {"lab": {"image_size": 128}, "paper": {"patch_size": 8}}
-
-
-def mask_levels(base: Settings, profile: str) -> dict[float, Settings]:
-    """MAE at the five mask ratios of HLV; .75 and .9 are runs of v2 Fig. 6. HLV does not say whether it normalised the
-    pixels of a patch: as in the public MAE recipe, and as everywhere here, they are [open]."""
-    return mask_ratios(base, profile, HLV_RATIOS)
-
-
-def mask_units(base: Settings, profile: str) -> dict[str, Settings]:
-    """MAE at ratio .75 with mask cells of 1, 2 and 4 patches a side, with a baseline of its own where the grid does
-    not divide by 4: 16 x 16 patches at lab (128 px), 28 x 28 at paper (the patches of 8 px that HLV has). A unit that
-    does not fit the grid of `base` is left out."""
-    base, found = replace(base, ABLATION[profile], **_UNIT_GRID.get(profile, {})), {}
-    for unit in HLV_UNITS:
-        with suppress(LcmaeError):
-            found[f"{unit}x"] = replace(base, mask_ratio=0.75, mask_unit=unit)
-    return found
+__all__ = [
+    "ACCURACY", "LEVEL", "RANDOM", "RATIOS", "STUDIES", "Case", "Study", "beside", "block_pixels", "controls",
+    "decoder_depths", "deep_decoder", "erasing", "latents", "leaves", "mask_levels", "mask_ratios", "mask_units",
+    "references", "siamese", "table1", "table2", "table3", "table_a1",
+]  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -167,24 +53,44 @@ class Study(NamedTuple):
 
 RANDOM = "random init"
 """Row of an encoder that was never pre-trained."""
-ACCURACY = ("finetune", "probe", "knn")
+ACCURACY = ("finetune", "finetune_scratch", "probe", "knn")
 LEVEL = ("fidelity", "probe", "knn", "cues", "corruptions")
 """How high the features of an encoder are: what its reconstructions keep, and what can be read off it."""
+UNTRAINED_ONLY = frozenset({"finetune_scratch"})
+"""Measures of an encoder that was never pre-trained: fine-tuning by the recipe for training from scratch, beside the
+one that all rows share."""
+
+Runs = Callable[[Settings, str], Mapping[Any, Settings]]
 
 
-def _cases(
-    runs: Callable[[Settings, str], Mapping[Any, Settings]], *, random: bool = False
-) -> Callable[[Settings, str], dict[str, Case]]:
+def _cases(runs: Runs, *, random: bool = False) -> Callable[[Settings, str], dict[str, Case]]:
     def rows(base: Settings, profile: str) -> dict[str, Case]:
         found = {str(name): Case(settings) for name, settings in runs(base, profile).items()}
-        untrained = {RANDOM: Case(replace(base, ABLATION[profile]), trained=False)} if random else {}
-        return untrained | found
+        return (untrained(base, profile) if random else {}) | found
 
     return rows
 
 
+def untrained(base: Settings, profile: str) -> dict[str, Case]:
+    """The encoder of a profile before any training: one for every study, whatever their horizons."""
+    return {RANDOM: Case(replace(base, ABLATION[profile]), trained=False)}
+
+
+def _collapsing(base: Settings, profile: str) -> dict[str, Settings]:
+    """The rows of Table 1 whose collapse is judged, at the shorter horizon."""
+    rows = table1(short(base, profile), profile)
+    return {name: rows[name] for name in "cdeg"}
+
+
 def _compared(base: Settings, profile: str) -> dict[str, Settings]:
-    return {"MAE": base} | references(base, profile)
+    """MAE and DINO at the shorter horizon; where a profile has one, the supervised ViT too."""
+    base = short(base, profile)
+    others = references(base, profile)
+    return {"MAE": base} | ({"DINO": others["DINO"]} if profile in SHORT else others)
+
+
+def _supervised(base: Settings, profile: str) -> dict[str, Settings]:
+    return {"MAE": base, "supervised": references(base, profile)["supervised"]}
 
 
 def _deep(base: Settings, profile: str) -> dict[str, Settings]:
@@ -212,21 +118,42 @@ def latents(base: Settings, profile: str) -> dict[str, Case]:
 
 
 STUDIES: dict[str, Study] = {
-    "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
-    "fig6": Study("Fig. 6", _cases(mask_ratios), ("distance",)),
-    "table3": Study("Table 3", _cases(table3, random=True), ACCURACY),
-    "table2": Study("Table 2", _cases(table2), ACCURACY),
+    "section32": Study("section 3.2", _cases(lambda base, _: {"MAE": base}), ("terms", "invariance")),
+    "random": Study("random init", untrained, ("probe", "knn")),
+    "collapse": Study("Table 1, collapse", _cases(_collapsing), ("collapse",)),
+    "fig6": Study("Fig. 6", _cases(lambda base, p: mask_ratios(short(base, p), p)), ("distance", "reach")),
+    "fig_a1": Study("Fig. A.1", _cases(table3), ("distance", "reach", "probe")),
+    "erasing": Study("masking and erasing", _cases(erasing), ("probe", "knn")),
     "fig2": Study("Fig. 2 and C13", _cases(_deep), ("similarity",)),
-    "fig3": Study("Fig. 3", _cases(_deep), ("semantic",)),
     "fig5": Study("Fig. 5", _cases(_compared), ("distance",)),
-    "fig_a1": Study("Fig. A.1", _cases(table3), ("distance",)),
+    "fig5_supervised": Study("Fig. 5, supervised", _cases(_supervised), ("distance",)),
+    "fig3": Study("Fig. 3", _cases(_deep), ("semantic",)),
+    "table3": Study("Table 3", _cases(table3, random=True), ACCURACY),
+    "erasing_tuned": Study("masking and erasing, fine-tuned", _cases(erasing), ("finetune",)),
     "table_a1": Study("Table A.1", _cases(table_a1, random=True), ACCURACY),
-    "section32": Study("section 3.2", _cases(lambda base, _: {"MAE": base}), ("terms",)),
-    "siamese": Study("v1", _cases(siamese), ("collapse", "cka", "distance", "probe", "knn")),
-    "beside": Study("v1, beside it", _cases(beside), ("distance", "probe", "knn")),
-    "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
+    "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
+    "table2": Study("Table 2", _cases(table2), ACCURACY),
     "hlv_ratios": Study("HLV, mask ratio", _cases(mask_levels), LEVEL),
     "hlv_units": Study("HLV, mask unit", _cases(mask_units), LEVEL),
+    "shape": Study("HLV, shape bias of a supervised ViT", _cases(_supervised), ("cues",)),
+    "siamese": Study("v1", _cases(siamese), ("collapse", "cka", "distance", "probe", "knn")),
+    "beside": Study("v1, beside it", _cases(beside), ("distance", "probe", "knn")),
+    "depth": Study("decoder depth", _cases(decoder_depths), ("probe", "finetune")),
+    "controls": Study("controls of Table 1", _cases(controls), ACCURACY),
     "latents": Study("HLV, theory", latents, ("recovery",)),
 }
-"""Every study, in the order in which their runs are wanted: the first ones judge C3, C5, C8 and C9."""
+"""Every study, in the order in which their runs are wanted: first what judges most claims for least training."""
+
+_ENCODER = ("distance", "receptive", "probe", "knn")
+_DECODER = ("similarity", "reach")
+
+
+def leaves(settings: Settings) -> tuple[str, ...]:
+    """What a run of `desk` is measured for at once, whatever study asked for it, so that no later question needs it to
+    be trained again."""
+    attends = _DECODER if settings.model.decoder == "transformer" else ()
+    if settings.method == "mae":
+        whole = settings.masking.erased
+        return _ENCODER if whole else ("collapse", "terms", "invariance", *_ENCODER, *attends)
+    more = {"ae": ("reach",), "siamese": ("collapse",)}
+    return (*_ENCODER, *more.get(settings.method, ()))

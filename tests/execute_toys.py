@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-PARAMETERS = """profile = None  # smoke | quick | lab | paper; None: $LCMAE_PROFILE, else quick
+PARAMETERS = """profile = None  # smoke | quick | desk | lab | paper; None: $LCMAE_PROFILE, else quick
 data = None  # source string; None: $LCMAE_DATA, else the profile's
 seed = 0
 out = None  # None: outputs/<profile>

@@ -134,7 +134,13 @@ def test_digests_of_the_profiles_are_pinned():
     assert {name: digest(profile(name), "photos-v1") for name in PROFILES} == PINNED
 
 
-PINNED = {"smoke": "6ac1881f4a", "quick": "68e956be49", "lab": "d5c654d21c", "paper": "c3632a5dfb"}
+PINNED = {
+    "smoke": "6ac1881f4a",
+    "quick": "68e956be49",
+    "desk": "0f0f0b6d4e",
+    "lab": "d5c654d21c",
+    "paper": "c3632a5dfb",
+}
 
 
 def test_frozen_and_strict():
@@ -205,10 +211,12 @@ def test_plain_data_round_trip():
 
 
 def test_profiles_follow_the_design():
-    assert [profile(name).grid for name in PROFILES] == [(8, 8), (8, 8), (14, 14), (14, 14)]
+    assert [profile(name).grid for name in PROFILES] == [(8, 8), (8, 8), (8, 8), (14, 14), (14, 14)]
     paper = profile("paper")
     assert paper.optim.lr == pytest.approx(6e-4)  # 1.5e-4 * 1024 / 256
     assert profile("quick").optim.lr == pytest.approx(2e-3)
+    desk = profile("desk")
+    assert (desk.optim.lr, desk.optim.epochs, desk.optim.batch_size) == (pytest.approx(1.5e-3), 30, 32)
     assert (paper.optim.warmup * paper.optim.epochs, paper.model.decoder_depth) == (20, 2)
 
 

@@ -140,7 +140,7 @@ def test_parameters_cell(tmp_path: Path) -> None:
     path = make_notebook(tmp_path, "00_x", code("not_a_parameter = 1"), more="rate: float = 1e-3\nhalf = 1 / 2\n")
     declared = read_parameters(Notebook(path))
     assert list(declared) == ["profile", "data", "seed", "out", "mask_ratio", "rate", "half"]
-    assert declared["profile"].choices == ("smoke", "quick", "lab", "paper")
+    assert declared["profile"].choices == ("smoke", "quick", "desk", "lab", "paper")
     assert declared["data"].choices == ()
     assert declared["rate"].default == 1e-3
     assert check_value(declared["half"], "anything", "00") == "anything"

@@ -68,7 +68,7 @@ def test_shared_runs_have_one_record(base):
     every = {(job.study, job.row): job.record.path for job in jobs(STUDIES, base, "smoke")}
     own = set(every.values())
     counts = {"table1": 7, "fig6": 4, "random": 1, "table3": 4, "table2": 2, "deep": 1, "references": 2, "one": 1,
-              "siamese": 4, "hlv_ratios": 3, "hlv_units": 1, "latents": 6}  # fmt: skip
+              "siamese": 4, "hlv_ratios": 3, "hlv_units": 1, "latents": 6, "erased": 1, "depth": 2}  # fmt: skip
     assert len(own) == sum(counts.values()) + 1  # and the control with two views
     assert not own & {job.record.path for job in jobs(STUDIES, base, "smoke", (1,))}
 

@@ -35,7 +35,7 @@ def found(base):
     return rows("latents", base, "smoke", (0, 1), do=True)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "lab", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_rows_say_what_is_trained_and_nothing_of_the_user_counts(name):
     plan, base = recipe(name), profile(name)
     cases = {job.row: job.case for job in jobs(["latents"], base, name)}

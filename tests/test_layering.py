@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lcmae_core"
 LAYERS = (
-    "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "published", "studies", "specimen",
-    "levels", "subjects measures", "jobs", "judge", "claims", "scoreboard", "redraw", "execute",
+    "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "published", "tables", "studies",
+    "specimen", "levels", "subjects measures", "jobs", "judge", "claims", "scoreboard", "redraw", "execute",
     "doctor bench arguments", "cli",
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -31,7 +31,7 @@ from lcmae_core.training.probe import classifier, linear_probe
 from tests.data.made_pictures import write_folder
 from tests.tiny_studies import tiny_settings
 
-PROFILES = pytest.mark.parametrize("name", ["smoke", "quick", "lab", "paper"])
+PROFILES = pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 installed = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -143,10 +143,10 @@ def test_fidelity_is_that_of_the_decoded_photographs(specimen):
     for place in range(16):
         top, left = patch * (place // 4), patch * (place % 4)
         block = pred[:, place].reshape(16, patch, patch, 3).permute(0, 3, 1, 2)
-        true = (images * STD + MEAN)[:, :, top : top + patch, left : left + patch]
+        true = images[:, :, top : top + patch, left : left + patch]  # as the model gets them: the target's own space
         spread = (true.var(dim=(1, 2, 3), keepdim=True) + 1e-6).sqrt()  # unbiased, all values of the patch together
         rebuilt[:, :, top : top + patch, left : left + patch] = block * spread + true.mean(dim=(1, 2, 3), keepdim=True)
-    rebuilt, truth = rebuilt.clamp(0, 1), (images * STD + MEAN).clamp(0, 1)
+    rebuilt, truth = (rebuilt * STD + MEAN).clamp(0, 1), (images * STD + MEAN).clamp(0, 1)
     assert truth.mean().item() == pytest.approx(0.5, abs=0.15), "pixels in [0, 1]"
     for m in range(16):
         pair = rebuilt[m : m + 1], truth[m : m + 1]

@@ -71,7 +71,7 @@ def test_one_cell_of_parameters(path: Path) -> None:
     assert cells(path)[1] == tagged(path, "parameters")[0]
     parameters = read_parameters(Notebook(path))
     assert [*parameters][:4] == ["profile", "data", "seed", "out"]
-    assert parameters["profile"].choices == ("smoke", "quick", "lab", "paper")
+    assert parameters["profile"].choices == ("smoke", "quick", "desk", "lab", "paper")
     assert all(parameters[name].default is None for name in ("profile", "data", "out")), "the user's machine decides"
 
 

@@ -29,7 +29,7 @@ def base(tmp_path_factory):
     return tiny_settings(folder / "out", source=f"folder:{write_folder(folder / 'pictures', names)}")
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "lab", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_rows_change_one_ingredient_and_share_what_they_are_compared_with(name):
     settings = siamese(profile(name), name)
     plain = settings["Siamese"]
@@ -42,11 +42,14 @@ def test_rows_change_one_ingredient_and_share_what_they_are_compared_with(name):
         assert each.method == "siamese"
         assert (each.data, each.model, each.optim) == (plain.data, plain.model, plain.optim)
     found = {job.row: job.record.path for job in jobs(["beside"], profile(name), name)}
-    table = {job.row: job.record.path for job in jobs(["table1"], profile(name), name)}
     fig5 = {job.row: job.record.path for job in jobs(["fig5"], profile(name), name)}
-    assert found == {row: table[key] for row, key in (("MAE", "b"), ("LC-MAE", "a"))} | {
-        row: fig5[row] for row in references(profile(name), name)
-    }
+    if name == "desk":  # what C15 needs, at the shorter horizon
+        assert found == {row: fig5[row] for row in ("MAE", "DINO")}
+    else:
+        table = {job.row: job.record.path for job in jobs(["table1"], profile(name), name)}
+        assert found == {row: table[key] for row, key in (("MAE", "b"), ("LC-MAE", "a"))} | {
+            row: fig5[row] for row in references(profile(name), name)
+        }
     for row, other in beside(plain, name).items():  # asked from a row of the study: the same runs
         assert other.method == {"DINO": "dino", "supervised": "supervised"}.get(row, "mae")
         assert other.loss == (table1(profile(name), name)["a" if row == "LC-MAE" else "b"].loss)

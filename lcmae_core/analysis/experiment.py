@@ -76,6 +76,7 @@ class _Length(NamedTuple):
 _LENGTHS = {
     "smoke": _Length(3, 1, Probes(masks=1, fitted=40, tested=20)),
     "quick": _Length(320, 2, Probes()),
+    "desk": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
     "lab": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
     "paper": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
 }

@@ -1,6 +1,8 @@
 """Honest reconstructions: which statistics turned a prediction into pixels, and how far it is from the truth.
 
-Letters: B images, C channels, H x W pixels, N patches, P values of a patch. Pixels are in [0, 1].
+A target lives in the space of the images that a model gets: pixels normalised by ImageNet's statistics, whose channels
+have different deviations. A prediction is therefore turned back in that space, un-patched, and only then de-normalised.
+Letters: B images, C channels, H x W pixels, N patches, P values of a patch. Pixels are in [0, 1] unless said otherwise.
 """
 
 from typing import NamedTuple
@@ -26,7 +28,7 @@ def keep_visible(
 
 
 def denormalize_patches(pred: Float[Tensor, "B N P"], statistics: PatchStatistics) -> Float[Tensor, "B N P"]:
-    """Norm-pix predictions as pixels, given each patch's mean and deviation.
+    """Norm-pix predictions in the space of `statistics`, the mean and deviation of each patch of the target.
 
     With the true patches' statistics this is an oracle: it leaks the mean colour and contrast of what was hidden.
     """
@@ -108,19 +110,20 @@ def reconstruct(
         LcmaeError: an autoencoder that predicts blocks larger than a patch.
     """
     _one_patch(model)
-    patches = patchify(denormalize(images), model.arch.patch_size)  # (B, N, P), in [0, 1]
+    target, patches = patchify(images, model.arch.patch_size), _pixels(images, model.arch.patch_size)  # (B, N, P)
     pred, hidden = model(images, mask).pred, mask.hidden
     found = {
         "mean colour": mean_colour_fill(patches, hidden, model.channels),
         "neighbours": neighbour_colour_fill(patches, hidden, model.grid, model.channels),
     }
     if norm_pix:
-        found["norm-pix"] = denormalize_patches(pred, neighbour_statistics(patches, hidden, model.grid))
-        found["norm-pix oracle"] = denormalize_patches(pred, patch_statistics(patches))
+        known = {"norm-pix": neighbour_statistics(target, hidden, model.grid),
+                 "norm-pix oracle": patch_statistics(target)}  # fmt: skip
+        predicted = {name: denormalize_patches(pred, statistics) for name, statistics in known.items()}
     else:
-        found["pixel"] = patchify(
-            denormalize(unpatchify(pred, model.arch.patch_size, model.grid)), model.arch.patch_size
-        )
+        predicted = {"pixel": pred}
+    for name, values in predicted.items():
+        found[name] = _pixels(unpatchify(values, model.arch.patch_size, model.grid), model.arch.patch_size)
     return {
         name: Reconstruction(keep_visible(guess.clamp(0, 1), patches, hidden), psnr(guess, patches, hidden))
         for name, guess in found.items()
@@ -138,11 +141,14 @@ def rebuild_whole(model: MAE, images: Float[Tensor, "B C H W"], *, norm_pix: boo
     """
     _one_patch(model)
     pred = model(images, no_mask(len(images), model.num_patches, images.device)).pred
-    patch, grid = model.arch.patch_size, model.grid
-    if norm_pix:
-        truth = patch_statistics(patchify(denormalize(images), patch))
-        return unpatchify(denormalize_patches(pred, truth), patch, grid).clamp(0, 1)
-    return denormalize(unpatchify(pred, patch, grid)).clamp(0, 1)
+    patch = model.arch.patch_size
+    values = denormalize_patches(pred, patch_statistics(patchify(images, patch))) if norm_pix else pred
+    return denormalize(unpatchify(values, patch, model.grid)).clamp(0, 1)
+
+
+def _pixels(images: Float[Tensor, "B C H W"], patch: int) -> Float[Tensor, "B N P"]:
+    """Patches in [0, 1] of images normalised by ImageNet's statistics."""
+    return patchify(denormalize(images), patch)
 
 
 def _one_patch(model: MAE) -> None:

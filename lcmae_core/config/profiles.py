@@ -5,14 +5,15 @@ from typing import Any
 from lcmae_core.config.errors import LcmaeError, nearest
 from lcmae_core.config.settings import Settings, replace
 
-PROFILES = ("smoke", "quick", "lab", "paper")
+PROFILES = ("smoke", "quick", "desk", "lab", "paper")
 
 
 def profile(name: str) -> Settings:
     """The plain-MAE settings of a profile (with the sizes of DINO for the day it is asked for); studies change leaves.
 
-    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. lab: one GPU, ViT-Ti, the paper's 14x14
-    grid. paper: v2 section 5, ViT-B/16 on ImageNet-1k.
+    smoke: quick's shapes, a handful of steps. quick: two CPU cores, minutes. desk: two CPU cores, one to three days:
+    every claim judged on Imagenette at 64 px. lab: one GPU, ViT-Ti, the paper's 14x14 grid. paper: v2 section 5,
+    ViT-B/16 on ImageNet-1k.
     """
     if name not in PROFILES:
         raise LcmaeError(f"unknown profile {name!r}: {nearest(name, PROFILES)}")
@@ -24,6 +25,10 @@ _PROFILE_LEAVES: dict[str, dict[str, Any]] = {
         "steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "tensorboard": False, "progress": False,
     },
     "quick": {"steps": 500, "batch_size": 16, "base_lr": 3.2e-2, "log_every": 10, "tensorboard": False},
+    "desk": {
+        "batch_size": 32, "steps": None, "epochs": 30, "base_lr": 1.2e-2, "log_every": 100, "checkpoint_every": 500,
+        "tensorboard": False, "source": "torchvision:Imagenette", "dino_dim": 256,
+    },
     "lab": {
         "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3,
         "decoder_width": 192, "decoder_heads": 6,

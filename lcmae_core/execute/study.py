@@ -88,7 +88,7 @@ def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) ->
 
 
 def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Job]:
-    return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds))
+    return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
 
 
 def _work(todo: Sequence[Job], stop: threading.Event) -> int:
@@ -247,5 +247,5 @@ def trained_images(job: Job) -> int:
     return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * EPOCH[job.profile])
 
 
-EPOCH = {"smoke": 0, "quick": 0, "lab": 9469, "paper": 1_281_167}
+EPOCH = {"smoke": 0, "quick": 0, "desk": 9469, "lab": 9469, "paper": 1_281_167}
 """Training images of a profile's data set, for the cost of runs that are measured in epochs."""

@@ -28,8 +28,8 @@ class Measured:
 class Notebook:
     """What every notebook starts with.
 
-    profile: smoke | quick | lab | paper, by default $LCMAE_PROFILE, else quick. data: a source string, by default
-    $LCMAE_DATA, else the profile's own. out: by default $LCMAE_OUT, else outputs/<profile>.
+    profile: smoke | quick | desk | lab | paper, by default $LCMAE_PROFILE, else quick. data: a source string, by
+    default $LCMAE_DATA, else the profile's own. out: by default $LCMAE_OUT, else outputs/<profile>.
 
     Raises:
         LcmaeError: an unknown profile, a value out of range, a folder that cannot be written.

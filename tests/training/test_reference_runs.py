@@ -233,7 +233,7 @@ def test_no_labels_is_one_line(tiny, tmp_path):
     assert pretrain(replace(settings, method="dino", steps=1)).done  # DINO needs none
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "lab", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_references_share_data_and_encoder_with_mae(name):
     base = profile(name)
     runs = references(base, name)
@@ -242,5 +242,5 @@ def test_references_share_data_and_encoder_with_mae(name):
         assert run.seed == base.seed
         assert run.data == base.data
         assert run.model == base.model
-        if name in ("lab", "paper"):
+        if name in ("desk", "lab", "paper"):
             assert run.optim.epochs == base.optim.epochs
