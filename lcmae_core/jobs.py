@@ -99,10 +99,10 @@ class Job(NamedTuple):
         except NoLabelsError:
             left_out, run = NO_LABELS, None  # a supervised reference
         self.record.begin(run, settings)
+        specimen = Specimen(settings, self.profile, run)  # one, so that its measures read the images once
         for name in self.missing:
             if stop is not None and stop.is_set():
                 raise Stopped(f"stopped before its measure {name!r}; the same command goes on")
-            specimen = Specimen(settings, self.profile, run)
             self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
 
     def _note(self, name: str, measure: Callable[[], Values]) -> None:

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lcmae_core"
 LAYERS = (
     "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "published", "tables", "studies",
-    "specimen", "levels", "subjects measures", "jobs", "judge", "claims", "scoreboard", "redraw", "execute",
-    "doctor bench arguments", "cli",
+    "specimen", "levels looks vectors", "subjects measures", "jobs", "judge", "claims", "scoreboard", "redraw",
+    "execute", "doctor bench arguments", "cli",
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 EXCEPTIONS: dict[tuple[str, str], str] = {}

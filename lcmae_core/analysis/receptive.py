@@ -2,7 +2,7 @@
 
 It is not attention distance: a token hears of a patch through every layer, and through MLPs and residual paths.
 
-Letters: B images of h x w pixels, C channels, N patches, D width, S probes, R radii.
+Letters: B images of h x w pixels, C channels, N patches, D width, Q queries, S probes, R radii.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,27 +19,32 @@ Tokens = Callable[[Tensor], Tensor]
 
 
 def gradient_energy(
-    tokens: Tokens, images: Float[Tensor, "B C h w"], patch: int, query: int, probes: Float[Tensor, "S B D"]
-) -> Float[Tensor, "B N"]:
-    """Sum over the pixels x of each patch of mean_s (d <w_s, z_query> / d x)^2, z_query the query's token.
+    tokens: Tokens, images: Float[Tensor, "B C h w"], patch: int, queries: Sequence[int], probes: Float[Tensor, "S B D"]
+) -> Float[Tensor, "B Q N"]:
+    """Sum over the pixels x of each patch of mean_s (d <w_s, z_q> / d x)^2, z_q the token of a query.
 
-    With the D unit vectors times sqrt(D) as probes it is the squared Jacobian |d z_query / d x|^2 itself; with random
-    signs it is that in expectation (Hutchinson), from S backward passes instead of D.
+    With the D unit vectors times sqrt(D) as probes it is the squared Jacobian |d z_q / d x|^2 itself; with random signs
+    it is that in expectation (Hutchinson), from S backward passes a query instead of D.
     """
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_()
-        said = tokens(pixels)[:, query]  # (B, D)
-        parts = [torch.autograd.grad((said * probe).sum(), pixels, retain_graph=True)[0] for probe in probes]
-    return torch.stack([patchify(part, patch).square().sum(-1) for part in parts]).mean(0)  # (B, N)
+        said = tokens(pixels)  # (B, N, D)
+        of_query = [
+            [torch.autograd.grad((said[:, q] * w).sum(), pixels, retain_graph=True)[0] for w in probes] for q in queries
+        ]
+    energies = [torch.stack([patchify(g, patch).square().sum(-1) for g in parts]).mean(0) for parts in of_query]
+    return torch.stack(energies, dim=1)  # (B, Q, N)
 
 
 def within(
-    energy: Float[Tensor, "B N"], grid: tuple[int, int], query: int, radii: Sequence[float | int]
+    energy: Float[Tensor, "B Q N"], grid: tuple[int, int], queries: Sequence[int], radii: Sequence[float | int]
 ) -> Float[Tensor, "B R"]:
-    """Share of the energy on patches whose centres lie within each radius, in patches, of the query's. Where a token
-    depends on nothing at all the shares are 0."""
-    near = torch.stack([patch_distances(grid)[query] <= radius + 1e-9 for radius in radii]).to(energy)  # (R, N)
-    return energy @ near.T / energy.sum(1, keepdim=True).clamp(min=1e-30)
+    """Share of the energy on patches whose centres lie within each radius, in patches, of the query's; mean over
+    queries. Where a token depends on nothing at all the shares are 0."""
+    apart = patch_distances(grid)[list(queries)]  # (Q, N)
+    near = torch.stack([apart <= radius + 1e-9 for radius in radii]).to(energy)  # (R, Q, N)
+    share = energy / energy.sum(-1, keepdim=True).clamp(min=1e-30)
+    return torch.einsum("bqn,rqn->br", share, near) / len(queries)
 
 
 def fixed_queries(grid: tuple[int, int]) -> list[int]:

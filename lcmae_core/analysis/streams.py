@@ -181,6 +181,47 @@ def attention_similarity(
     return Similarity(value, torch.cat([torch.cat(parts) for parts in terms], dim=1), degree=2)
 
 
+class Looks(NamedTuple):
+    """s_attn: S_attn (Eq. 7) of each group of images. near: attention within a radius of the query, of each image in
+    the order of the groups, mean over heads. Float64 on the CPU."""
+
+    s_attn: Float[Tensor, "G L"]
+    near: Float[Tensor, "M L"]
+
+
+def decoder_looks(
+    model: nn.Module, groups: Iterable[Float[Tensor, "_ C h w"]], mask: Mask, radius: float | int = 2
+) -> Looks:
+    """Both of a decoder in one pass: S_attn of disjoint groups of images, each a tensor that is run at once.
+
+    Pairs are taken within a group, so groups are independent and their spread gives an interval; their mean estimates
+    the S_attn of all pairs without bias where images are put into groups at random.
+
+    Raises:
+        LcmaeError: a group of fewer than two images, no group, or as `attention_maps`.
+    """
+    shape = geometry(model, "decoder")
+    asked = _queries(mask, "decoder")
+    queries = torch.arange(shape.num_patches) if asked is None else asked
+    s_attn, near = [], []
+    for images in groups:
+        sums: dict[int, AttentionSimilarity] = defaultdict(AttentionSimilarity)
+        close: dict[int, Tensor] = {}
+
+        def visit(layer: int, maps: Tensor, sums: Any = sums, close: Any = close) -> None:
+            sums[layer].update(maps[:, None, ..., shape.prefix :])
+            of_heads = near_mass(maps, shape.grid, radius, prefix_tokens=shape.prefix, queries=queries)
+            close[layer] = of_heads.mean(1).double().cpu()  # (B,)
+
+        rows = (queries + shape.prefix).to(images.device)
+        visit_attention(model, images, visit, part="decoder", mask=for_batch(mask, len(images)), queries=rows)
+        s_attn.append(torch.cat([sums[layer].compute().cpu() for layer in sorted(sums)]))
+        near.append(torch.stack([close[layer] for layer in sorted(close)], dim=1))
+    if not near:
+        raise LcmaeError("images: got none, expected at least one group")
+    return Looks(torch.stack(s_attn), torch.cat(near))
+
+
 def semantic_profile(
     model: nn.Module,
     reference: nn.Module,

@@ -45,7 +45,7 @@ def test_gradient_energy_is_the_squared_jacobian(generator):
     encoder = build_model(replace(SMALL, width=8, heads=1, image_size=(8, 12))).encoder.double().eval()
     image, query, step = torch.randn(2, 3, 8, 12, generator=generator, dtype=torch.float64), 4, 1e-5
     every = torch.eye(8, dtype=torch.float64)[:, None].expand(-1, 2, -1) * 8**0.5
-    found = gradient_energy(lambda x: encoder(x)[:, 1:], image, 4, query, every)
+    found = gradient_energy(lambda x: encoder(x)[:, 1:], image, 4, [0, query], every)
     expected = torch.zeros(6, dtype=torch.float64)
     with torch.no_grad():
         for c, y, x in itertools.product(range(3), range(8), range(12)):
@@ -54,10 +54,12 @@ def test_gradient_energy_is_the_squared_jacobian(generator):
             minus[0, c, y, x] -= step
             change = (encoder(plus) - encoder(minus))[0, 1 + query] / (2 * step)
             expected[(y // 4) * 3 + x // 4] += change.square().sum()
-    assert found.shape == (2, 6)
-    assert torch.allclose(found[0], expected, rtol=1e-5)
+    assert found.shape == (2, 2, 6)
+    assert torch.allclose(found[0, 1], expected, rtol=1e-5)
     signs = torch.randint(2, (4000, 2, 8), generator=generator).double() * 2 - 1
-    assert torch.allclose(gradient_energy(lambda x: encoder(x)[:, 1:], image, 4, query, signs)[0], expected, rtol=0.1)
+    assert torch.allclose(
+        gradient_energy(lambda x: encoder(x)[:, 1:], image, 4, [query], signs)[0, 0], expected, rtol=0.1
+    )
 
 
 def test_the_field_of_a_local_model_is_known(generator):
@@ -76,13 +78,13 @@ def test_the_field_of_a_local_model_is_known(generator):
     def tokens(images):
         return average @ local(images)
 
-    query = 2 * cols + 3
-    energy = gradient_energy(tokens, torch.randn(2, 3, 20, 24, generator=generator), 4, query, torch.ones(1, 2, 3))
-    shares = within(energy, (rows, cols), query, (0, 1, 1.5, 2))
+    images, inside = torch.randn(2, 3, 20, 24, generator=generator), 2 * cols + 3
+    energy = gradient_energy(tokens, images, 4, [inside, 0], torch.ones(1, 2, 3))
+    shares = within(energy[:, :1], (rows, cols), [inside], (0, 1, 1.5, 2))
     assert torch.allclose(shares, torch.tensor([1 / 9, 5 / 9, 1, 1]).expand(2, -1), atol=1e-6)
-    corner = gradient_energy(tokens, torch.randn(1, 3, 20, 24, generator=generator), 4, 0, torch.ones(1, 1, 3))
-    assert within(corner, (rows, cols), 0, (0, 1)).tolist()[0] == pytest.approx([1 / 4, 3 / 4])
-    assert within(torch.zeros(1, 30), (rows, cols), 0, (0, 9)).tolist() == [[0, 0]]
+    both = within(energy, (rows, cols), [inside, 0], (0, 1))  # a corner has four patches around it
+    assert both[0].tolist() == pytest.approx([(1 / 9 + 1 / 4) / 2, (5 / 9 + 3 / 4) / 2])
+    assert within(torch.zeros(1, 1, 30), (rows, cols), [0], (0, 9)).tolist() == [[0, 0]]
     assert fixed_queries((8, 8)) == [18, 22, 50, 54]
     assert fixed_queries((1, 1)) == [0]
 
