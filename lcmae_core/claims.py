@@ -7,7 +7,7 @@ Accuracies are in percent, distances in pixels, layers count from 1 in the texts
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from lcmae_core.studies import RANDOM
 
 
 class Claim(NamedTuple):
-    """A claim of the paper. needs_labels: about accuracies, which a profile as small as quick cannot judge."""
+    """A claim of the paper. needs_labels: about accuracies, which a profile as small as quick cannot judge. controls:
+    what is shown beside its tests and decides nothing."""
 
     name: str
     statement: str
@@ -27,6 +28,7 @@ class Claim(NamedTuple):
     published: str
     tests: tuple[Test, ...]
     needs_labels: bool = False
+    controls: tuple[Test, ...] = ()
 
 
 def _points(a: np.ndarray, b: np.ndarray) -> float:
@@ -106,7 +108,7 @@ def _better_probe(study: str, row: str, other: str, more: str = "") -> Test:
     return Test(f"linear probe, {row} - {other}: above 0{more}", cells, _points, low=0.0)
 
 
-def _kept(text: str, key: str, statistic: Callable[..., float], **bound: float) -> Test:
+def _kept(text: str, key: str, statistic: Callable[..., float], **bound: Any) -> Test:
     return Test(text, tuple(Cell("hlv_ratios", row, "fidelity", key) for row in _LEVELS), statistic, **bound)
 
 
@@ -134,14 +136,14 @@ def _latents(
     text: str, statistic: Callable[..., float], *keys: str, low: float = -np.inf, high: float = np.inf
 ) -> Test:
     """statistic(levels, (settings, latents) of each key). Masks stand in the place of images; each seed and setting has
-    its own, so pairing them by number is arbitrary, and with few seeds the intervals are too narrow."""
+    its own: they are nested in seeds, and seeds alone count."""
     rows = [setting.title for setting in SETTINGS]
     cells = (Cell("latents", row, "recovery", key) for key in keys for row in rows)
 
     def of_cells(levels: np.ndarray, *means: np.ndarray) -> float:
         return statistic(levels, *np.split(np.stack(means), len(keys)))
 
-    return Test(text, (Cell("latents", rows[0], "recovery", "levels"), *cells), of_cells, low, high)
+    return Test(text, (Cell("latents", rows[0], "recovery", "levels"), *cells), of_cells, low, high, nested=True)
 
 
 CLAIMS: tuple[Claim, ...] = (
