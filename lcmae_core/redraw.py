@@ -13,9 +13,9 @@ from lcmae_core.analysis.cues import shape_bias
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.jobs import rows
-from lcmae_core.judge import Estimate, bootstrap
+from lcmae_core.judge import Estimate, estimated
 from lcmae_core.published import HLV_RATIOS, HLV_UNITS
-from lcmae_core.scoreboard import score
+from lcmae_core.scoreboard import POOLED, all_described, collapsed, row_pool, score
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
 from lcmae_core.studies import STUDIES, TREE
@@ -43,10 +43,16 @@ def recorded(out: Path, name: str) -> Settings:
     return replace(base, source=found.pop()) if len(found) == 1 else base
 
 
-def accuracy_of(records: Sequence[Record], measure: str) -> Estimate | None:
-    """Accuracy in percent with its interval over seeds and images; None where nothing was measured."""
-    found = [r.array(measure, "right") for r in records if "right" in r.measures.get(measure, {}).get("values", {})]
-    return bootstrap([np.stack(found).astype(float)], lambda share: 100 * float(share)) if found else None
+def accuracy_of(records: Sequence[Record], measure: str, table: Rows | None = None) -> Estimate | None:
+    """Accuracy in percent with its interval over seeds and images, inside [0, 100]; None where nothing was measured.
+    `table`: all rows of Table 1, 2 or 3, over which the spread over seeds is then pooled."""
+    has = [r for r in records if "right" in r.measures.get(measure, {}).get("values", {})]
+    if not has:
+        return None
+    seeds = [r.content["settings"].get("seed", 0) for r in has]
+    alone = len(has) < 2 or any(map(collapsed, has))
+    pool = None if table is None or alone else row_pool(table, measure, "right", seeds)
+    return estimated(np.stack([r.array(measure, "right") for r in has]), scale=100.0, pool=pool)
 
 
 def accuracy_text(estimate: Estimate | None) -> str:
@@ -57,9 +63,9 @@ def accuracy_text(estimate: Estimate | None) -> str:
     return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], {seeds}"
 
 
-def _cell(records: Sequence[Record], measure: str) -> str:
+def _cell(records: Sequence[Record], measure: str, table: Rows | None = None) -> str:
     left_out = any("left_out" in r.measures.get(measure, {}).get("values", {}) for r in records)
-    return "no labels" if left_out else accuracy_text(accuracy_of(records, measure))
+    return "no labels" if left_out else accuracy_text(accuracy_of(records, measure, table))
 
 
 def accuracy_table(
@@ -84,7 +90,7 @@ def accuracy_table(
         line = [labels.get(row, row)]
         for measure in measures:
             line += [published[measure].get(row, "")] if measure in published else []
-            line += [_cell(far.get(row, []), measure)]
+            line += [_cell(far.get(row, []), measure, far if study in POOLED else None)]
             line += [_cell(here[row], measure)] if profile_name != "lab" else []
         lines.append(line)
     return Table(columns, lines, "top-1 accuracy in %, 95 % interval over seeds and images")
@@ -102,7 +108,8 @@ def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
     measures = STUDIES[study].measures
     if "knn" in measures:
         titles = {m: title for m, title in _ACCURACIES.items() if m in measures}
-        lines = [[row, *(_cell(r, m) for m in titles)] for row, r in found.items()]
+        table = found if study in POOLED else None
+        lines = [[row, *(_cell(r, m, table) for m in titles)] for row, r in found.items()]
         yield Table(["row", *(f"{title}, %" for title in titles.values())], lines)
     if "collapse" in measures:
         yield _loss_curves(found)
@@ -215,7 +222,7 @@ def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:
 def _band(records: Sequence[Record], measure: str, key: str) -> Band:
     """Mean per layer with its interval over seeds and images."""
     values = np.stack([record.array(measure, key) for record in records])  # (S, M, L)
-    per_layer = [bootstrap([values[..., layer]], float) for layer in range(values.shape[-1])]
+    per_layer = [estimated(values[..., layer]) for layer in range(values.shape[-1])]
     return Band(*(np.array([getattr(e, end) for e in per_layer]) for end in ("value", "low", "high")))
 
 
@@ -230,11 +237,8 @@ def scores(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Table:
     """The scoreboard of a profile in words: claim, verdict, why, and every test with our number."""
     lines = []
     for found in score(base, name, seeds, do=False):
-        ours = "; ".join(
-            f"{o.test.text}: {o.estimate.value:.3g} [{o.estimate.low:.3g}, {o.estimate.high:.3g}]"
-            for o in found.outcomes
-        )
-        lines.append([found.claim.name, found.claim.statement, found.claim.published, found.verdict, found.why, ours])
+        claim = found.claim
+        lines.append([claim.name, claim.statement, claim.published, found.verdict, found.why, all_described(found)])
     return Table(["claim", "statement", "published", "verdict", "why", "tests and our values"], lines)
 
 

@@ -1,44 +1,90 @@
-"""Every claim with its verdict, from the records of a profile."""
+"""Every claim with its verdict, from the records of a profile.
+
+Letters: S seeds, M images, R rows of a table.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import NamedTuple
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lcmae_core.analysis.intervals import Pool, pooled
 from lcmae_core.claims import CLAIMS, Claim
 from lcmae_core.config import LcmaeError, Settings
-from lcmae_core.jobs import HERE, rows
-from lcmae_core.judge import Cell, Outcome, Test, run_test, verdict
+from lcmae_core.jobs import HERE, Job, jobs
+from lcmae_core.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.store.records import Record
+
+POOLED = ("table1", "table2", "table3")
+"""Studies over whose rows the seed part of an accuracy is pooled."""
+COLLAPSED = 0.95
+"""A row whose v is this alike, over images or at the same place of other images, is kept out of a pool."""
+Records = Callable[[str, str], Mapping[str, list[Record]]]
+"""study, measure -> row -> its records, one a seed."""
 
 
 class Verdict(NamedTuple):
-    """What became of a claim: the verdict, why, and its tests with our numbers (none where something is missing)."""
+    """What became of a claim: the verdict, why, its tests with our numbers (none where something is missing), and what
+    is shown beside them."""
 
     claim: Claim
     verdict: str
     why: str
     outcomes: tuple[Outcome, ...] = ()
+    controls: tuple[Outcome, ...] = ()
 
 
 def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do: bool | None = None) -> list[Verdict]:
-    """Every claim judged by the records of a profile. At smoke and quick those missing are made first (one seed); at
-    quick only signs are judged, at smoke nothing.
+    """Every claim judged by the records of a profile, each file read once. At smoke and quick those missing are made
+    first (one seed); at quick only signs are judged, at smoke nothing.
 
     Raises:
         LcmaeError: data or settings are not usable.
     """
     small = profile in HERE
+    known: dict[Path, Record] = {}
 
     @cache
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
-        return rows(study, base, profile, seeds[:1] if small else seeds, (measure,), do=do)
+        asked = jobs([study], base, profile, seeds[:1] if small else seeds, (measure,))
+        if small if do is None else do:
+            for job in asked:
+                job.do(wait=True)
+        return _read(asked, known)
 
     return [judged(claim, records, profile) for claim in CLAIMS]
 
 
-Records = Callable[[str, str], Mapping[str, list[Record]]]
+class _Kept(Record):
+    """A record whose file is read once."""
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return Record(self.path).content
+
+
+class _Known(Job):
+    """A job that looks at a record which was read before."""
+
+    known: Record
+
+    @property
+    def record(self) -> Record:
+        return self.known
+
+
+def _read(asked: Sequence[Job], known: dict[Path, Record]) -> Mapping[str, list[Record]]:
+    """The finished records of some jobs by row; `known` holds those that were read."""
+    found: dict[str, list[Record]] = {}
+    for job in asked:
+        path = job.record.path
+        job = _Known(*job)
+        job.known = known[path] if path in known and known[path].content else _Kept(path)
+        known[path] = job.known
+        found.setdefault(job.row, []).extend([job.known] if job.readable else [])
+    return found
 
 
 def judged(claim: Claim, records: Records, profile: str) -> Verdict:
@@ -51,24 +97,46 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
     if small and claim.needs_labels:
         return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
     try:
-        outcomes = tuple(run_test(test, _values(test, records)) for test in claim.tests)
+        outcomes = tuple(outcome(test, records) for test in claim.tests)
     except _MissingError as missing:
         return Verdict(claim, "not yet run" if not missing.left_out else "not judged", str(missing))
+    controls, absent = _controls(claim, records)
     if profile == "smoke":
-        return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes)
+        return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
     fewest = min(o.estimate.seeds for o in outcomes)
     if not small and fewest < 2:
-        return Verdict(claim, "unresolved", "one seed: the interval covers images alone", outcomes)
-    said = verdict(outcomes, signs_only=small)
-    return Verdict(claim, said, _why(outcomes, small), outcomes)
+        return Verdict(claim, "unresolved", "one seed: the interval covers images alone", outcomes, controls)
+    why = "; ".join([_signs(outcomes) if small else _why(outcomes), *absent])
+    return Verdict(claim, verdict(outcomes, signs_only=small), why, outcomes, controls)
 
 
-def _why(outcomes: Sequence[Outcome], small: bool) -> str:
-    if small:
-        right = sum(o.on_side for o in outcomes)
-        return f"{right} of {len(outcomes)} on the side that the claim says; too few seeds, too small for more"
+def outcome(test: Test, records: Records) -> Outcome:
+    """A test, and first its gates, by the numbers of records."""
+    gates = [outcome(gate, records) for gate in test.gates]
+    seeds, values = _values(test, records)
+    return run_test(test, values, _pool(test, records, seeds), gates)
+
+
+def _controls(claim: Claim, records: Records) -> tuple[tuple[Outcome, ...], list[str]]:
+    """What is shown beside a claim, and what of it is missing; neither changes the verdict."""
+    found, absent = [], []
+    for control in claim.controls:
+        try:
+            found.append(outcome(control, records))
+        except _MissingError as missing:
+            absent.append(f"control {control.text!r}: {missing}")
+    return tuple(found), absent
+
+
+def _signs(outcomes: Sequence[Outcome]) -> str:
+    right = sum(o.on_side for o in outcomes)
+    return f"{right} of {len(outcomes)} on the side that the claim says; too few seeds, too small for more"
+
+
+def _why(outcomes: Sequence[Outcome]) -> str:
     count = [sum(o.holds is what for o in outcomes) for what in (True, False, None)]
-    return ", ".join(f"{n} {word}" for n, word in zip(count, ("hold", "fail", "open")) if n)
+    counts = ", ".join(f"{n} {word}" for n, word in zip(count, ("hold", "fail", "open")) if n)
+    return "; ".join([counts, *dict.fromkeys(o.why for o in outcomes if o.why)])
 
 
 class _MissingError(LcmaeError):
@@ -77,21 +145,54 @@ class _MissingError(LcmaeError):
         self.left_out = left_out
 
 
-def _values(test: Test, records: Records) -> list[np.ndarray]:
-    """(S, M, ...) of each cell, over the seeds that all of them have."""
+def _values(test: Test, records: Records) -> tuple[list[int], list[np.ndarray]]:
+    """The seeds that all cells have, and (S, M, ...) of each cell over them."""
     cells = {cell: records(cell.study, cell.measure).get(cell.row, []) for cell in test.cells}
     seeds = set.intersection(*({_seed(record) for record in found} for found in cells.values()))
     if not seeds:
         empty = next((cell for cell, found in cells.items() if not found), test.cells[0])
         raise _MissingError(f"missing: {empty.measure} of {empty.row} ({empty.study})")
-    out = []
-    for cell, found in cells.items():
-        arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
-        if len(shapes := {array.shape for array in arrays}) > 1:
-            got = " and ".join(map(str, sorted(shapes)))
-            raise LcmaeError(f"records: got {got} for {cell.measure} of {cell.row}, expected the same for every seed")
-        out.append(np.stack(arrays))
-    return out
+    stacked = {cell: _stacked(cell, found, seeds) for cell, found in cells.items()}
+    return sorted(seeds), [stacked[cell] for cell in test.cells]
+
+
+def _stacked(cell: Cell, found: Sequence[Record], seeds: set[int]) -> np.ndarray:
+    arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
+    if len(shapes := {array.shape for array in arrays}) > 1:
+        got = " and ".join(map(str, sorted(shapes)))
+        raise LcmaeError(f"records: got {got} for {cell.measure} of {cell.row}, expected the same for every seed")
+    return np.stack(arrays)
+
+
+def _pool(test: Test, records: Records, seeds: Sequence[int]) -> Pool | None:
+    """The seed part of an accuracy in Tables 1 to 3, over the rows of the table that did not collapse and have these
+    seeds; of other tests, of one seed and of one row none."""
+    first = next((c for c in test.cells if c.study in POOLED), None)
+    alike = {(c.measure, c.key.startswith("right")) for c in test.cells}
+    if first is None or not test.weights or len(seeds) < 2 or alike != {(first.measure, True)}:
+        return None
+    if any(collapsed(r) for c in test.cells for r in records(c.study, c.measure)[c.row]):
+        return None
+    return row_pool(records(first.study, first.measure), first.measure, first.key, seeds)
+
+
+def row_pool(rows: Mapping[str, Sequence[Record]], measure: str, key: str, seeds: Sequence[int]) -> Pool | None:
+    """The pool of the rows of a table that have answers of all these seeds and did not collapse; None of fewer than
+    two."""
+    kept = []
+    for found in rows.values():
+        of = {_seed(r): r for r in found if key in r.measures.get(measure, {}).get("values", {})}
+        if set(seeds) <= of.keys() and not any(collapsed(of[seed]) for seed in seeds):
+            kept.append(np.stack([of[seed].array(measure, key) for seed in seeds]).astype(np.float64))
+    kept = [each for each in kept if each.shape == kept[0].shape]
+    return pooled(np.stack(kept)) if len(kept) > 1 else None
+
+
+def collapsed(record: Record) -> bool:
+    """Whether v of a run is alike for all images or at every place, where that was measured."""
+    values = record.measures.get("collapse", {}).get("values", {})
+    said = [np.mean(values[key]) for key in ("mean_cosine", "same_place") if key in values]
+    return any(mean > COLLAPSED for mean in said)
 
 
 def _of(record: Record, cell: Cell) -> np.ndarray:
@@ -105,3 +206,37 @@ def _of(record: Record, cell: Cell) -> np.ndarray:
 
 def _seed(record: Record) -> int:
     return record.content["settings"].get("seed", 0)
+
+
+COLUMNS = ("claim", "test", "ours", "95 % interval", "df", "seeds x images", "by its interval")
+
+
+def lines_of_tests(verdicts: Sequence[Verdict]) -> list[list[str]]:
+    """A line for every test and control under `COLUMNS`, with what would decide one that its interval leaves open."""
+    lines = []
+    for found in verdicts:
+        lines += [_line(found.claim.name, o, _said(o)) for o in found.outcomes]
+        lines += [_line(found.claim.name, o, "control") for o in found.controls]
+    return lines
+
+
+def _line(claim: str, o: Outcome, said: str) -> list[str]:
+    e = o.estimate
+    free = f"{e.df:.3g}" if np.isfinite(e.df) else "none"
+    count = f"{e.seeds} x {e.images}" + ", seeds pooled" * e.pooled
+    return [claim, o.test.text, f"{e.value:.4g}", f"[{e.low:.4g}, {e.high:.4g}]", free, count, said]
+
+
+def _said(o: Outcome) -> str:
+    if o.holds is not None:
+        return "holds" if o.holds else "fails"
+    if o.why or o.estimate.seeds < 2:
+        return f"open: {o.why}" if o.why else "open"
+    more = needed(o)
+    ways = [f"{n} {what}" for n, what in ((more.seeds, "seeds"), (more.images, "images")) if n is not None]
+    return f"open; about {' or '.join(ways)} would decide" if ways else "open"
+
+
+def all_described(found: Verdict) -> str:
+    """Every test and control of a claim in words, each with its number."""
+    return "; ".join(described(o) for o in (*found.outcomes, *found.controls))

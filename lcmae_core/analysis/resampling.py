@@ -1,11 +1,25 @@
-"""The bootstrap over seeds and images together, on which every interval of a table, a figure or a claim rests.
+"""The percentile bootstrap over seeds and images together: SUPERSEDED by `intervals`, nothing judges by it.
+
+Kept beside the rules that were judged by it, so that what they said can be recomputed. With three seeds it covers 75 to
+82 % where seeds dominate: resampling three trainings gives a variance of two thirds of theirs, and no t-quantile.
 
 Letters: S seeds, M images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+DRAWS = 1000
+
+
+class Percentiles(NamedTuple):
+    """A statistic with the 2.5th and 97.5th percentile of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
 
 
 def resampled_means(values: Sequence[np.ndarray], draws: int, seed: int) -> Iterator[list[np.ndarray]]:
@@ -20,3 +34,12 @@ def resampled_means(values: Sequence[np.ndarray], draws: int, seed: int) -> Iter
         rows = rng.integers(seeds, size=seeds)
         share = {count: rng.multinomial(count, np.full(count, 1 / count)) / count for count in counts}
         yield [np.tensordot(share[each.shape[1]], each[rows].mean(0), 1) for each in values]
+
+
+def percentile_bootstrap(
+    values: Sequence[np.ndarray], statistic: Callable[..., float], seed: int = 0, draws: int = DRAWS
+) -> Percentiles:
+    """The statistic of the means of `values` and its percentile interval, as rules before these were judged."""
+    found = [statistic(*means) for means in resampled_means(values, draws, seed)]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Percentiles(float(statistic(*(each.mean((0, 1)) for each in values))), float(low), float(high))

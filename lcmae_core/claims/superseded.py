@@ -14,6 +14,7 @@ found them able to pass or fail for a wrong reason:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def _better_probe(study: str, row: str, other: str, more: str = "") -> Test:
     return Test(f"linear probe, {row} - {other}: above 0{more}", cells, _points, low=0.0)
 
 
-def _kept(text: str, key: str, statistic: Callable[..., float], **bound: float) -> Test:
+def _kept(text: str, key: str, statistic: Callable[..., float], **bound: Any) -> Test:
     return Test(text, tuple(Cell("hlv_ratios", row, "fidelity", key) for row in _LEVELS), statistic, **bound)
 
 
