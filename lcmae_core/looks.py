@@ -48,7 +48,7 @@ def distance(specimen: Specimen) -> Values:
     heads = {f"heads_{key}": rounded(getattr(found, key).mean(0), DIGITS[key])
              for key in ("distance", "distance_renormalized", "prefix_mass")}  # fmt: skip
     said = _layers(found) | heads
-    if specimen.hides:
+    if specimen.hides and specimen.mask().keep.shape[1] > 1:  # a lone patch has nothing to look at
         said |= {f"masked_{key}": values for key, values in _layers(_at_training(specimen)).items()}
     return said | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
 

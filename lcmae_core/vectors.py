@@ -47,7 +47,7 @@ def collapsed(specimen: Specimen) -> Values:
     if pair.v is None:
         return said
     control = _pair(specimen, specimen.control().to(batch.images.device), batch)
-    shares = variance_shares(pair.v)._asdict()
+    shares = variance_shares(pair.v)._asdict() if pair.v.shape[2] else {}
     return (
         said
         | _groups(specimen, model, batch)
@@ -65,7 +65,10 @@ def _pair(specimen: Specimen, model: Any, batch: Batch) -> Pair:
 
 
 def _depends(v: Any) -> Values:
-    """v (2, M, places, V) of two views: how alike it is across images, and whether it finds its image."""
+    """v (2, M, places, V) of two views: how alike it is across images, and whether it finds its image; nothing where no
+    place is hidden in both, as tiny grids may have it."""
+    if not v.shape[2]:
+        return {}
     same = (same_place_cosine(v[0]) + same_place_cosine(v[1])) / 2
     return {"same_place": rounded(same, 5), "found": rounded(found_across(v[0], v[1]), 5)}
 
@@ -73,11 +76,11 @@ def _depends(v: Any) -> Values:
 def _encoder(model: Any, batch: Batch, pair: Pair) -> Values:
     tokens = whole(model, batch.images).latent[:, 1:]  # (M, N, D)
     ranks = [effective_rank(part.flatten(0, 1)) for part in tokens.split(GROUP)]
+    found = found_across(pair.tokens[0], pair.tokens[1])
     return {
         "encoder_rank": [float(f"{rank:.5g}") for rank in ranks],
         "encoder_same_place": rounded(same_place_cosine(tokens), 5),
-        "encoder_found": rounded(found_across(pair.tokens[0], pair.tokens[1]), 5),
-    }
+    } | ({"encoder_found": rounded(found, 5)} if pair.tokens.shape[2] else {})
 
 
 def _groups(specimen: Specimen, model: Any, batch: Batch) -> Values:
