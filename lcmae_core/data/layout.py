@@ -69,11 +69,11 @@ def find_splits(files: Sequence[Path]) -> Splits:
             f"got images in {held_out[0]}/ but in no train/, expected both, or that folder alone as source"
         )
     around = list(folders) if len(tops) == 1 else [name for name in folders if _WRAPPER.fullmatch(_spelt(name))]
-    if len(around) == 1 and _ranked(tops[around[0]], TRAIN):
-        inner = Path(around[0])
-        found = find_splits(below(files, inner))
+    inner = below(files, Path(*around)) if len(around) == 1 else []
+    if _ranked({part for file in inner for part in file.parts[:-1]}, TRAIN):
+        found = find_splits(inner)
         if found.train != Path():
-            return Splits(inner / found.train, found.held_out and inner / found.held_out)
+            return Splits(around[0] / found.train, found.held_out and around[0] / found.held_out)
     return Splits(Path(), None)
 
 

@@ -58,6 +58,11 @@ def natural(path: Path) -> list[tuple[int, int, str]]:
     return [*keys, (2, 0, path.as_posix())]  # the spelling itself last, so that the order is total
 
 
+def _first(path: Path) -> tuple[bool, list[tuple[int, int, str]]]:
+    """Sort key of links to one file, of which the first gives its place: in training, whose classes are the classes."""
+    return "train" not in path.as_posix().lower(), natural(path)
+
+
 @dataclass
 class _Walk:
     """Candidates found so far. A folder is entered once, by its real path; links wait until real folders are done."""
@@ -127,17 +132,17 @@ class _Walk:
 def list_files(root: Path, extensions: Collection[str]) -> Listing:
     """Files below `root` with one of the extensions, links followed, hidden files not.
 
-    Each real file counts once: where it really lies, else under the first link to it in natural order. Links up to a
-    folder that holds them are loops and are not followed; links to folders elsewhere are.
+    Each real file counts once: where it really lies, else under the first link to it (in a folder for training, then in
+    natural order). Links up to a folder that holds them are loops and are not followed; links to folders elsewhere are.
     """
     walk = _Walk(root, extensions)
     walk.enter(Path(), linked=False)
     while walk.links:  # what a link leads to may hold further links
-        links, walk.links = sorted(walk.links, key=natural), []
+        links, walk.links = sorted(walk.links, key=_first), []
         for link in links:
             walk.follow(link)
     files: dict[str, Path] = {}
-    for _, relative, real in sorted(walk.candidates, key=lambda candidate: (candidate[0], natural(candidate[1]))):
+    for _, relative, real in sorted(walk.candidates, key=lambda found: (found[0], _first(found[1]))):
         files.setdefault(real, relative)
     repeated = walk.repeated + len(walk.candidates) - len(files)
     ordered = tuple(sorted(files.values(), key=natural))
