@@ -19,6 +19,7 @@ from lcmae_core.config import Data, LcmaeError
 from lcmae_core.config.names import plain, printable, spellings
 from lcmae_core.data import open_source, source_identity
 from lcmae_core.data.listing import list_files
+from lcmae_core.execute import Request, make_plan
 
 NFC, NFD = unicodedata.normalize("NFC", "épée"), unicodedata.normalize("NFD", "épée")
 
@@ -102,6 +103,7 @@ def test_splits_that_are_not_complete(tmp_path):
 
 def test_links_that_loop_count_nothing_twice(tmp_path):
     root = write_folder(tmp_path / "d", [f"{c}/{i}.png" for c in "ab" for i in range(6)])
+    write_folder(tmp_path, ["neighbour.png", "neighbours/1.png"])  # a link up to these does not mean them
     expected = sorted(f"{c}/{i}.png" for c in "ab" for i in range(6))
     identity = source_identity(f"folder:{root}")
     links = {"a/back": root, "a/up": tmp_path, "a/beside": root / "b", "b/self": root / "b",
@@ -334,3 +336,10 @@ def test_the_commands_say_it_in_one_line(tmp_path):
         assert said == [opened(root).left_out]
         assert "Traceback" not in done.stderr
     assert "of 10 held-out images, 2 classes" in done.stdout
+
+
+def test_a_plan_of_notebooks_says_it_before_any_starts(tmp_path, capsys):
+    root = download(tmp_path / "brain")
+    make_plan(Request(("00",), profile="smoke", data=f"folder:{root}", out=str(tmp_path / "out")))
+    err = capsys.readouterr().err
+    assert err == opened(root).left_out + "\n"
