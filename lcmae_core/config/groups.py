@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from lcmae_core.config.names import printable
+
 
 def _pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
@@ -20,6 +22,8 @@ def _odd(value: int) -> int:
     return value
 
 
+Source = Annotated[str, BeforeValidator(lambda v: printable(v) if isinstance(v, str) else v)]
+"""A source string whose path may be any bytes."""
 Odd = Annotated[int, AfterValidator(_odd)]
 
 
@@ -38,7 +42,9 @@ class Group(BaseModel):
 class Data(Group):
     """Where pictures come from, and how they are cropped."""
 
-    source: str = Field("photos", description="source string: photos | folder: | parquet: | wds: | hf: | torchvision:")
+    source: Source = Field(
+        "photos", description="source string: photos | folder: | parquet: | wds: | hf: | torchvision:"
+    )
     image_size: Size = Field((64, 64), description="crop height and width in pixels; one number means square")
     channels: Literal[1, 3] = Field(3, description="1 reads grey, 3 reads colour")
     crop_scale: Range = Field((0.2, 1.0), description="area of a random crop, as a share of the photograph")

@@ -1,9 +1,12 @@
 """One string names any source of pictures: `open_source` gives its train and validation splits."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from ..config import Data, LcmaeError, nearest
+from ..config.names import printable
 from . import hub, paths, photos
 from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
@@ -41,11 +44,31 @@ def source_identity(spec: str) -> str:
 
     Names and sizes of the files for sources on disk, the string itself for hubs.
     """
-    return _scheme(spec).identify(spec.partition(":")[2])
+    return printable(_scheme(spec).identify(spec.partition(":")[2]))
+
+
+NAMED = 8
+"""Unreadable files that the line on what is left out names; a run's results name them all."""
+
+
+def _left_out(spec: str, others: Sequence[str], unreadable: Sequence[str]) -> str:
+    """One line on what is not read, or nothing."""
+    count, more = len(unreadable), len(unreadable) - NAMED
+    names = ", ".join(unreadable[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    all_said = [*others, *([f"{count} unreadable image{'s' * (count > 1)} ({names})"] if count else [])]
+    return f"left out of {printable(spec)}: {', '.join(all_said)}" if all_said else ""
+
+
+@cache
+def say_once(line: str) -> None:
+    """To stderr, the first time that this process says it."""
+    print(line, file=sys.stderr)
 
 
 def open_source(settings: Data) -> Source:
     """Open `settings.source`; a source without a validation split gets one by `hold_out`.
+
+    What it holds and does not give is said in one line on stderr, once a process, and kept as `left_out`.
 
     Raises:
         LcmaeError: unknown scheme, missing path, empty folder, missing package, unreachable hub.
@@ -68,6 +91,9 @@ def open_source(settings: Data) -> Source:
     if settings.train_images is not None:
         train = train.first(settings.train_images)
     labelled = train.labels is not None
+    left_out = _left_out(spec, found.left_out, skipped)
+    if left_out:
+        say_once(left_out)
     return Source(
         spec,
         source_identity(spec),
@@ -75,4 +101,5 @@ def open_source(settings: Data) -> Source:
         train,
         renamed(validation, "validation"),
         skipped,
+        left_out,
     )

@@ -1,7 +1,6 @@
 """Pre-training, in the order in which it happens."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -68,8 +67,6 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)
-    if source.skipped:
-        print(f"left out {len(source.skipped)} unreadable images: {', '.join(source.skipped)}", file=sys.stderr)
     objective = OBJECTIVES[settings.method](settings, source)
     loader = _training_loader(settings, objective, device)
     # a broken file shows before training, not after
