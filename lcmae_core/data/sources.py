@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config import Data, LcmaeError, nearest
-from . import hub, paths, photos
+from . import hub, paths, photos, tables
 from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
@@ -19,7 +19,7 @@ class _Scheme:
 SCHEMES = {
     "photos": _Scheme(photos.open_photos, lambda rest: photos.IDENTITY),
     "folder": _Scheme(paths.open_folder, lambda rest: paths.identify("folder", rest, paths.EXTENSIONS)),
-    "parquet": _Scheme(paths.open_parquet, lambda rest: paths.identify("parquet", rest, [".parquet"])),
+    "parquet": _Scheme(tables.open_parquet, lambda rest: paths.identify("parquet", rest, [".parquet"])),
     "wds": _Scheme(hub.open_wds, hub.wds_identity),
     "hf": _Scheme(hub.open_hf, lambda rest: f"hf:{rest}"),
     "torchvision": _Scheme(hub.open_torchvision, lambda rest: f"torchvision:{rest}"),
