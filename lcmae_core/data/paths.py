@@ -1,7 +1,5 @@
 """Sources that are files on this machine: where they lie, what identifies them, class folders."""
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,7 +10,8 @@ import numpy as np
 
 from ..config import Data, LcmaeError, nearest
 from ..store.machine import REPOSITORY
-from .splits import Found, Reader, Split, as_labels
+from .fingerprint import fingerprint
+from .splits import Found, Reader, Split
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
@@ -52,10 +51,8 @@ def files_under(root: Path, extensions: Iterable[str]) -> list[Path]:
 
 
 def path_identity(scheme: str, root: Path, files: Iterable[Path]) -> str:
-    """scheme-folder-hash, where the hash covers sorted (relative name, size): the same on every machine."""
-    listing = sorted((f.as_posix(), (root / f).stat().st_size) for f in files)
-    digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:10]
-    return f"{scheme}-{root.name}-{digest}"
+    """scheme-fingerprint of files below `root`: the same on every machine, and under every path."""
+    return f"{scheme}-{fingerprint((f.as_posix(), root / f) for f in files)}"
 
 
 def identify(scheme: str, path: str, extensions: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config import Data, LcmaeError, nearest
-from . import hub, paths, photos, tables
+from . import hub, paths, photos, shards, tables
 from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
@@ -19,9 +19,9 @@ class _Scheme:
 SCHEMES = {
     "photos": _Scheme(photos.open_photos, lambda rest: photos.IDENTITY),
     "folder": _Scheme(paths.open_folder, lambda rest: paths.identify("folder", rest, paths.EXTENSIONS)),
-    "parquet": _Scheme(tables.open_parquet, lambda rest: paths.identify("parquet", rest, [".parquet"])),
-    "wds": _Scheme(hub.open_wds, hub.wds_identity),
-    "hf": _Scheme(hub.open_hf, lambda rest: f"hf:{rest}"),
+    "parquet": _Scheme(tables.open_parquet, tables.parquet_identity),
+    "wds": _Scheme(shards.open_wds, shards.wds_identity),
+    "hf": _Scheme(hub.open_hf, hub.hf_identity),
     "torchvision": _Scheme(hub.open_torchvision, lambda rest: f"torchvision:{rest}"),
 }
 
@@ -37,9 +37,10 @@ def _scheme(spec: str) -> _Scheme:
 
 
 def source_identity(spec: str) -> str:
-    """What the source holds, in a few characters, whatever machine it lies on; opens no picture.
+    """What the source holds, in a few characters, whatever machine it lies on.
 
-    Names and sizes of the files for sources on disk, the string itself for hubs.
+    The `fingerprint` of the files for sources on disk, wherever and under whatever name they lie; the string itself for
+    hubs.
     """
     return _scheme(spec).identify(spec.partition(":")[2])
 
