@@ -1,7 +1,9 @@
 """One string names any source of pictures: `open_source` gives its train and validation splits."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from ..config import Data, LcmaeError, nearest
 from . import hub, paths, photos, shards, tables
@@ -43,6 +45,22 @@ def source_identity(spec: str) -> str:
     hubs.
     """
     return _scheme(spec).identify(spec.partition(":")[2])
+
+
+def known_identity(spec: str) -> str | None:
+    """`source_identity`, looked up once a process (until `look_again`); None where the source is not to be had here."""
+    try:
+        return _identity_from(spec, os.getcwd())
+    except LcmaeError:
+        return None
+
+
+@cache
+def _identity_from(spec: str, folder: str) -> str:
+    return source_identity(spec)
+
+
+look_again = _identity_from.cache_clear
 
 
 def open_source(settings: Data) -> Source:
