@@ -1,5 +1,6 @@
 """One string names any source of pictures: `open_source` gives its train and validation splits."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cache
 
 from ..config import Data, LcmaeError, nearest
 from ..config.names import printable
-from . import hub, paths, photos
+from . import hub, paths, photos, shards, tables
 from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
@@ -22,9 +23,9 @@ class _Scheme:
 SCHEMES = {
     "photos": _Scheme(photos.open_photos, lambda rest: photos.IDENTITY),
     "folder": _Scheme(paths.open_folder, lambda rest: paths.identify("folder", rest, paths.EXTENSIONS)),
-    "parquet": _Scheme(paths.open_parquet, lambda rest: paths.identify("parquet", rest, [".parquet"])),
-    "wds": _Scheme(hub.open_wds, hub.wds_identity),
-    "hf": _Scheme(hub.open_hf, lambda rest: f"hf:{rest}"),
+    "parquet": _Scheme(tables.open_parquet, tables.parquet_identity),
+    "wds": _Scheme(shards.open_wds, shards.wds_identity),
+    "hf": _Scheme(hub.open_hf, hub.hf_identity),
     "torchvision": _Scheme(hub.open_torchvision, lambda rest: f"torchvision:{rest}"),
 }
 
@@ -40,9 +41,10 @@ def _scheme(spec: str) -> _Scheme:
 
 
 def source_identity(spec: str) -> str:
-    """What the source holds, in a few characters, whatever machine it lies on; opens no picture.
+    """What the source holds, in a few characters, whatever machine it lies on.
 
-    Names and sizes of the files for sources on disk, the string itself for hubs.
+    The `fingerprint` of the files for sources on disk, wherever and under whatever name they lie; the string itself for
+    hubs.
     """
     return printable(_scheme(spec).identify(spec.partition(":")[2]))
 
@@ -63,6 +65,22 @@ def _left_out(spec: str, others: Sequence[str], unreadable: Sequence[str]) -> st
 def say_once(line: str) -> None:
     """To stderr, the first time that this process says it."""
     print(line, file=sys.stderr)
+
+
+def known_identity(spec: str) -> str | None:
+    """`source_identity`, looked up once a process (until `look_again`); None where the source is not to be had here."""
+    try:
+        return _identity_from(spec, os.getcwd())
+    except LcmaeError:
+        return None
+
+
+@cache
+def _identity_from(spec: str, folder: str) -> str:
+    return source_identity(spec)
+
+
+look_again = _identity_from.cache_clear
 
 
 def open_source(settings: Data) -> Source:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lcmae_core.config import LEAVES, PROFILES, Data, LcmaeError, nearest, replace
 from lcmae_core.config import profile as load_profile
+from lcmae_core.config.places import anchored, is_local
 from lcmae_core.execute.discover import Notebook, notebook_folder, project_root, select
 from lcmae_core.execute.parameters import assign
 
@@ -64,7 +65,7 @@ def make_plan(request: Request) -> Plan:
     own = {name: value for name, value in request.parameters.items() if name not in COMMON}
     shares, notes = assign(common | own, chosen)
     replace(load_profile(profile), {name: value for name, value in own.items() if name in LEAVES})
-    if common.get("data", "photos").startswith(("folder:", "parquet:")):
+    if is_local(common.get("data", "photos"), project_root()):
         _look_at(common["data"], own.get("on_unreadable", "stop"))
     everywhere = {"profile": profile, "out": str(out)}
     parameters = {n.name: everywhere | shares[n.name] for n in chosen}
@@ -123,7 +124,7 @@ def check_source(source: str) -> str:
     if colon and not rest:
         raise LcmaeError(f"data: got {source!r}, expected something after {scheme + colon!r}")
     if scheme not in ("folder", "parquet"):
-        return source
+        return anchored(source, project_root())
     path = Path(rest).expanduser()
     if not path.is_absolute() and not path.exists() and (project_root() / path).exists():
         path = project_root() / path
