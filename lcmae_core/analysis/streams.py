@@ -55,25 +55,26 @@ def attention_profile(
     radii: Sequence[float | int] = (1, 2, 3),
 ) -> Profile:
     """Every measure of every map of the images: of an encoder unmasked (v2 Fig. 5, 6), or of a decoder under one `mask`
-    of one image, shared by all, whose hidden patches are the queries (v2 section 4.1).
+    of one image, shared by all, whose hidden patches are the queries (v2 section 4.1). The grid is that of each batch.
 
     Raises:
         LcmaeError: no images, an encoder with a mask, or as `attention_maps`.
     """
     if (part == "decoder") != (mask is not None):
         raise LcmaeError(f"mask: got {'one' if mask else 'none'} for the {part}, expected one for the decoder alone")
-    place = _Place(*geometry(model, part), queries=None if mask is None else hidden_patches(mask))
+    queries = None if mask is None else hidden_patches(mask)
     chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
     found: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
 
-    def visit(layer: int, maps: Tensor) -> None:
+    def visit(place: _Place, layer: int, maps: Tensor) -> None:
         for name, values in place.measure(maps, radii).items():
             found[name, layer].append(values.double().cpu())  # (B, H)
 
     for images in batches:
         shared = None if mask is None else for_batch(mask, len(images))
-        rows = None if place.queries is None else place.queries + place.prefix
-        visit_attention(model, images, visit, part=part, layers=chosen, mask=shared, queries=rows)
+        place = _Place(*geometry(model, part, images), queries=queries)
+        rows = None if queries is None else queries + place.prefix
+        visit_attention(model, images, partial(visit, place), part=part, layers=chosen, mask=shared, queries=rows)
     if not found:
         raise LcmaeError("images: got none, expected at least one batch")
 
