@@ -1,10 +1,11 @@
 """Attention maps, recomputed from each block's own layers while the forward pass keeps the fused kernel, and shown only
 where they explain what the block gave.
 
-Letters: B images of h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries, D width, d width of
-a head.
+Letters: B images of h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries, D width, and d
+that of a head.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -169,19 +170,20 @@ def refuse_unlike(layer: int, attn: Any, found: Projected, made: Any) -> None:
     projection's own bias, which would hide it), plus the rounding of types coarser than float32.
 
     Raises:
-        LcmaeError: naming the layer and its class.
+        LcmaeError: naming the layer and its class; also where the output is no finite number, or drawn by dropout.
     """
     name = f"layer {layer}: got {type(attn).__name__}"
     if not isinstance(made, Tensor) or made.shape[:2] != (found.q.shape[0], found.q.shape[2]):
         raise LcmaeError(f"{name}, which gives no tensor of its tokens, expected timm's Attention")
-    noisy = any(isinstance(m, nn.Dropout) and m.p > 0 for m in attn.modules()) and attn.training
-    if noisy:
+    if attn.training and any(isinstance(m, nn.Dropout) and m.p > 0 for m in attn.modules()):
         raise LcmaeError(f"{name} in training mode, with dropout, expected a model in evaluation mode: model.eval()")
     count = made.shape[1]
     rows = torch.linspace(0, count - 1, min(count, CHECKED), device=made.device).round().long()
     with torch.autocast(made.device.type, enabled=False):
         gap, allowed = _gap(attn, found, made[:1, rows], rows)
-    if not gap <= allowed:  # also where it is no number
+    if not math.isfinite(gap):
+        raise LcmaeError(f"{name} with an output that is NaN or infinite, expected finite weights and images")
+    if gap > allowed:
         raise LcmaeError(
             f"{name}, whose output is not softmax(q k^T) v through its projection (off by {gap:.2g}, allowed "
             f"{allowed:.2g}), expected plain attention: the maps would not be those that it uses"

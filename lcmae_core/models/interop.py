@@ -226,7 +226,7 @@ def _load_timm(name: str, heads: Heads) -> MAE:
     known["heads"] = agree("encoder_heads", heads.encoder, block.attn.num_heads, Path(name))
     arch = config.Model(**known, mlp_ratio=_ratio(block.mlp.fc1.out_features, vit.embed_dim))
     shape = _Shape(arch, patches.img_size, vit.in_chans, False, eps=norm.eps)
-    return _adapted(_build(shape, vit.state_dict(), official_names, Path(name)), vit.pretrained_cfg)
+    return _adapted(_build(shape, vit.state_dict(), official_names, Path(name)), cast(Any, vit.pretrained_cfg))
 
 
 def _download(repo: str) -> Path:

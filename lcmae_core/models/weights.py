@@ -101,11 +101,8 @@ def _mapping(*_: Any) -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
-_NUMPY = (
-    "dtype",
-    "ndarray",
-    *(f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-)
+_CORE = ("core.multiarray", "_core.multiarray")  # before and since numpy 2
+_NUMPY = ("dtype", "ndarray", *(f"{core}.{name}" for core in _CORE for name in ("scalar", "_reconstruct")))
 _PLAIN = ("list", "dict", "set", "int", "float", "str", "bool", "tuple", "frozenset", "complex", "bytearray")
 _PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 HARMLESS: tuple[Any, ...] = (
