@@ -200,6 +200,7 @@ def test_a_layer_that_merely_looks_like_attention_is_refused_by_name_and_never_d
             assert drawn == [0], "the layer before it is as it says"
             for ask in (attention_maps, lambda *given: patch_features(*given, kind="keys")):
                 assert line_of(ask, model, images).startswith("layer 1: got Lookalike")
+    model.blocks[1].attn.twist = "gate"
     assert attention_maps(model, images, layers=[0]).shape[1] == 1, "what was not asked for is not judged"
 
 
