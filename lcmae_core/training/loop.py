@@ -51,6 +51,7 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     Raises:
         LcmaeError: data, settings or folder are not usable.
         NonFiniteLossError: the loss became NaN or infinite.
+        RunLostError: the run's folder was removed on the way.
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
     run = open_run(settings, source_identity(settings.data.source))
@@ -86,6 +87,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     def save(step: int) -> None:
         judge(step)
+        run.refuse_lost()
         seconds = spent + time.perf_counter() - began
         rest = {"optimizer": optimizer.state_dict(), "window": window.state, "seconds": seconds}
         save_checkpoint(run.path / "checkpoints", step, model.state_dict(), rest)
@@ -108,6 +110,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
             log.tick()
             window.add(terms)
             if done % runtime.log_every == 0 or done == total:
+                run.refuse_lost()
                 log.write(done, window.mean() | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
             if done in snapshots:
                 judge(done)

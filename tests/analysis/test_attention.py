@@ -10,7 +10,7 @@ from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock, Vi
 
 from lcmae_core.analysis.attention import attention_maps, block_attention, visit_attention
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.models.mae import MAE, build_model, initialize
 from lcmae_core.models.masking import random_mask
 
 
@@ -160,9 +160,9 @@ def test_a_budget_counts_what_exists_at_once(model, images):
         ),
         (
             lambda: VisionTransformer(**SMALL, block_fn=ParallelThingsBlock),
-            "model: got blocks with ParallelThingsBlock, expected timm's Attention with one qkv layer",
+            "layer 0: got ParallelThingsBlock, expected timm's Attention with one qkv layer",
         ),
-        (VITS["plain"], "images: got 64x64 px, expected 32x32 px"),
+        (VITS["plain"], "images: got shape (2, 3, 64, 64), expected (B, 3, 32, 32)"),
     ],
 )
 def test_models_that_do_not_fit_are_named(build, line, images):
@@ -173,7 +173,7 @@ def test_models_that_do_not_fit_are_named(build, line, images):
 
 def test_an_encoder_only_model_has_no_decoder_maps(images, generator):
     settings = profile("smoke")
-    bare = MAE(settings.model, (64, 64), decoder=False).eval()
+    bare = initialize(MAE(settings.model, (64, 64), decoder=False), generator).eval()
     with pytest.raises(
         LcmaeError, match=r"^part: got 'decoder' of a MAE without one, expected a model with a decoder$"
     ):
