@@ -1,5 +1,6 @@
 """Claims: augmented batches are a pure function of (seed, epoch, index), in this process or in two others, from held
-pictures or streamed ones, and leave the global generators alone; the strongest posterizing keeps a bit; grey pictures work; a wrong policy is one line.
+pictures or streamed ones, and leave the global generators alone; the strongest posterizing keeps a bit; grey pictures
+work; a wrong policy is one line.
 """
 
 import random
