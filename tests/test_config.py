@@ -16,6 +16,7 @@ from lcmae_core.config import (
     Runtime,
     Settings,
     Siamese,
+    Supervision,
     digest,
     parse,
     profile,
@@ -33,10 +34,13 @@ OTHER = {
     "in_view": 1.0, "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32,
     "accumulate": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,
     "clip_grad": 1.0, "precision": "bf16", "method": "supervised", "global_scale": (0.8, 1.0), "local_crops": 3,
-    "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "dino_dim": 64, "dino_hidden": 32,
+    "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "hue": 0.1,
+    "jitter_prob": 0.5, "grey_prob": 0.5, "blur_probs": (1.0, 0.5, 0.2), "solarise_prob": 0.5,
+    "dino_dim": 64, "dino_hidden": 32,
     "dino_bottleneck": 16, "student_temp": 0.2, "teacher_temp": 0.1, "teacher_temp_start": 0.02,
     "teacher_temp_warmup": 0.9, "teacher_momentum": 0.9, "center_momentum": 0.5, "prototypes_frozen": 0.9,
     "positives": "position", "positive_radius": 1.5, "token_average": False, "siamese_cross": 2.0, "siamese_in": 0.5,
+    "drop_path": 0.5, "rand_augment": "rand-m5-n1", "erase": 1.0, "mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1,
 }  # fmt: skip
 SPECIAL = {"source", "epochs"}  # source counts by content; epochs replaces steps
 
@@ -49,6 +53,8 @@ def method_of(leaf):
         return {"method": "ae"}
     if leaf in Siamese.model_fields:
         return {"method": "siamese"}
+    if leaf in Supervision.model_fields:
+        return {"method": "supervised"}
     return {"method": "dino"} if leaf in UNUSED["mae"] else {}
 
 
@@ -79,7 +85,9 @@ def test_what_a_method_does_not_read_does_not(method):
 def test_a_method_says_what_it_does_not_read():
     assert set(UNUSED) == set(get_args(Method))
     assert all(leaves <= set(LEAVES) for leaves in UNUSED.values())
-    assert UNUSED["mae"] == {*Dino.model_fields, *Siamese.model_fields, "block"}
+    assert UNUSED["mae"] == {*Dino.model_fields, *Siamese.model_fields, *Supervision.model_fields, "block"}
+    assert all(set(Supervision.model_fields) <= UNUSED[method] for method in UNUSED if method != "supervised")
+    assert not set(Supervision.model_fields) & UNUSED["supervised"]
     assert {"mask_ratio", "reconstruction", "decoder_depth", "block"} <= UNUSED["dino"] & UNUSED["supervised"]
     assert {"mask_ratio", "cross_view", "project_from"} <= UNUSED["ae"]
     assert not {"block", "decoder", "norm_pix", "reduction"} & UNUSED["ae"]
@@ -192,6 +200,12 @@ def test_frozen_and_strict():
             "siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0",
         ),
         ({"train_images": 0}, "train_images: got 0, expected greater than 0"),
+        ({"blur_probs": (1.0, 2.0, 0.0)}, "blur_probs: got 2.0, expected less than or equal to 1"),
+        ({"rand_augment": "m9"}, "rand_augment: got 'm9', expected timm's form 'rand-m9-mstd0.5-inc1'"),
+        (
+            {"method": "supervised", "mixup": 0.8, "batch_size": 6, "accumulate": 2},
+            "batch_size: got micro-batches of 3, expected an even number (mixup pairs images)",
+        ),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(changes, line):

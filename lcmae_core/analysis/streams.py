@@ -60,8 +60,8 @@ def attention_profile(
 ) -> Profile:
     """Every measure of every map of the images: of an encoder unmasked (v2 Fig. 5, 6), or at its training-time number
     of tokens, under one `mask` of one image, shared by all; or of a decoder under such a mask, whose hidden patches are
-    the queries (v2 section 4.1), all patches where none is hidden. The grid is
-    that of each batch.
+    the queries (v2 section 4.1), all patches where none is hidden. The grid is that of each
+    batch.
 
     Raises:
         LcmaeError: no images, a decoder without a mask, or as `attention_maps`.

@@ -53,7 +53,9 @@ def _pairs() -> tuple[Test, ...]:
     pairs += [(other, 2) for other in range(DEPTH) if other != 2]
     pairs += [(1, other) for other in range(2, DEPTH)]
     return tuple(
-        linear(f"S_attn, layer {one + 1} - layer {other + 1}: above 0", {_s_attn(): 1}, low=0, reduce=between(one, other))
+        linear(
+            f"S_attn, layer {one + 1} - layer {other + 1}: above 0", {_s_attn(): 1}, low=0, reduce=between(one, other)
+        )
         for one, other in dict.fromkeys(pairs)
     )
 

@@ -20,7 +20,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm import tqdm
 
 from ..config import Data, LcmaeError
-from .augment import crop_resize, flip, jitter, normalize
+from .augment import crop_resize, flip, normalize
+from .colour import shade
 from .convert import UnreadableImage
 from .counter import Positions, positions
 from .splits import THREADS, Split
@@ -280,7 +281,7 @@ class Loader:
         return self._finish(epoch, index, [self._send(crop).float() for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
-        """Mirror, jitter and normalise cut images in [0, 255], on the device."""
+        """Mirror, colour and normalise cut images in [0, 255], on the device."""
         images = tuple(
             normalize(pixels if view is None else self._augment(view, epoch, index, pixels))
             for view, pixels in zip(self._cuts.of(epoch), cut)
@@ -293,7 +294,7 @@ class Loader:
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         if view.mirror:
             pixels = flip(pixels, self._send(view.flips(epoch, index)))
-        return jitter(pixels, self._send(view.shades(epoch, index)), view.jitter) if view.jitter else pixels
+        return shade(pixels, self._send(view.shades(epoch, index)), view.colours) if view.colours.any else pixels
 
     def _send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""

@@ -81,7 +81,8 @@ def _of_run(known: Settings, base: Settings, given: Mapping[str, Any], options: 
 
 def _neighbours(origin: Any, source: Any) -> Any:
     from lcmae_core.analysis.neighbours import encoder_predictions
-    from lcmae_core.training.downstream import fitting, several_classes
+    from lcmae_core.training.downstream import fitting
+    from lcmae_core.training.labels import several_classes
 
     several_classes(origin.settings, source)
     return encoder_predictions(fitting(origin.load(), origin.settings).eval(), origin.settings, source)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lcmae_core.config import Settings
-from lcmae_core.data.loader import Batch, Loader
+from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
@@ -69,7 +69,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     device = pick_device(runtime.device)
     source = open_source(settings.data)
     objective = OBJECTIVES[settings.method](settings, source)
-    loader = _training_loader(settings, objective, device)
+    loader = objective.loader(device)
     # a broken file shows before training, not after
     validation = evaluation_loader(settings, 1024, source=source, crops=objective.crops)
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
@@ -123,14 +123,6 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     results = {"steps": total, "seconds": spent + time.perf_counter() - began, "skipped": source.skipped}
     measured = objective.held_out(model, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
-
-
-def _training_loader(settings: Settings, objective: Objective, device: torch.device) -> Loader:
-    runtime, split = settings.runtime, objective.source.train
-    return Loader(
-        split, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
-        device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=objective.crops,
-    )  # fmt: skip
 
 
 def _restore(run: Run, model: AnyModel, optimizer: torch.optim.Optimizer) -> Restored:
