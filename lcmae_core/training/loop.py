@@ -130,6 +130,7 @@ def _training_loader(settings: Settings, objective: Objective, device: torch.dev
     return Loader(
         split, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
         device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=objective.crops,
+        progress=runtime.progress,
     )  # fmt: skip
 
 
