@@ -27,17 +27,8 @@ from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
 __all__ = [
-    "EVALUATION",
-    "Batch",
-    "Canvas",
-    "Loader",
-    "Views",
-    "cut_resize",
-    "hold",
-    "pixels_of",
-    "read_ahead",
-    "shrink",
-]
+    "EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "pixels_of", "read_ahead", "shrink",
+]  # fmt: skip
 
 
 class Batch(NamedTuple):
