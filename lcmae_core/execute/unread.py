@@ -1,5 +1,6 @@
 """What of a study's or an evaluation's `-p` is read by nothing: refused, or named where some of the runs read it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,20 +10,29 @@ from lcmae_core.studies import STUDIES, Case
 
 
 def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mapping[str, Any]) -> None:
-    """A line for each setting that a part of the chosen studies' runs leave alone, or set themselves.
+    """A line on stderr for each setting that some of the chosen studies' runs do not read, or set themselves.
+
+    One command line may go through all studies in turn: what another study reads is named, not refused.
 
     Raises:
-        LcmaeError: none of the runs reads it, or all set it themselves.
+        LcmaeError: no run of any study reads it, or all chosen ones set it themselves.
     """
-    chosen = [name for name in STUDIES if not names or "all" in names or name in names]
-    rows = [(name, row, case) for name in chosen for row, case in STUDIES[name].rows(base, profile).items()]
+    every = [(name, row, case) for name in STUDIES for row, case in STUDIES[name].rows(base, profile).items()]
+    chosen = [entry for entry in every if not names or "all" in names or entry[0] in names]
     for name, value in given.items():
         wanted = _value(base, name)
-        left = [(s, r) for s, r, c in rows if not _reads(c, name) or _value(c.settings, name) != wanted]
-        if len(left) == len(rows):
-            raise _refused(name, value, base, [case for *_, case in rows])
+        left = [(s, r) for s, r, c in chosen if not _reads(c, name) or _value(c.settings, name) != wanted]
+        if len(left) == len(chosen) and not _another(name, [c for *_, c in chosen], [c for *_, c in every]):
+            raise _refused(name, value, base, [case for *_, case in chosen])
         if left:
-            print(f"{name}: not read, or set by itself, in {_in_words(left, rows)}; passed to the others", flush=True)
+            rest = "; passed to the others" if len(left) < len(chosen) else ""
+            said = f"{name}: not read, or set by itself, in {_in_words(left, chosen)}{rest}"
+            print(said, file=sys.stderr, flush=True)
+
+
+def _another(name: str, chosen: Sequence[Case], every: Sequence[Case]) -> bool:
+    """Whether it is a setting for other studies than the chosen ones."""
+    return not any(_reads(case, name) for case in chosen) and any(_reads(case, name) for case in every)
 
 
 def _in_words(left: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, Case]]) -> str:
