@@ -1,4 +1,4 @@
-"""A list of cases that prove one claim is one test: it goes through all of them, and its failure names all that fail."""
+"""Cases that prove one claim are one test: it goes through all of them, and its failure names all that fail."""
 
 import functools
 import inspect
