@@ -23,6 +23,7 @@ from lcmae_core.config import (
     replace,
     unused,
 )
+from tests.loops import over
 
 OTHER = {
     "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
@@ -73,7 +74,7 @@ def test_every_setting_outside_runtime_changes_the_digest():
     assert digest(Settings(), "y") != base
 
 
-@pytest.mark.parametrize("method", UNUSED)
+@over("method", UNUSED)
 def test_what_a_method_does_not_read_does_not(method):
     base = replace(Settings(), method=method)
     changes = {leaf: OTHER[leaf] for leaf in UNUSED[method] & set(OTHER)}
@@ -95,7 +96,7 @@ def test_a_method_says_what_it_does_not_read():
     assert not {*Siamese.model_fields, "decoder_sigma", "projector_dim", "in_view_pixels"} & UNUSED["siamese"]
 
 
-@pytest.mark.parametrize(
+@over(
     ("decoder", "read", "unread"),
     [
         ("transformer", {"decoder_depth", "decoder_heads"}, {"decoder_kernel", "decoder_sigma"}),
@@ -112,7 +113,7 @@ def test_a_decoder_has_its_own_settings(decoder, read, unread):
     assert not unused(base) & read
 
 
-@pytest.mark.parametrize(
+@over(
     ("changes", "unread"),
     [
         ({}, {"decoder", "decoder_depth"}),
@@ -158,9 +159,7 @@ def test_frozen_and_strict():
         replace(Settings(), seed="x")
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
+@over(("changes", "line"), [
         ({"mask_ratoi": 0.5}, "unknown setting 'mask_ratoi' (= 0.5): did you mean 'mask_ratio'?"),
         ({"mask_ratio": 1.0}, "mask_ratio: got 1.0, expected less than 1"),
         ({"mask_ratio": 0}, "mask_ratio: got 0, expected greater than 0"),
@@ -206,8 +205,7 @@ def test_frozen_and_strict():
             {"method": "supervised", "mixup": 0.8, "batch_size": 6, "accumulate": 2},
             "batch_size: got micro-batches of 3, expected an even number (mixup pairs images)",
         ),
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_errors_are_one_line(changes, line):
     with pytest.raises(LcmaeError) as error:
         replace(Settings(), changes)
@@ -234,10 +232,8 @@ def test_profiles_follow_the_design():
     assert (paper.optim.warmup * paper.optim.epochs, paper.model.decoder_depth) == (20, 2)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"steps": "150"}, {"steps": True}, {"base_lr": "1e-3"}, {"flip": "no"}, {"crop_scale": (0.9, 0.1)},
-              {"crop_scale": (-1, 1)}, {"crop_scale": (0.2, 3)}, {"crop_ratio": (0, 1)}]
-)  # fmt: skip
+@over("wrong", [{"steps": "150"}, {"steps": True}, {"base_lr": "1e-3"}, {"flip": "no"}, {"crop_scale": (0.9, 0.1)},
+              {"crop_scale": (-1, 1)}, {"crop_scale": (0.2, 3)}, {"crop_ratio": (0, 1)}])  # fmt: skip
 def test_nothing_is_coerced_or_out_of_range(wrong):
     with pytest.raises(LcmaeError, match=f"{next(iter(wrong))}: got "):
         replace(Settings(), wrong)

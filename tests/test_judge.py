@@ -8,6 +8,7 @@ import pytest
 
 from lcmae_core import judge
 from lcmae_core.judge import Cell, Estimate, Outcome, bootstrap, run_test, verdict
+from tests.loops import over
 
 CELL = Cell("study", "row", "measure", "key")
 
@@ -90,7 +91,7 @@ def test_it_is_deterministic():
     assert bootstrap(values, float) == bootstrap(values, float) != bootstrap(values, float, seed=1)
 
 
-@pytest.mark.parametrize(
+@over(
     ("interval", "holds"),
     [
         ((0.1, 0.9), True),
@@ -119,7 +120,7 @@ def test_a_test_without_a_bound_is_open_to_that_side():
     assert run_test(judge.Test("below 0", (CELL,), float, high=0.0), [np.full((2, 5), -1e9)]).holds is True
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@over("count", [1, 2, 3])
 def test_the_verdict_of_every_combination(count):
     for held in itertools.product((True, False, None), repeat=count):
         said = verdict([made((1.0, 0.5, 2.0), holds=h) for h in held])
@@ -133,7 +134,7 @@ def test_the_verdict_of_every_combination(count):
             assert said == "unresolved"
 
 
-@pytest.mark.parametrize(
+@over(
     ("values", "said"),
     [
         ((1.0, 2.0), "sign right"),

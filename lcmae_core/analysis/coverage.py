@@ -5,13 +5,13 @@ A row has y_sm = seed_s + image_m + cell_sm. `ratio` is what seeds add to the va
 Letters: S seeds, M images, R rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from lcmae_core.analysis.intervals import FEW_SEEDS, Interval, Parts, interval, jackknife, pooled, two_way
+from lcmae_core.analysis.intervals import FEW_SEEDS, Interval, interval, two_way
 
 RATIOS = (1.0, 2.0, 5.0, 20.0)
 IMAGES = 24

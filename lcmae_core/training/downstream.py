@@ -193,6 +193,7 @@ def crop_loader(settings: Settings, recipe: Recipe, source: Source) -> Loader:
     return Loader(
         source.train, settings.data.model_copy(update=crops), seed=settings.seed, batch_size=recipe.batch_size,
         device=pick_device(runtime.device), hold_gb=runtime.hold_gb, workers=runtime.workers,
+        progress=runtime.progress,
     )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ class Objective(ABC, Generic[M]):
         return Loader(
             self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
             device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=self.crops,
+            progress=runtime.progress,
         )  # fmt: skip
 
     @abstractmethod

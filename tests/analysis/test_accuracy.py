@@ -12,14 +12,15 @@ from lcmae_core.analysis.accuracy import accuracy, bootstrap_interval, confusion
 from lcmae_core.analysis.neighbours import Features, knn_predictions
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.evaluations import Predictions
+from tests.loops import over
 
 
 def said(label, predicted):
     return Predictions(np.array(label), np.array(predicted), np.ones(len(label), np.float32))
 
 
-@pytest.mark.parametrize(("right", "count"), [(7, 10), (1, 30), (141, 256)])
-@pytest.mark.parametrize("level", [0.95, 0.8])
+@over(("right", "count"), [(7, 10), (1, 30), (141, 256)])
+@over("level", [0.95, 0.8])
 def test_clopper_pearson_is_its_definition(right, count, level):
     low, high = exact_interval(right, count, level)
     tail = (1 - level) / 2
@@ -67,7 +68,7 @@ def test_confusion_by_hand():
     assert table.tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("k", [1, 7, 20])
+@over("k", [1, 7, 20])
 def test_knn_predicts_what_scikit_learn_predicts(generator, k):
     x, q = torch.randn(300, 16, generator=generator), torch.randn(120, 16, generator=generator)
     y, z = torch.randint(5, (300,), generator=generator), torch.randint(5, (120,), generator=generator)

@@ -12,6 +12,7 @@ from lcmae_core.analysis.attention import attention_maps, block_attention, visit
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.models.mae import MAE, build_model, initialize
 from lcmae_core.models.masking import random_mask
+from tests.loops import over
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ VITS = {
 }
 
 
-@pytest.mark.parametrize("kind", VITS)
+@over("kind", VITS)
 def test_any_timm_vit_explains_its_fused_output(kind, generator):
     """The maps of the model's own forward pass, times its values, give what the fused kernel gave."""
     vit = VITS[kind]().eval()
@@ -117,7 +118,7 @@ def test_masked_encoder_and_decoder(model, images, generator):
     assert (decoder[:, 1] - block_attention(model.decoder.blocks[1], captured[0])).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
+@over(
     ("wrong", "line"),
     [
         ({"part": "decodr"}, "part: got 'decodr', did you mean 'decoder'?"),
@@ -151,7 +152,7 @@ def test_a_budget_counts_what_exists_at_once(model, images):
     attention_maps(model, images, layers=[1], budget_gb=1.01 * layer)
 
 
-@pytest.mark.parametrize(
+@over(
     ("build", "line"),
     [
         (

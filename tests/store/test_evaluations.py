@@ -17,6 +17,7 @@ from lcmae_core.store.evaluations import (
     save_predictions,
 )
 from lcmae_core.training.presets import fine_tuning, probing
+from tests.loops import over
 
 OTHER = {
     "batch_size": 32, "steps": 7, "epochs": 3.0, "warmup": 0.2, "base_lr": 0.5, "min_lr": 1e-7,
@@ -96,13 +97,13 @@ def test_recipes_are_the_published_ones():
     assert LinearProbe().warmup * LinearProbe().epochs == pytest.approx(10)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "lab", "paper"])
+@over("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_every_profile_has_recipes(name):
     assert isinstance(probing(name), LinearProbe)
     assert fine_tuning(name, "mae").layer_decay == 0.65
 
 
-@pytest.mark.parametrize(
+@over(
     ("changes", "line"),
     [
         ({"layer_decy": 0.5}, r"unknown setting 'layer_decy' \(= 0.5\): .*layer_decay"),

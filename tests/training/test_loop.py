@@ -24,6 +24,7 @@ from lcmae_core.training import loop
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
 from lcmae_core.training.watch import NonFiniteLossError, Stopped
+from tests.loops import over
 from tests.test_config import OTHER, method_of
 
 TIMES = ("images_per_s",)
@@ -229,7 +230,8 @@ CHANGED = {
 CONTENT = {"on_unreadable", "min_side", "validation_fraction"}  # change what is read, and only for some sources
 
 
-@pytest.mark.parametrize("name", sorted(set(OTHER) - CONTENT))
+@pytest.mark.timeout(1200)  # two trainings for each setting
+@over("name", sorted(set(OTHER) - CONTENT))
 def test_every_setting_has_an_effect(tiny, name):
     base = replace(tiny, method_of(name), steps=3, in_view=1.0, cross_view=1.0, checkpoint_every=100, snapshots=0)
     value = CHANGED.get(name, OTHER[name])
