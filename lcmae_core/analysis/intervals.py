@@ -73,6 +73,11 @@ def interval(value: Number, parts: Parts, *, df: Number | None = None, level: fl
     return Interval(value - half, value + half)
 
 
+def judged_df(parts: Parts, seeds: int) -> Number:
+    """Satterthwaite's degrees of freedom, but S - 1 with two to four seeds: so few do not tell how much they vary."""
+    return seeds - 1.0 + np.zeros_like(parts.variance) if 1 < seeds < FEW_SEEDS else parts.df
+
+
 def two_way(values: Float[np.ndarray, "*repetitions S M"]) -> Parts:
     """The parts by analysis of variance of one number for each seed and image.
 

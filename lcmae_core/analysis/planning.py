@@ -5,7 +5,7 @@ Letters: S seeds, M images.
 
 import numpy as np
 
-from lcmae_core.analysis.intervals import FEW_SEEDS, Parts, interval
+from lcmae_core.analysis.intervals import Parts, interval, judged_df
 
 MOST = 1000
 """More seeds, or times as many images, are not looked for."""
@@ -49,5 +49,5 @@ def _with_images(parts: Parts, images: int, count: int) -> Parts:
 
 
 def _clear(value: float, parts: Parts, bound: float, seeds: int) -> bool:
-    low, high = interval(value, parts, df=seeds - 1 if 1 < seeds < FEW_SEEDS else None)
+    low, high = interval(value, parts, df=judged_df(parts, seeds))
     return bool(low > bound or high < bound)
