@@ -143,6 +143,7 @@ def values(study, row, measure, side, seed):
 def write(tmp_path):
     """Write the records that a claim's tests read, at lab unless said otherwise, and return its verdict. Studies share
     runs, so every claim has a folder of its own."""
+
     def writing(claim, side=0, *, seeds=(0, 1, 2), name="lab", change=None, only=None):
         base = replace(profile(name), out=str(tmp_path / f"{claim.name}-{side}"))
         cells = {(c.study, c.row, c.measure) for test in claim.tests for c in test.cells}

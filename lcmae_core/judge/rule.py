@@ -134,7 +134,7 @@ def _reduced(test: Test, values: Float[np.ndarray, "S M ..."]) -> Float[np.ndarr
         return values
     if not is_linear(test.reduce, values.reshape(-1, *values.shape[2:])):
         raise LcmaeError(f"test: got a reduction of layers that is not linear for {test.text!r}, expected a linear one")
-    return test.reduce(values)
+    return np.asarray(test.reduce(values))
 
 
 def _scaled(parts: Parts, scale: float) -> Parts:
