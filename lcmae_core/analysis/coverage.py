@@ -68,11 +68,12 @@ def one_row(seeds: int, *, satterthwaite: bool = True) -> Simulation:
     return simulate
 
 
-def pooled_rows(seeds: int) -> Simulation:
-    """The difference of two of four rows on the same images, seed part pooled over the four."""
+def pooled_rows(seeds: int, spread: Sequence[float] = (1.0,) * ROWS) -> Simulation:
+    """The difference of the first two of four rows on the same images, seed part pooled over the four, which vary by
+    `spread` times as much."""
 
     def simulate(ratio: float, repetitions: int, rng: np.random.Generator) -> Bool[np.ndarray, "repetitions"]:
-        y = drawn((repetitions, ROWS, seeds, IMAGES), ratio, rng)
+        y = drawn((repetitions, ROWS, seeds, IMAGES), ratio, rng) * np.array(spread)[:, None, None]
         apart = y[:, 0] - y[:, 1]
         parts = pooled(y).parts((1.0, -1.0), two_way(apart))
         return _holds(interval(apart.mean((-2, -1)), parts), 0.0)

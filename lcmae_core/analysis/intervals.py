@@ -128,6 +128,9 @@ def seeds_alone(by_seed: Float[np.ndarray, "S"]) -> Parts:
 class Pool(NamedTuple):
     """The seed parts of R rows of one table, taken to be alike: seeds and rows as a design of two factors.
 
+    What it rests on is that all rows vary alike. Where two of four vary twice as much as the others, an interval of
+    their difference holds the truth in 90 of 100 cases at three seeds, and one of the others in 99.
+
     average: parts of the mean of all rows; deviation: of a row's departure from it (mean squares of row x seed over
     S, and of row x seed x image over S M).
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from lcmae_core.analysis.coverage import KINDS, OTHERS, RATIOS, coverage, drawn
+from lcmae_core.analysis.coverage import KINDS, OTHERS, RATIOS, coverage, drawn, pooled_rows
 from lcmae_core.analysis.intervals import (
     Parts,
     independent,
@@ -163,23 +163,30 @@ def test_alike_rows_pool_to_the_variance_of_each():
 
 
 def test_intervals_hold_the_truth_as_often_as_asked():
-    """40 000 repetitions of each (10 000 where pooled): two standard errors of the simulation, .0023 (.0044), are below
-    the least coverage and still above what is asked of it, except where pooled, whose error would not allow that."""
+    """30 000 repetitions of each, 10 000 where pooled. Two standard errors of the simulation (.0027) less than what was
+    found is still what is asked; where pooled (.0044) what was found is."""
     rng = np.random.default_rng(0)
     for kind in KINDS:
         pools = "pooled" in kind.title
         for ratio in RATIOS:
-            found = coverage(kind, ratio, 10_000 if pools else 40_000, rng)
+            found = coverage(kind, ratio, 10_000 if pools else 30_000, rng)
             slack = 0 if pools else 2 * found.error
             assert found.covered - slack >= kind.bound, (kind.title, ratio, found)
             assert 1 - found.covered <= 0.08  # a claim about nothing, decided
 
 
+def test_a_pool_is_wrong_where_rows_vary_unlike():
+    """The limit that `Pool` states: too short for rows that vary twice as much as the others, too long for these."""
+    spreads = ((2.0, 2.0, 1.0, 1.0), (1.0, 1.0, 2.0, 2.0))
+    found = [pooled_rows(3, spread)(5.0, 4000, np.random.default_rng(0)).mean() for spread in spreads]
+    assert found == pytest.approx([0.90, 0.99], abs=0.02)
+
+
 def test_shares_and_ratios_are_held_as_often():
-    """Within two standard errors of the simulation: .0047 of 10 000 shares, .012 of 1 500 ratios."""
+    """Within two standard errors of the simulation: .0047 of 10 000 shares, .014 of 1 000 ratios."""
     rng = np.random.default_rng(0)
     for kind in OTHERS:
-        repetitions = 1_500 if "ratio" in kind.title else 10_000
+        repetitions = 1_000 if "ratio" in kind.title else 10_000
         for ratio in (5.0,) if "ratio" in kind.title else (1.0, 5.0):
             found = coverage(kind, ratio, repetitions, rng)
             assert found.covered + 2 * found.error >= kind.bound, (kind.title, ratio, found)
