@@ -97,7 +97,7 @@ def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
     from lcmae_core.analysis.accuracy import accuracy, confusion
 
     found = accuracy(predictions)
-    low, high = found.exact or found.bootstrap
+    low, high = found.exact or found.two_way
     names = names or ()
     print(f"{title}: {found.mean:.1%} [{low:.1%}, {high:.1%}] of {found.images} held-out images, {len(names)} classes")
     if len(names) <= MOST:
