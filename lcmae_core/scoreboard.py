@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcmae_core.analysis.intervals import Pool, pooled
-from lcmae_core.claims import CLAIMS, Claim
+from lcmae_core.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.jobs import HERE, Job, jobs
 from lcmae_core.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.store.records import Record
 
-POOLED = ("table1", "table2", "table3")
-"""Studies over whose rows the seed part of an accuracy is pooled."""
+POOLED = ("table1", "table2", "table3", "fig_a1")
+"""Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3, whose probes of Table 3 are fig_a1's."""
 COLLAPSED = 0.95
 """A row whose v is this alike, over images or at the same place of other images, is kept out of a pool."""
 Records = Callable[[str, str], Mapping[str, list[Record]]]
@@ -88,26 +88,42 @@ def _read(asked: Sequence[Job], known: dict[Path, Record]) -> Mapping[str, list[
 
 
 def judged(claim: Claim, records: Records, profile: str) -> Verdict:
-    """A claim by what `records(study, measure)` gives: at quick by signs alone, at smoke not at all.
+    """A claim by what `records(study, measure)` gives: at quick by signs alone and without accuracies, at smoke not at
+    all. Tests whose numbers are not there yet are open; those that a source cannot give are left out and named.
 
     Raises:
         LcmaeError: the seeds of a row have records of different data.
     """
     small = profile in HERE
-    if small and claim.needs_labels:
+    tests = [test for test in claim.tests if not (small and reads_labels(test))]
+    if not tests:
         return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")
-    try:
-        outcomes = tuple(outcome(test, records) for test in claim.tests)
-    except _MissingError as missing:
-        return Verdict(claim, "not yet run" if not missing.left_out else "not judged", str(missing))
-    controls, absent = _controls(claim, records)
+    outcomes, absent, left_out = _outcomes(tests, records)
+    if not outcomes:
+        return Verdict(claim, "not yet run" if absent else "not judged", (absent or left_out)[0])
+    controls, without = _controls(claim, records)
     if profile == "smoke":
         return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
+    notes = [f"{len(absent)} not yet run ({absent[0]})"] * bool(absent) + left_out[:1] + without
     fewest = min(o.estimate.seeds for o in outcomes)
     if not small and fewest < 2:
-        return Verdict(claim, "unresolved", "one seed: the interval covers images alone", outcomes, controls)
-    why = "; ".join([_signs(outcomes) if small else _why(outcomes), *absent])
-    return Verdict(claim, verdict(outcomes, signs_only=small), why, outcomes, controls)
+        alone = "one seed: the interval covers images alone"
+        return Verdict(claim, "unresolved", "; ".join([alone, *notes]), outcomes, controls)
+    why = "; ".join([_signs(outcomes) if small else _why(outcomes), *notes])
+    return Verdict(claim, verdict(outcomes, missing=len(absent), signs_only=small), why, outcomes, controls)
+
+
+def _outcomes(tests: Sequence[Test], records: Records) -> tuple[tuple[Outcome, ...], list[str], list[str]]:
+    """Outcomes of the tests whose numbers are there; what is missing; what a source cannot give."""
+    found: list[Outcome] = []
+    absent: list[str] = []
+    left_out: list[str] = []
+    for test in tests:
+        try:
+            found.append(outcome(test, records))
+        except _MissingError as missing:
+            (left_out if missing.left_out else absent).append(str(missing))
+    return tuple(found), absent, left_out
 
 
 def outcome(test: Test, records: Records) -> Outcome:
@@ -119,13 +135,9 @@ def outcome(test: Test, records: Records) -> Outcome:
 
 def _controls(claim: Claim, records: Records) -> tuple[tuple[Outcome, ...], list[str]]:
     """What is shown beside a claim, and what of it is missing; neither changes the verdict."""
-    found, absent = [], []
-    for control in claim.controls:
-        try:
-            found.append(outcome(control, records))
-        except _MissingError as missing:
-            absent.append(f"control {control.text!r}: {missing}")
-    return tuple(found), absent
+    found, absent, left_out = _outcomes(claim.controls, records)
+    missing = [*absent, *left_out]
+    return found, [f"{len(missing)} controls missing ({missing[0]})"] if missing else []
 
 
 def _signs(outcomes: Sequence[Outcome]) -> str:

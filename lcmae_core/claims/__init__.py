@@ -6,11 +6,11 @@ from 1 in the texts. "gain" is MAE less random initialisation, of the same measu
 about accuracies is open.
 """
 
-from lcmae_core.claims.forms import Claim
+from lcmae_core.claims.forms import Claim, reads_labels
 from lcmae_core.claims.hlv import HLV
 from lcmae_core.claims.lcmae import LCMAE
 
-__all__ = ["CLAIMS", "UNJUDGED", "Claim"]
+__all__ = ["CLAIMS", "UNJUDGED", "Claim", "reads_labels"]
 
 CLAIMS: tuple[Claim, ...] = tuple(sorted((*LCMAE, *HLV), key=lambda claim: int(claim.name[1:])))
 """C1 to C26."""

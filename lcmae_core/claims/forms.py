@@ -24,19 +24,25 @@ CONVENTIONS = {"as the authors of ViT": "distance", "renormalised": "distance_re
 
 
 class Claim(NamedTuple):
-    """A claim of the paper. tests: they decide. needs_labels: about accuracies, which a profile as small as quick
-    cannot judge. controls: shown beside the tests, they decide nothing."""
+    """A claim of the paper. tests: they decide. controls: shown beside the tests, they decide nothing."""
 
     name: str
     statement: str
     where: str
     published: str
     tests: tuple[Test, ...]
-    needs_labels: bool = False
     controls: tuple[Test, ...] = ()
 
 
 # ---- accuracies
+
+READ_BY_LABELS = frozenset({"finetune", "finetune_scratch", "probe", "knn", "cues"})
+"""Measures of what a classifier says: a profile as small as quick cannot judge them."""
+
+
+def reads_labels(test: Test) -> bool:
+    """Whether a test is about answers of a classifier."""
+    return any(cell.measure in READ_BY_LABELS for cell in test.cells)
 
 
 def tuned(study: str, row: str) -> Cell:

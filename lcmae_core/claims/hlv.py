@@ -32,15 +32,14 @@ def _structure(key: str) -> tuple[Test, ...]:
     )  # fmt: skip
 
 
-def _pixels(key: str, unit: str, sign: int) -> tuple[Test, ...]:
-    """The lowest ratio better than each moderate one."""
-    side, bound = ("above", {"low": 0.0}) if sign > 0 else ("below", {"high": 0.0})
+def _pixels(key: str, unit: str, better: int) -> tuple[Test, ...]:
+    """The lowest ratio above each moderate one (better 1), or below it (better -1)."""
+    low, high = (0.0, np.inf) if better > 0 else (-np.inf, 0.0)
+    side = "above" if better > 0 else "below"
     return tuple(
-        linear(
-            f"{key.upper()}, .1 - {row}{unit}: {side} 0", {_fidelity("0.1", key): 1, _fidelity(row, key): -1}, **bound
-        )
-        for row in _MODERATE
-    )
+        linear(f"{key.upper()}, 0.1 - {row}{unit}: {side} 0", {_fidelity("0.1", key): 1, _fidelity(row, key): -1},
+               low=low, high=high) for row in _MODERATE
+    )  # fmt: skip
 
 
 def _answers(row: str, study: str = "hlv_ratios") -> tuple[Cell, Cell]:
@@ -87,11 +86,11 @@ _GAP = ("kept", "dropped", "trained_kept", "trained_dropped")
 HLV: tuple[Claim, ...] = (
     Claim("C16", "very small and very large mask ratios give low-level features", "HLV, mask ratio",
           "linear probe at .1 .25 .5 .75 .9: 47.45 53.58 60.07 67.41 62.97",
-          (_better("hlv_ratios", "0.75", "0.1"), _better("hlv_ratios", "0.75", "0.9")), needs_labels=True),
+          (_better("hlv_ratios", "0.75", "0.1"), _better("hlv_ratios", "0.75", "0.9"))),
     Claim("C17", "the mask unit sets the level of the recovered features", "HLV, mask unit",
           "linear probe at 8, 16, 32 px: 62.57 68.96 73.31 (the text says that 32 hurts)", (
               _better("hlv_units", "2x", "1x"),
-              _better("hlv_units", "4x", "2x", " (the paper's table; its text says below)")), needs_labels=True),
+              _better("hlv_units", "4x", "2x", " (the paper's table; its text says below)"))),
     Claim("C18", "moderate ratios reconstruct structure better (SSIM, FSIM), low ones pixels (PSNR, MSE); shape bias "
           "peaks inside", "HLV, mask ratio", "shape bias .135 .255 .246 .256 .201", (
               *_structure("ssim"), *_structure("fsim"), *_pixels("psnr", ", dB", 1), *_pixels("mse", "", -1),

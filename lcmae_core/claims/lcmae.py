@@ -136,12 +136,12 @@ LCMAE: tuple[Claim, ...] = (
           controls=anatomy("c")),
     Claim("C4", "in-view alone, and cross + in without reconstruction, do not collapse and come near MAE",
           "Table 1 d, g", "82.2, 82.5 (MAE 82.9, random 78.6: .84 and .91 of the gain)",
-          (*alive("d"), *alive("g"), _keeps("d"), _keeps("g")), needs_labels=True,
+          (*alive("d"), *alive("g"), _keeps("d"), _keeps("g")),
           controls=(*anatomy("d"), *anatomy("g"))),
     Claim("C5", "LC-MAE keeps MAE's accuracy: a and e slightly above b, f slightly below", "Table 1",
           "a 83.0, b 82.9, e 83.1, f 82.8 (.02 to .05 of the gain)", tuple(
               within_gain(f"({row}) - (b), fine-tuned: within .25 gain", tuned("table1", row), *TABLE1[:1], *TABLE1,
-                          0.25) for row in "aef"), needs_labels=True),
+                          0.25) for row in "aef")),
     Claim("C6", "one 5x5 convolution decodes as well as the transformer; a fixed Gaussian average loses a little",
           "Table 2", "transformer 82.9, average 82.5, convolution 82.9", (
               within_gain("convolution - transformer, fine-tuned: within .25 gain", tuned("table2", "convolution"),
@@ -150,7 +150,7 @@ LCMAE: tuple[Claim, ...] = (
                       {tuned("table2", "transformer"): 1, tuned("table2", "average"): -1},
                       tuned("table2", "transformer"), UNTRAINED, 0.25),
               above("transformer - average, fine-tuned", tuned("table2", "transformer"), tuned("table2", "average"),
-                    tuned("table2", "transformer"), UNTRAINED)), needs_labels=True),
+                    tuned("table2", "transformer"), UNTRAINED))),
     Claim("C7", "MAE's attention distance is below DINO's and supervised DeiT's", "Fig. 5", "shape only",
           (*less_far("fig5", "DINO"), *less_far("fig5_supervised", "supervised")), controls=(
               *looks("fig5", ("MAE", "DINO"), "nmi", "specific_mass"),
@@ -171,14 +171,13 @@ LCMAE: tuple[Claim, ...] = (
                      dict(zip((tuned("table3", row) for row in AES), slope_weights(4))), low=0, scale=100,
                      gates=(gain(*TABLE3),)),
               of_gain("AE7 - random - .5 gain, fine-tuned: above 0", {tuned("table3", "AE7"): 1, UNTRAINED: -1},
-                      *TABLE3, 0.5, above=True)), needs_labels=True, controls=(
+                      *TABLE3, 0.5, above=True)), controls=(
               shown("random init by the recipe for training from scratch, %",
                     Cell("table3", RANDOM, "finetune_scratch", "right"), scale=100),)),
     Claim("C10", "the linear probe of every autoencoder is about a tenth of MAE's", "Table 3",
           "5.7 5.7 5.6 5.6 against 55.4", tuple(
               of_gain(f"{row} - random - .25 gain, linear probe: below 0",
-                      {probed("fig_a1", row): 1, probed("random", RANDOM): -1}, *PROBE3, 0.25) for row in AES),
-          needs_labels=True),
+                      {probed("fig_a1", row): 1, probed("random", RANDOM): -1}, *PROBE3, 0.25) for row in AES)),
     Claim("C11", "attention distance of AE(16) is far smaller, grows with the block; AE widest in layers 1-2, MAE "
           "stable", "Fig. A.1", "shape only",
           tuple(test for name, key in CONVENTIONS.items() for test in _profiles(name, key))),
@@ -186,7 +185,7 @@ LCMAE: tuple[Claim, ...] = (
           "81.8 against 78.6 (full 82.9: .74 of the gain)", (
               of_gain("one image - random - .5 gain, fine-tuned: above 0",
                       {tuned("table_a1", "one image"): 1, UNTRAINED: -1}, tuned("table_a1", "full"), UNTRAINED, 0.5,
-                      above=True),), needs_labels=True),
+                      above=True),)),
     Claim("C13", "hidden queries attend mostly to near tokens; first-layer maps look alike across images",
           "Fig. 4, B.1", "qualitative", (
               linear("attention within 2 patches, mean over layers: above 1.5 x uniform", {_s_attn("near"): 1},
@@ -209,7 +208,7 @@ LCMAE: tuple[Claim, ...] = (
                      {Cell("siamese", "Siamese", "cka", "cka_MAE"): 1,
                       Cell("siamese", "Siamese", "cka", "cka_DINO"): -1}, low=0),
               above("Siamese - random init, linear probe", probed("siamese", "Siamese"), probed("random", RANDOM),
-                    *PROBE3)), needs_labels=True, controls=(
+                    *PROBE3)), controls=(
               shown("CKA with its own untrained encoder", Cell("siamese", "Siamese", "cka", "cka_untrained")),)),
     Claim("C20", "MAE learns invariance to random masking: an image is found again under a mask with no patch in "
           "common", "conclusion", "no number",
@@ -217,9 +216,9 @@ LCMAE: tuple[Claim, ...] = (
               shown("found, mean over layers", _invariance("layers_found")),
               shown("found by the untrained encoder, mean over layers", _invariance("layers_untrained")))),
     Claim("C21", "the reconstruction loss helps", "Table 1", "a 83.0 above g 82.5, f 82.8 above d 82.2",
-          (_table1_above("a", "g"), _table1_above("f", "d")), needs_labels=True),
+          (_table1_above("a", "g"), _table1_above("f", "d"))),
     Claim("C22", "the cross-view loss helps", "Table 1", "g 82.5 above d 82.2, a 83.0 above f 82.8",
-          (_table1_above("g", "d"), _table1_above("a", "f")), needs_labels=True),
+          (_table1_above("g", "d"), _table1_above("a", "f"))),
     Claim("C23", "reconstruction loss and cross-view loss together avoid collapse", "section 3.3 and Table 1 e",
           "no collapse (83.1)", (*alive("e"), *alive("e", "encoder")), controls=anatomy("e")),
     Claim("C24", "without masking a decoder needs only its own token; the mask ratio sets the decoder's reach",
@@ -232,11 +231,11 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C25", "a deep decoder helps linear probing", "section 4.1, after the MAE paper", "no number", tuple(
         above(f"linear probe, decoder depth {more} - {less}", probed("depth", more), probed("depth", less),
               probed("depth", "2"), probed("random", RANDOM)) for more, less in (("8", "2"), ("2", "1"))),
-          needs_labels=True, controls=tuple(
+          controls=tuple(
               shown(f"fine-tuned, decoder depth {row}, %", tuned("depth", row), scale=100) for row in ("1", "2", "8"))),
     Claim("C26", "masking is more than erasing", "section 4.2; our control", "no number", (
         above("MAE - erased patches, linear probe", probed("erasing", "MAE"), probed("erasing", "erased"),
               probed("erasing", "MAE"), probed("random", RANDOM)),
         above("MAE - erased patches, fine-tuned", tuned("erasing_tuned", "MAE"), tuned("erasing_tuned", "erased"),
-              tuned("erasing_tuned", "MAE"), UNTRAINED)), needs_labels=True),
+              tuned("erasing_tuned", "MAE"), UNTRAINED))),
 )  # fmt: skip

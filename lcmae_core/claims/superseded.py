@@ -158,15 +158,14 @@ SUPERSEDED: tuple[Claim, ...] = (
           "Table 1 d, g", "82.2, 82.5 (MAE 82.9)", (
               Test("mean cosine of v in (d): below 0.95", (_V["d"],), float, high=0.95),
               Test("mean cosine of v in (g): below 0.95", (_V["g"],), float, high=0.95),
-              _equal("table1", "d", "b"), _equal("table1", "g", "b")), needs_labels=True),
+              _equal("table1", "d", "b"), _equal("table1", "g", "b"))),
     Claim("C5", "LC-MAE keeps MAE's accuracy: a and e slightly above b, f slightly below", "Table 1",
-          "a 83.0, b 82.9, e 83.1, f 82.8", tuple(_equal("table1", row, "b") for row in "aef"), needs_labels=True),
+          "a 83.0, b 82.9, e 83.1, f 82.8", tuple(_equal("table1", row, "b") for row in "aef")),
     Claim("C6", "one 5x5 convolution decodes as well as the transformer; a fixed Gaussian average loses a little",
           "Table 2", "transformer 82.9, average 82.5, convolution 82.9", (
               _equal("table2", "convolution", "transformer"), _equal("table2", "average", "transformer"),
               Test("transformer - average, fine-tuned: above 0",
-                   (_tuned("table2", "transformer"), _tuned("table2", "average")), _points, low=0.0)),
-          needs_labels=True),
+                   (_tuned("table2", "transformer"), _tuned("table2", "average")), _points, low=0.0))),
     Claim("C7", "MAE's attention distance is below DINO's and supervised DeiT's", "Fig. 5", "shape only", tuple(
         Test(f"MAE - {other}, px: below 0", (_far("MAE"), _far(other)), _apart, high=0.0)
         for other in ("DINO", "supervised"))),
@@ -178,9 +177,9 @@ SUPERSEDED: tuple[Claim, ...] = (
               _equal("table3", "AE1", RANDOM),
               Test("AE7 - AE1, fine-tuned: above 0", (_tuned("table3", "AE7"), _tuned("table3", "AE1")), _points,
                    low=0.0),
-              _recovers("AE7 above halfway from random init to MAE", "table3", "AE7", "MAE")), needs_labels=True),
+              _recovers("AE7 above halfway from random init to MAE", "table3", "AE7", "MAE"))),
     Claim("C10", "the linear probe of every autoencoder is about a tenth of MAE's", "Table 3",
-          "5.7 5.7 5.6 5.6 against 55.4", tuple(map(_probed, _AE)), needs_labels=True),
+          "5.7 5.7 5.6 5.6 against 55.4", tuple(map(_probed, _AE))),
     Claim("C11", "attention distance of AE(16) is far smaller, grows with the block; AE widest in layers 1-2, MAE "
           "stable", "Fig. A.1", "shape only", (
               Test("AE1 / MAE: below 0.75", (_far("AE1", "fig_a1"), _far("MAE", "fig_a1")),
@@ -190,8 +189,7 @@ SUPERSEDED: tuple[Claim, ...] = (
               Test("AE1, layers 1-2 / all layers: above 1", (_far("AE1", "fig_a1"),), _early, low=1.0),
               Test("MAE, layers 1-2 / all layers: within 0.15 of 1", (_far("MAE", "fig_a1"),), _early, 0.85, 1.15))),
     Claim("C12", "MAE on one image, 5 epochs, beats random init by far", "Table A.1", "81.8 against 78.6 (full 82.9)", (
-        _recovers("one image above halfway from random init to the full set", "table_a1", "one image", "full"),),
-        needs_labels=True),
+        _recovers("one image above halfway from random init to the full set", "table_a1", "one image", "full"),)),
     Claim("C13", "hidden queries attend mostly to near tokens; first-layer maps look alike across images",
           "Fig. 4, B.1", "qualitative", (
               Test("attention within 2 patches, mean over layers: above 1.5 x uniform",
@@ -215,12 +213,11 @@ SUPERSEDED: tuple[Claim, ...] = (
                    low=0.0))),
     Claim("C16", "very small and very large mask ratios give low-level features", "HLV, mask ratio",
           "linear probe at .1 .25 .5 .75 .9: 47.45 53.58 60.07 67.41 62.97", (
-              _better_probe("hlv_ratios", "0.75", "0.1"), _better_probe("hlv_ratios", "0.75", "0.9")),
-          needs_labels=True),
+              _better_probe("hlv_ratios", "0.75", "0.1"), _better_probe("hlv_ratios", "0.75", "0.9"))),
     Claim("C17", "the mask unit sets the level of the recovered features", "HLV, mask unit",
           "linear probe at 8, 16, 32 px: 62.57 68.96 73.31 (the text says that 32 hurts)", (
               _better_probe("hlv_units", "2x", "1x"),
-              _better_probe("hlv_units", "4x", "2x", " (the paper's table; its text says below)")), needs_labels=True),
+              _better_probe("hlv_units", "4x", "2x", " (the paper's table; its text says below)"))),
     Claim("C18", "moderate ratios reconstruct structure better (SSIM, FSIM), low ones pixels (PSNR, MSE); shape bias "
           "peaks inside", "HLV, mask ratio", "shape bias .135 .255 .246 .256 .201", (
               *(_kept(f"{key.upper()}, mean of .5 and .75 - higher of .1 and .9: above 0", key, _moderate, low=0.0)

@@ -189,8 +189,9 @@ def described(outcome: Outcome) -> str:
     return f"{outcome.test.text}: {e.value:.3g} [{e.low:.3g}, {e.high:.3g}]{free}, {count}"
 
 
-def verdict(outcomes: Sequence[Outcome], *, signs_only: bool = False) -> str:
+def verdict(outcomes: Sequence[Outcome], *, missing: int = 0, signs_only: bool = False) -> str:
     """reproduced: all tests hold. not reproduced: all fail. partly: some hold and some fail. unresolved: otherwise.
+    `missing` tests, whose numbers are not there yet, are open.
 
     `signs_only` is for profiles too small for more: it looks at the estimates instead of the intervals, and says
     "sign right", "sign wrong" or "signs mixed".
@@ -198,7 +199,7 @@ def verdict(outcomes: Sequence[Outcome], *, signs_only: bool = False) -> str:
     if signs_only:
         right = [o.on_side for o in outcomes]
         return "sign right" if all(right) else "signs mixed" if any(right) else "sign wrong"
-    held = [o.holds for o in outcomes]
+    held = [o.holds for o in outcomes] + [None] * missing
     if all(held):
         return "reproduced"
     if all(h is False for h in held):

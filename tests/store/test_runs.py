@@ -154,19 +154,19 @@ def test_weights_copied_out_of_a_run_load_and_a_damaged_manifest_is_said(setting
 
 def test_nothing_is_written_into_a_folder_that_was_removed(settings):
     run = open_run(settings, "x")
-    with pytest.raises(RunLostError, match="was removed while it was trained"), run.lock():
+    with pytest.raises(RunLostError, match="was removed while it was trained"), run.lock():  # noqa: PT012
         shutil.rmtree(run.path)
         with pytest.raises(RunLostError):
             run.keep_snapshot(1, {"w": torch.zeros(1)})
         run.finish({"w": torch.zeros(1)}, {"steps": 1})
     assert not run.path.exists()
     again = open_run(settings, "x")
-    with pytest.raises(RunLostError, match=r"is written by process 12 now, expected \d+$"), again.lock():
+    with pytest.raises(RunLostError, match=r"is written by process 12 now, expected \d+$"), again.lock():  # noqa: PT012
         (again.path / ".holder").write_text("12\n")
         again.finish({"w": torch.zeros(1)}, {"steps": 1})
     assert not again.done
     assert (again.path / ".holder").read_text() == "12\n", "another's mark is left alone"
-    with pytest.raises(RunLostError, match="was removed"), again.lock():
+    with pytest.raises(RunLostError, match="was removed"), again.lock():  # noqa: PT012
         shutil.rmtree(again.path)
         (again.path / "x").write_text("a file that is written without asking")
     with pytest.raises(FileNotFoundError), open_run(settings, "x").lock():
