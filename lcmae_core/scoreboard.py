@@ -18,7 +18,7 @@ from lcmae_core.judge import Cell, Outcome, Test, described, needed, run_test, v
 from lcmae_core.store.records import Record
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
-"""Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3, whose probes of Table 3 are fig_a1's."""
+"""Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
 COLLAPSED = 0.95
 """A row whose v is this alike, over images or at the same place of other images, is kept out of a pool."""
 Records = Callable[[str, str], Mapping[str, list[Record]]]
