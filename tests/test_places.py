@@ -7,8 +7,8 @@ import pytest
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.config.places import anchored, hub_folder, is_local, plain_name
+from lcmae_core.config.resolve import check_source
 from lcmae_core.execute import Request, make_plan
-from lcmae_core.execute.plan import check_source
 from tests.data.made_pictures import write_folder
 from tests.data.test_shards import labelled, write
 
