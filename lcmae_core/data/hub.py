@@ -3,9 +3,8 @@
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,7 +103,12 @@ def open_hf(name: str, data: Data) -> Found:
         path, _, config = name.partition("@")
         with _reached(spec):
             return _hf_found(dict(datasets.load_dataset(path, config or None)), spec, data.channels, None)
-    root, config = _plainly_named(here[0]), here[1]
+    root, config = here
+    if odd := set("*?[") & set(str(root)):
+        raise LcmaeError(
+            f"source {spec!r}: got {min(odd)!r} in the path, which `datasets` takes for a pattern, "
+            "expected a folder without it (or read it by folder:, parquet: or wds:, which take any name)"
+        )
     try:
         tables = dict(datasets.load_dataset(str(root), config or None))
     except Exception as error:
@@ -122,20 +126,6 @@ def _folder_here(name: str) -> tuple[Path, str] | None:
     if here is None and is_path(name):
         raise LcmaeError(f"source 'hf:{name}': no such path, expected an existing folder (see data/README.md)")
     return None if here is None else (here[0].resolve(), here[1])
-
-
-def _plainly_named(folder: Path) -> Path:
-    """The folder, by a link where `datasets` would take signs of its path for a pattern."""
-    import datasets
-
-    if not set("*?[]{}") & set(str(folder)):
-        return folder
-    links = Path(datasets.config.HF_DATASETS_CACHE) / "lcmae-folders"
-    link = links / sha256(os.fsencode(folder)).hexdigest()[:20]
-    links.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        link.symlink_to(folder, target_is_directory=True)
-    return link
 
 
 def hf_identity(name: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..config import Data, LcmaeError
@@ -182,11 +182,11 @@ def _samples(tar: tarfile.TarFile, path: Path) -> Iterator[_Sample]:
     """Members grouped by what stands before the first dot of their names; a sample's members follow each other."""
     sample = _Sample("")
     for member in tar:
-        name = PurePosixPath(member.name)
-        stem, dot, extension = name.name.partition(".")
+        folder, slash, name = member.name.rpartition("/")
+        stem, dot, extension = name.partition(".")
         if not member.isfile() or not stem or not dot:  # folders, hidden files such as ._0001.jpg of a Mac
             continue
-        key, extension = str(name.parent / stem), extension.lower()
+        key, extension = f"{folder}{slash}{stem}", extension.lower()
         if key != sample.key:
             yield sample
             sample = _Sample(key)
