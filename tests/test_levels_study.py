@@ -130,8 +130,8 @@ def read(specimen, pixels):
     """What the probe says of pixels (M, 3, H, W) in [0, 1], by its weights: BatchNorm without affine, a matrix."""
     weights = {name: value.double() for name, value in specimen.probe().weights().items()}
     tokens = model_of(specimen.run).encoder((pixels - MEAN) / STD).double()  # (M, T, D)
-    assert specimen.probe().recipe.token == "cls"
-    normal = (tokens[:, 0] - weights["norm.running_mean"]) / (weights["norm.running_var"] + 1e-6).sqrt()
+    assert specimen.probe().recipe.token == "mean"
+    normal = (tokens[:, 1:].mean(dim=1) - weights["norm.running_mean"]) / (weights["norm.running_var"] + 1e-6).sqrt()
     return (normal @ weights["head.weight"].T + weights["head.bias"]).argmax(dim=1)
 
 

@@ -285,8 +285,7 @@ class Loader:
         return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
-        if view.mirror:
-            pixels = flip(pixels, self._send(view.flips(epoch, index)))
+        pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels
         return shade(pixels, self._send(view.shades(epoch, index)), view.colours) if view.colours.any else pixels
 
     def _send(self, tensor: Tensor) -> Tensor:
