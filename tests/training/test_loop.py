@@ -98,7 +98,7 @@ import json, os, pathlib, random, sys, time
 import torch
 from PIL import Image
 torch.set_num_threads(1)
-from lcmae_core.config import LEAVES, parse, replace
+from lcmae_core.config import parse, replace
 from lcmae_core.training.loop import pretrain
 settings, trials, out = parse(json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
 
