@@ -102,16 +102,12 @@ def _add_train(parser: Parser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from lcmae_core.execute.train import list_settings, settings_from, train
+    from lcmae_core.config.unread import refuse_unread
+    from lcmae_core.execute.train import asked_of, list_settings, settings_from, train
 
-    settings = settings_from(
-        options.parameters,
-        options.profile,
-        data=options.data,
-        seed=options.seed,
-        out=options.out,
-        device=options.device,
-    )
+    asked = asked_of(options)
+    settings = settings_from(asked)
+    refuse_unread(settings, asked.own)
     return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
 
 
@@ -126,18 +122,18 @@ def _add_study(parser: Parser) -> None:
 
 def _study(options: argparse.Namespace) -> int:
     from lcmae_core.config import LcmaeError
-    from lcmae_core.execute.plan import check_profile
     from lcmae_core.execute.study import chosen_studies, print_status, run_studies, seconds_of
-    from lcmae_core.execute.train import settings_from
+    from lcmae_core.execute.train import asked_of, settings_from
+    from lcmae_core.execute.unread import say_unread
 
     for name in ("seeds", "jobs"):
         if getattr(options, name) < 1:
             raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
     asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
     chosen_studies(asked)
-    profile, status = check_profile(options.profile), "status" in options.names
-    data = {} if status and not options.data else {"data": options.data}
-    base = settings_from(options.parameters, profile, seed=options.seed, out=options.out, device=options.device, **data)
+    common, status = asked_of(options), "status" in options.names
+    base, profile = settings_from(common), common.profile
+    say_unread(asked, base, profile, common.own)
     if status:
         return print_status(asked, base, profile, seeds=options.seeds)
     return run_studies(
@@ -155,11 +151,9 @@ def _add_evaluate(parser: Parser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from lcmae_core.execute.evaluate import evaluate
-    from lcmae_core.execute.plan import check_profile
+    from lcmae_core.execute.train import asked_of
 
-    profile, common = check_profile(options.profile), ("data", "seed", "out", "device")
-    given = {name: getattr(options, name) for name in common}
-    return evaluate(options.source, options.by, options.parameters, profile, options.preset, **given)
+    return evaluate(options.source, options.by, asked_of(options), options.preset)
 
 
 def _add_export(parser: Parser) -> None:
@@ -182,11 +176,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from lcmae_core.config import LcmaeError
-    from lcmae_core.execute.plan import check_profile, output_folder
+    from lcmae_core.config.resolve import Asked
     from lcmae_core.viewer.report import build_report
 
-    profile = check_profile(options.profile)
-    out = output_folder(options.out, profile)
+    asked = Asked({"profile": options.profile, "out": options.out})
+    profile, out = asked.profile, asked.out
     if not out.is_dir():
         raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
     drawn = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError
-from lcmae_core.execute.plan import check_profile, check_source, output_folder
+from lcmae_core.config.resolve import Asked
 
 GB = 1e9
 DISK_GB, RAM_GB = 2.0, 4.0
@@ -150,7 +150,7 @@ def _memory() -> float | None:
 
 
 def _storage(out: str | None) -> Iterator[Finding]:
-    folder = output_folder(out, check_profile(None))
+    folder = Asked({"out": out}).out
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         yield Finding(
@@ -177,7 +177,7 @@ def _data() -> Iterator[Finding]:
     given = os.environ.get("LCMAE_DATA")
     if given:
         try:
-            yield Finding("data", "LCMAE_DATA", "ok", check_source(given))
+            yield Finding("data", "LCMAE_DATA", "ok", str(Asked().data))
         except LcmaeError as error:
             yield Finding("data", "LCMAE_DATA", "missing", str(error), "correct it, or unset LCMAE_DATA")
     else:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from lcmae_core.analysis.experiment import recipe as plan_of
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
+from lcmae_core.config.places import plain_name
 from lcmae_core.data.corruptions import why_not
-from lcmae_core.store.machine import absolute_folder
-from lcmae_core.store.records import Record, Values, open_record, plain_settings
+from lcmae_core.data.sources import known_identity, look_again, source_identity
+from lcmae_core.store.machine import REPOSITORY, absolute_folder
+from lcmae_core.store.records import Record, Values, open_record, recorded_fingerprint
 from lcmae_core.store.runs import run_label
 from lcmae_core.studies import STUDIES, UNTRAINED_ONLY, Case, leaves
 from lcmae_core.training.presets import recipe_of
@@ -41,12 +43,13 @@ class Job(NamedTuple):
 
     @property
     def record(self) -> Record:
-        """Where it is kept. The name depends on the data's name, not its bytes, so that results can be read where the
-        data is not."""
+        """Where it is kept. What the data hold decides, not where they lie or what their folder is called; where they
+        are not at hand, what the records of a source of that name say they held."""
         settings = self.case.settings
-        label = run_label(settings) if self.case.trained else self.case.label
-        known = digest(settings, plain_settings(settings)["data"]["source"])
-        return open_record(absolute_folder(settings.runtime.out), f"{label}-s{settings.seed}-{known}")
+        label, source = run_label(settings) if self.case.trained else self.case.label, settings.data.source
+        out = absolute_folder(settings.runtime.out)
+        held = known_identity(source) or recorded_fingerprint(out, source) or plain_name(source, REPOSITORY)
+        return open_record(out, f"{label}-s{settings.seed}-{digest(settings, held)}", held)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -94,6 +97,7 @@ class Job(NamedTuple):
         from lcmae_core.training.watch import Stopped
 
         settings, left_out = self.case.settings, None
+        self._check_data()
         try:
             run = pretrain(settings) if self.case.trained else None
         except NoLabelsError:
@@ -104,6 +108,11 @@ class Job(NamedTuple):
             if stop is not None and stop.is_set():
                 raise Stopped(f"stopped before its measure {name!r}; the same command goes on")
             self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
+
+    def _check_data(self) -> None:
+        source = self.case.settings.data.source
+        if (known := known_identity(source)) and known != source_identity(source):
+            raise LcmaeError(f"data: {source!r} changed since this began, expected the same pictures: start it again")
 
     def _note(self, name: str, measure: Callable[[], Values]) -> None:
         from lcmae_core.measures import LABELLED
@@ -176,8 +185,11 @@ def rows(
         LcmaeError: there is no such study, data or settings are not usable.
     """
     found: dict[str, list[Record]] = {}
+    making = profile in HERE if do is None else do
+    if making:
+        look_again()  # a notebook stays open while pictures come and go
     for job in jobs([name], base, profile, seeds, measures):
-        if profile in HERE if do is None else do:
+        if making:
             job.do(wait=True)
         found.setdefault(job.row, []).extend([job.record] if job.readable else [])
     return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcmae_core.analysis.cka import LayerGrams, both_grams, cka_of_grams, cka_terms
 from lcmae_core.analysis.experiment import Setting, recipe
-from lcmae_core.analysis.neighbours import encoder_predictions
+from lcmae_core.analysis.neighbours import encoded_predictions
 from lcmae_core.analysis.recovery import QUANTITIES, measure_recovery
 from lcmae_core.analysis.streams import semantic_profile
 from lcmae_core.config import LabelsError
@@ -24,9 +24,11 @@ from lcmae_core.specimen import Specimen, blocked
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.records import Values, averaged, packed, rounded
 from lcmae_core.studies import beside, references
+from lcmae_core.training.features import encoded
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.latents import new_mae, train_on_latents
 from lcmae_core.training.loop import pretrain
+from lcmae_core.training.presets import FINE_TUNED
 from lcmae_core.vectors import collapsed, invariance, terms
 
 PART = 64
@@ -34,18 +36,36 @@ PART = 64
 
 
 def knn(specimen: Specimen) -> Values:
-    """Weighted 20-nearest-neighbour accuracy of the mean patch token (fewer neighbours in a tiny source)."""
-    return _judged(encoder_predictions(specimen.origin.load(), specimen.labelled))
+    """Weighted 20-nearest-neighbour accuracy (fewer neighbours in a tiny source) of the mean patch token: accuracy and
+    right (M,); and of the CLS token: accuracy_cls and right_cls (M,)."""
+    known = encoded(specimen.origin, specimen.labelled)
+    return _judged(encoded_predictions(known, "mean")) | _judged(encoded_predictions(known, "cls"), "_cls")
 
 
 def probe(specimen: Specimen) -> Values:
-    """Accuracy of the linear probe with the profile's recipe."""
-    return _evaluated(specimen.probe())
+    """Accuracy of the profile's linear probe of the mean patch token and of that of CLS, named as in `knn`."""
+    return _evaluated(specimen.probe("mean")) | _judged(specimen.probe("cls").predictions, "_cls")
 
 
 def finetune(specimen: Specimen) -> Values:
-    """Accuracy after fine-tuning with the profile's recipe; an untrained encoder at one rate for all layers."""
-    return _evaluated(fine_tune(specimen.origin, specimen.recipe("finetune"), settings=specimen.labelled))
+    """Accuracy after fine-tuning with the profile's recipe, the same for an untrained encoder."""
+    return _fine_tuned(specimen, "finetune")
+
+
+def finetune_scratch(specimen: Specimen) -> Values:
+    """Accuracy of an untrained encoder after fine-tuning at one rate for all layers; of a trained one left out."""
+    if specimen.run is not None:
+        return {"left_out": "only an untrained encoder is trained from scratch"}
+    return _fine_tuned(specimen, "finetune_scratch")
+
+
+def finetune_anchor(specimen: Specimen) -> Values:
+    """Accuracy after ten epochs of fine-tuning on all labels, where the profile's has few of them."""
+    return _fine_tuned(specimen, "finetune_anchor")
+
+
+def _fine_tuned(specimen: Specimen, measure: str) -> Values:
+    return _evaluated(fine_tune(specimen.origin, specimen.recipe(measure), settings=specimen.labelled))
 
 
 def semantic(specimen: Specimen) -> Values:
@@ -114,19 +134,22 @@ def recovery(specimen: Specimen) -> Values:
     return said | {name: values.tolist() for name, values in arrays.items()}
 
 
-def _judged(said: Predictions) -> Values:
-    return {"accuracy": float(said.right.mean()), "right": packed(said.right)}
+def _judged(said: Predictions, suffix: str = "") -> Values:
+    return {f"accuracy{suffix}": float(said.right.mean()), f"right{suffix}": packed(said.right)}
 
 
 def _evaluated(evaluation: Evaluation) -> Values:
     results = evaluation.results
-    return _judged(evaluation.predictions) | {key: results[key] for key in ("classes", "steps", "seconds")}
+    return _judged(evaluation.predictions) | {
+        key: results[key] for key in ("classes", "steps", "seconds", "penalty") if key in results
+    }
 
 
 MEASURES: dict[str, Callable[[Specimen], Values]] = {
-    "knn": knn, "probe": probe, "finetune": finetune, "distance": distance, "similarity": similarity,
+    "knn": knn, "probe": probe, "finetune": finetune, "finetune_scratch": finetune_scratch,
+    "finetune_anchor": finetune_anchor, "distance": distance, "similarity": similarity,
     "semantic": semantic, "collapse": collapsed, "terms": terms, "cka": likeness, "fidelity": kept, "cues": cues,
     "corruptions": robustness, "recovery": recovery, "invariance": invariance, "receptive": receptive, "reach": reach,
 }  # fmt: skip
-LABELLED = frozenset({"knn", "probe", "finetune", "cues", "corruptions"})
+LABELLED = frozenset({"knn", "probe", *FINE_TUNED, "cues", "corruptions"})
 """Measures that need labels: where the source has none they are left out."""

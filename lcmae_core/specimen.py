@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lcmae_core.config import Settings, replace
+from lcmae_core.config.downstream import vary
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import open_source
 from lcmae_core.models.build import build_model, model_of
@@ -119,6 +120,6 @@ class Specimen:
         recipe: Any = recipe_of(measure, self.profile, trained=self.run is not None)
         return fitted(recipe, len(open_source(self.labelled.data).train))
 
-    def probe(self) -> Evaluation:
-        """Its linear probe with the profile's recipe, trained where it is not yet."""
-        return linear_probe(self.origin, self.recipe("probe"), settings=self.labelled)
+    def probe(self, token: str = "mean") -> Evaluation:
+        """Its linear probe of one token ("mean" or "cls") with the profile's recipe, trained where it is not yet."""
+        return linear_probe(self.origin, vary(self.recipe("probe"), token=token), settings=self.labelled)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lcmae_core.config import LcmaeError, Settings, replace
 from lcmae_core.published import HLV_RATIOS, HLV_UNITS, TABLE1, TABLE2
+from lcmae_core.training.presets import PUBLISHED_AUGMENTATION, PUBLISHED_COLOURS
 
 ABLATION: dict[str, dict[str, Any]] = {
     "smoke": {},
@@ -85,18 +86,35 @@ _REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
         "supervised": {"steps": 80, "base_lr": 3.2e-2},
     },
     "desk": {
-        "DINO": {"clip_grad": 3.0, "local_crops": 4, "dino_dim": 256, "teacher_momentum": 0.99},
-        "supervised": {},
+        "DINO": {
+            "clip_grad": 3.0,
+            "local_crops": 4,
+            "dino_dim": 256,
+            "teacher_momentum": 0.99,
+            **PUBLISHED_COLOURS,
+        },
+        "supervised": PUBLISHED_AUGMENTATION,
     },
-    "lab": {"DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999}, "supervised": {}},
+    "lab": {
+        "DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999, **PUBLISHED_COLOURS},
+        "supervised": PUBLISHED_AUGMENTATION,
+    },
     "paper": {
-        "DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999, "warmup": 0.1},
-        "supervised": {"base_lr": 5e-4, "beta2": 0.999, "warmup": 0.05},
+        "DINO": {
+            "base_lr": 5e-4,
+            "clip_grad": 3.0,
+            "weight_decay": 0.1,
+            "beta2": 0.999,
+            "warmup": 0.1,
+            **PUBLISHED_COLOURS,
+        },
+        "supervised": {"base_lr": 5e-4, "beta2": 0.999, "warmup": 0.05, **PUBLISHED_AUGMENTATION},
     },
 }
 """What the references of a profile change. quick: CHANGELOG, "References at quick"; desk: MAE's rate and length, and
 the sizes of quick's DINO with a slower teacher for its longer training; lab and paper: MAE's epochs, the
-published DINO and DeiT rates, AdamW (0.9, 0.999); DINO's rising weight decay (0.04 to 0.4) is a constant 0.1 here."""
+published DINO and DeiT rates, AdamW (0.9, 0.999); DINO's rising weight decay (0.04 to 0.4) is a constant 0.1 here.
+From desk up both have the published augmentation; smoke and quick, too short for it, crop, flip and (DINO) jitter."""
 
 
 def references(base: Settings, profile: str) -> dict[str, Settings]:

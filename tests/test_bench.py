@@ -18,6 +18,7 @@ from lcmae_core.config import Model
 from lcmae_core.models import linear as quick
 from lcmae_core.models.encoder import gather_patches
 from lcmae_core.models.mae import MAE
+from tests.loops import over
 
 TINY = Shape(2, 32, True, torch.device("cpu"))
 
@@ -61,7 +62,7 @@ def test_the_ratio_is_the_median_of_neighbours() -> None:
     assert bench.paired_ratio([2.0, 3.0, 8.0], [1.0, 2.0, 2.0])["time"] == 2.0
 
 
-@pytest.mark.parametrize(
+@over(
     ("words", "line"),
     [
         (["--batch", "0"], "bench: batch: got 0, expected at least 1"),
@@ -71,15 +72,14 @@ def test_the_ratio_is_the_median_of_neighbours() -> None:
         (["--stops", "3"], "bench: unrecognized arguments: --stops 3"),
         (["--json", "gone/x.json"], "bench: json: got 'gone/x.json', expected a file in a folder that exists"),
     ],
-    ids=lambda v: v[0] if isinstance(v, list) else "",
 )
 def test_wrong_options(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", *words]) == 2
     assert capsys.readouterr().err == f"lcmae: error: {line}\n"
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shape", [(700, 48), (2, 3, 5), (16, 17, 128), (1, 40, 768)], ids=str)
+@over("threads", [1, 2])
+@over("shape", [(700, 48), (2, 3, 5), (16, 17, 128), (1, 40, 768)])
 def test_linear_equals_torch(shape: tuple[int, ...], threads: int, generator: torch.Generator) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

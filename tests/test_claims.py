@@ -10,6 +10,7 @@ from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.jobs import jobs, rows
 from lcmae_core.scoreboard import score
 from lcmae_core.store.records import packed
+from tests.loops import over
 
 PUBLISHED = {
     "C1": "layer 1 about 0.9", "C2": "shape only", "C3": "collapse", "C4": "82.2, 82.5 (MAE 82.9)",
@@ -143,6 +144,7 @@ def values(study, row, measure, side, seed):
 def write(tmp_path):
     """Write the records that a claim's tests read, at lab unless said otherwise, and return its verdict. Studies share
     runs, so every claim has a folder of its own."""
+
     def writing(claim, side=0, *, seeds=(0, 1, 2), name="lab", change=None, only=None):
         base = replace(profile(name), out=str(tmp_path / f"{claim.name}-{side}"))
         cells = {(c.study, c.row, c.measure) for test in claim.tests for c in test.cells}
@@ -167,7 +169,7 @@ def test_every_claim_is_there_as_published():
     assert {claim.name for claim in CLAIMS if claim.needs_labels} == LABELLED
 
 
-@every_claim
+@over("claim", CLAIMS)
 def test_margins_are_those_of_the_text(claim):
     assert [(test.low, test.high) for test in claim.tests] == BOUNDS[claim.name]
     for test in claim.tests:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lcmae_core import __version__, cli
+from tests.loops import over
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -36,9 +37,7 @@ def test_help_takes_under_a_second_and_loads_nothing_heavy() -> None:
     assert "examples:" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
+@over(("words", "line"), [
         (["rnu"], "unknown command 'rnu': did you mean 'run'?"),
         (["zzz"], "unknown command 'zzz': expected one of: "
          "run, train, study, evaluate, export, report, notebooks, bench, doctor"),
@@ -53,9 +52,7 @@ def test_help_takes_under_a_second_and_loads_nothing_heavy() -> None:
          "export: got 'gone', which is not there, expected a run's folder or a checkpoint"),
         (["export", "gone", "x"], "the following arguments are required: --to"),
         (["--halp"], "unknown option '--halp' of lcmae: did you mean '--help'?"),
-    ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
-)  # fmt: skip
+    ])  # fmt: skip
 def test_wrong_words(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,12 +16,14 @@ from lcmae_core.config import (
     Runtime,
     Settings,
     Siamese,
+    Supervision,
     digest,
     parse,
     profile,
     replace,
     unused,
 )
+from tests.loops import over
 
 OTHER = {
     "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
@@ -33,10 +35,13 @@ OTHER = {
     "in_view": 1.0, "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32,
     "accumulate": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,
     "clip_grad": 1.0, "precision": "bf16", "method": "supervised", "global_scale": (0.8, 1.0), "local_crops": 3,
-    "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "dino_dim": 64, "dino_hidden": 32,
+    "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "hue": 0.1,
+    "jitter_prob": 0.5, "grey_prob": 0.5, "blur_probs": (1.0, 0.5, 0.2), "solarise_prob": 0.5,
+    "dino_dim": 64, "dino_hidden": 32,
     "dino_bottleneck": 16, "student_temp": 0.2, "teacher_temp": 0.1, "teacher_temp_start": 0.02,
     "teacher_temp_warmup": 0.9, "teacher_momentum": 0.9, "center_momentum": 0.5, "prototypes_frozen": 0.9,
     "positives": "position", "positive_radius": 1.5, "token_average": False, "siamese_cross": 2.0, "siamese_in": 0.5,
+    "drop_path": 0.5, "rand_augment": "rand-m5-n1", "erase": 1.0, "mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1,
 }  # fmt: skip
 SPECIAL = {"source", "epochs"}  # source counts by content; epochs replaces steps
 
@@ -49,6 +54,8 @@ def method_of(leaf):
         return {"method": "ae"}
     if leaf in Siamese.model_fields:
         return {"method": "siamese"}
+    if leaf in Supervision.model_fields:
+        return {"method": "supervised"}
     return {"method": "dino"} if leaf in UNUSED["mae"] else {}
 
 
@@ -67,7 +74,7 @@ def test_every_setting_outside_runtime_changes_the_digest():
     assert digest(Settings(), "y") != base
 
 
-@pytest.mark.parametrize("method", UNUSED)
+@over("method", UNUSED)
 def test_what_a_method_does_not_read_does_not(method):
     base = replace(Settings(), method=method)
     changes = {leaf: OTHER[leaf] for leaf in UNUSED[method] & set(OTHER)}
@@ -79,7 +86,9 @@ def test_what_a_method_does_not_read_does_not(method):
 def test_a_method_says_what_it_does_not_read():
     assert set(UNUSED) == set(get_args(Method))
     assert all(leaves <= set(LEAVES) for leaves in UNUSED.values())
-    assert UNUSED["mae"] == {*Dino.model_fields, *Siamese.model_fields, "block"}
+    assert UNUSED["mae"] == {*Dino.model_fields, *Siamese.model_fields, *Supervision.model_fields, "block"}
+    assert all(set(Supervision.model_fields) <= UNUSED[method] for method in UNUSED if method != "supervised")
+    assert not set(Supervision.model_fields) & UNUSED["supervised"]
     assert {"mask_ratio", "reconstruction", "decoder_depth", "block"} <= UNUSED["dino"] & UNUSED["supervised"]
     assert {"mask_ratio", "cross_view", "project_from"} <= UNUSED["ae"]
     assert not {"block", "decoder", "norm_pix", "reduction"} & UNUSED["ae"]
@@ -87,7 +96,7 @@ def test_a_method_says_what_it_does_not_read():
     assert not {*Siamese.model_fields, "decoder_sigma", "projector_dim", "in_view_pixels"} & UNUSED["siamese"]
 
 
-@pytest.mark.parametrize(
+@over(
     ("decoder", "read", "unread"),
     [
         ("transformer", {"decoder_depth", "decoder_heads"}, {"decoder_kernel", "decoder_sigma"}),
@@ -104,7 +113,7 @@ def test_a_decoder_has_its_own_settings(decoder, read, unread):
     assert not unused(base) & read
 
 
-@pytest.mark.parametrize(
+@over(
     ("changes", "unread"),
     [
         ({}, {"decoder", "decoder_depth"}),
@@ -150,9 +159,7 @@ def test_frozen_and_strict():
         replace(Settings(), seed="x")
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
+@over(("changes", "line"), [
         ({"mask_ratoi": 0.5}, "unknown setting 'mask_ratoi' (= 0.5): did you mean 'mask_ratio'?"),
         ({"mask_ratio": 1.0}, "mask_ratio: got 1.0, expected less than 1"),
         ({"mask_ratio": 0}, "mask_ratio: got 0, expected greater than 0"),
@@ -192,8 +199,13 @@ def test_frozen_and_strict():
             "siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0",
         ),
         ({"train_images": 0}, "train_images: got 0, expected greater than 0"),
-    ],
-)  # fmt: skip
+        ({"blur_probs": (1.0, 2.0, 0.0)}, "blur_probs: got 2.0, expected less than or equal to 1"),
+        ({"rand_augment": "m9"}, "rand_augment: got 'm9', expected timm's form 'rand-m9-mstd0.5-inc1'"),
+        (
+            {"method": "supervised", "mixup": 0.8, "batch_size": 6, "accumulate": 2},
+            "batch_size: got micro-batches of 3, expected an even number (mixup pairs images)",
+        ),
+    ])  # fmt: skip
 def test_errors_are_one_line(changes, line):
     with pytest.raises(LcmaeError) as error:
         replace(Settings(), changes)
@@ -220,10 +232,8 @@ def test_profiles_follow_the_design():
     assert (paper.optim.warmup * paper.optim.epochs, paper.model.decoder_depth) == (20, 2)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"steps": "150"}, {"steps": True}, {"base_lr": "1e-3"}, {"flip": "no"}, {"crop_scale": (0.9, 0.1)},
-              {"crop_scale": (-1, 1)}, {"crop_scale": (0.2, 3)}, {"crop_ratio": (0, 1)}]
-)  # fmt: skip
+@over("wrong", [{"steps": "150"}, {"steps": True}, {"base_lr": "1e-3"}, {"flip": "no"}, {"crop_scale": (0.9, 0.1)},
+              {"crop_scale": (-1, 1)}, {"crop_scale": (0.2, 3)}, {"crop_ratio": (0, 1)}])  # fmt: skip
 def test_nothing_is_coerced_or_out_of_range(wrong):
     with pytest.raises(LcmaeError, match=f"{next(iter(wrong))}: got "):
         replace(Settings(), wrong)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lcmae_core import doctor
+from tests.loops import over
 
 
 def test_requirements_are_those_of_the_package() -> None:
@@ -54,7 +55,7 @@ def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert states == {"photos": "ok", "LCMAE_DATA": "missing", "model hub": "note"}
 
 
-@pytest.mark.parametrize(("state", "code"), [("ok", 0), ("note", 0), ("missing", 1)])
+@over(("state", "code"), [("ok", 0), ("note", 0), ("missing", 1)])
 def test_only_what_is_required_fails(
     state: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

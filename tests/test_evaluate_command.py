@@ -10,6 +10,7 @@ from lcmae_core.models.interop import export_official
 from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.training.loop import pretrain
 from tests.data.made_pictures import write_folder
+from tests.loops import over
 from tests.tiny_studies import tiny_settings
 
 SHORT = ["-p", "batch_size=4", "-p", "steps=2"]
@@ -88,7 +89,7 @@ def test_an_untrained_encoder_is_judged(capsys, tmp_path):
     assert "kNN of untrained0" in evaluated(capsys, "untrained", "--by", "knn", "--out", tmp_path, *shape)
 
 
-@pytest.mark.parametrize(
+@over(
     ("words", "line"),
     [
         (["-p", "patch_size=16"], "patch_size: got 16, expected 8, that of the run"),

@@ -11,6 +11,7 @@ from lcmae_core.execute import Request, copy_notebooks, make_plan, notebook_fold
 from lcmae_core.execute.discover import Notebook, select
 from lcmae_core.execute.parameters import Parameter, assign, check_value, parse_value, read_parameters
 from tests.execute_toys import PARAMETERS, code, make_notebook
+from tests.loops import over
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "line"), ERRORS, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+@over(("words", "line"), ERRORS)
 def test_each_error_is_one_line_and_creates_nothing(
     words: list[str], line: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +96,7 @@ def test_an_integer_will_do_for_a_float(folder: Path) -> None:
     assert isinstance(shares["03_third"]["mask_ratio"], float)
 
 
-@pytest.mark.parametrize("value", [0, 1, 1.5])
+@over("value", [0, 1, 1.5])
 def test_a_setting_out_of_range_stops_the_plan(folder: Path, value: float) -> None:
     with pytest.raises(LcmaeError, match=f"mask_ratio: got {value}, expected "):
         make_plan(Request(parameters={"mask_ratio": value}, notebooks=str(folder), out="o"))
@@ -115,15 +116,12 @@ def test_names_select_in_the_order_given(folder: Path) -> None:
     assert [n.number for n in plan.notebooks] == ["03", "00"]
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
+@over(("text", "value"), [
         ("0.5", 0.5), ("1e-4", 1e-4), ("112", 112), ("true", True), ("False", False), ("null", None), ("None", None),
         ("[1, 2]", [1, 2]), ("(1, 2)", (1, 2)), ("[true, 1e-3]", [True, 1e-3]), ('"112"', "112"), ("'a'", "a"),
         ("photos", "photos"), ("folder:/a b", "folder:/a b"), ("007", "007"), ("NaN", "NaN"), ("yes", "yes"), ("", ""),
         ("b'x'", "b'x'"), ('{"a": 1}', {"a": 1}),
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_values_are_read_as_yaml_1_2_and_python(text: str, value: object) -> None:
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)

@@ -13,6 +13,7 @@ import torch
 
 import tests.analysis.test_metrics as metrics_suite
 import tests.test_losses as losses_suite
+from tests.loops import over
 
 PACKAGE = Path(__file__).parents[1] / "lcmae_core"
 LOSSES = {
@@ -128,6 +129,6 @@ def test_planted_fault_turns_the_suite_red(ground, fault, monkeypatch):
     assert goes_red(planted.suite), f"no test noticed: {fault}"
 
 
-@pytest.mark.parametrize("ground", GROUND)
+@over("ground", GROUND)
 def test_without_a_fault_the_suite_is_green(ground):
     assert not goes_red(GROUND[ground].suite)

@@ -20,6 +20,7 @@ from lcmae_core.scoreboard import judged
 from lcmae_core.store import records
 from lcmae_core.training import loop
 from lcmae_core.training.latents import new_mae, train_on_latents
+from tests.loops import over
 from tests.tiny_studies import tiny_settings
 
 TITLES = [setting.title for setting in SETTINGS]
@@ -35,7 +36,7 @@ def found(base):
     return rows("latents", base, "smoke", (0, 1), do=True)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
+@over("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_rows_say_what_is_trained_and_nothing_of_the_user_counts(name):
     plan, base = recipe(name), profile(name)
     cases = {job.row: job.case for job in jobs(["latents"], base, name)}

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.loops import over
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lcmae_core"
 LAYERS = (
@@ -28,7 +30,7 @@ JUPYTER = {
     "nbconvert", "nbformat", "papermill", "traitlets",
 }  # fmt: skip
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
-parametrize_modules = pytest.mark.parametrize("module", MODULES, ids=lambda m: m.removeprefix("lcmae_core."))
+every_module = over("module", MODULES)
 
 
 def tree(module: str) -> ast.Module:
@@ -61,8 +63,13 @@ def test_every_part_has_a_place_in_the_order() -> None:
     assert parts <= set(RANK)
 
 
-@parametrize_modules
+@every_module
 def test_imports_point_to_the_left(module: str) -> None:
+    check_imports(module)
+
+
+def check_imports(module: str) -> None:
+    """Whether a module imports from its left alone."""
     if module == "lcmae_core.__init__":
         assert not list(imports(module)), "importing the package loads nothing"
         return
@@ -84,7 +91,7 @@ def test_the_order_would_notice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         path.write_text(source)
         monkeypatch.setitem(MODULES, "lcmae_core.models.planted", path)
         with pytest.raises(AssertionError, match=r"imports from its right: lcmae_core\.training"):
-            test_imports_point_to_the_left("lcmae_core.models.planted")
+            check_imports("lcmae_core.models.planted")
 
 
 def test_the_core_loads_no_jupyter_package() -> None:
@@ -96,7 +103,7 @@ def test_the_core_loads_no_jupyter_package() -> None:
     assert not parts & JUPYTER
 
 
-@parametrize_modules
+@every_module
 def test_files_and_functions_are_short(module: str) -> None:
     lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
     assert lines <= 300
@@ -109,7 +116,7 @@ def test_files_and_functions_are_short(module: str) -> None:
     assert not long
 
 
-@parametrize_modules
+@every_module
 def test_public_names_are_documented(module: str) -> None:
     found = tree(module)
     assert ast.get_docstring(found), "the module says no purpose"

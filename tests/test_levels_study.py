@@ -29,6 +29,7 @@ from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.probe import classifier, linear_probe
 from tests.data.made_pictures import write_folder
+from tests.loops import over
 from tests.tiny_studies import tiny_settings
 
 PROFILES = pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
@@ -89,7 +90,7 @@ def test_sizes_are_those_that_units_divide():
         }
 
 
-@pytest.mark.parametrize(("side", "rows"), [(64, ["1x", "2x", "4x"]), (32, ["1x", "2x"]), (40, ["1x"])])
+@over(("side", "rows"), [(64, ["1x", "2x", "4x"]), (32, ["1x", "2x"]), (40, ["1x"])])
 def test_a_unit_that_does_not_fit_is_left_out(side, rows, base):
     """8, 4 and 5 patches a side: 4 x 4 cells cannot be cut from 5, and one cell alone can hide nothing or all."""
     small = replace(base, image_size=side)
@@ -265,8 +266,8 @@ def test_severities_and_corruptions_keep_their_places(specimen, monkeypatch):
     assert np.mean(found["share"]) == pytest.approx(expected.mean(), abs=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("token", ["mean", "cls"])
+@over("precision", ["fp32", "bf16"])
+@over("token", ["mean", "cls"])
 def test_the_classifier_says_what_the_evaluation_kept(token, precision, specimen):
     recipe = vary(specimen.recipe("probe"), token=token, precision=precision)
     evaluation = linear_probe(specimen.origin, recipe, settings=specimen.labelled)

@@ -9,6 +9,7 @@ import torch
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.losses import cross_view_loss, in_view_loss, reconstruction_loss
+from tests.loops import over
 
 SHAPES = [(1, 4, 3, 2), (2, 9, 12, 5), (3, 16, 6, 8), (2, 5, 1, 7), (4, 12, 27, 3)]
 
@@ -53,8 +54,8 @@ def reduced(terms, batch, reduction):
     return total / max(len(terms), 1) if reduction == "mean" else total / batch
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("shape", SHAPES)
+@over("reduction", ["mean", "sum"])
+@over("shape", SHAPES)
 def test_losses_equal_slow_loops_over_the_equations(shape, reduction):
     pred, target, v1, v2, m1, m2 = draw(shape)
     batch = shape[0]
@@ -140,7 +141,7 @@ def test_no_active_term_gives_a_zero_that_keeps_the_graph():
         assert torch.equal(torch.autograd.grad(loss, leaf)[0], torch.zeros_like(leaf))
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-30])
+@over("scale", [0.0, 1e-30])
 def test_vectors_without_direction_are_stable(scale):
     v = torch.randn(1, 4, 3)
     v[0, 1] = scale

@@ -8,12 +8,11 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
-
 from lcmae_core.cli import COMMANDS, parse
 from lcmae_core.config import LEAVES
 from lcmae_core.execute.discover import all_notebooks
 from lcmae_core.execute.parameters import read_parameters
+from tests.loops import over
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -57,7 +56,7 @@ def test_the_readme_says_how_to_start() -> None:
     assert ["make", "test"] in words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@over("page", PAGES)
 def test_commands_exist(page: Path) -> None:
     for words in own_commands(page):
         if words[0] == "make":
@@ -79,8 +78,7 @@ def check_lcmae(words: list[str]) -> None:
         assert names <= {name for notebook in NOTEBOOKS.values() for name in read_parameters(notebook)}, words
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "data" / "README.md", ROOT / "outputs" / "README.md"],
-                         ids=lambda p: p.relative_to(ROOT).as_posix())  # fmt: skip
+@over("page", [*PAGES, ROOT / "data" / "README.md", ROOT / "outputs" / "README.md"])  # fmt: skip
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     anchors = {slug(h) for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}

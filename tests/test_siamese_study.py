@@ -19,6 +19,7 @@ from lcmae_core.studies import beside, references, siamese, table1
 from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from tests.data.made_pictures import write_folder
+from tests.loops import over
 from tests.tiny_studies import tiny_settings
 
 
@@ -29,7 +30,7 @@ def base(tmp_path_factory):
     return tiny_settings(folder / "out", source=f"folder:{write_folder(folder / 'pictures', names)}")
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "desk", "lab", "paper"])
+@over("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_rows_change_one_ingredient_and_share_what_they_are_compared_with(name):
     settings = siamese(profile(name), name)
     plain = settings["Siamese"]

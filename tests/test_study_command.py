@@ -19,6 +19,7 @@ from lcmae_core.execute.study import _without_jobs, run_studies, seconds_of
 from lcmae_core.jobs import jobs
 from lcmae_core.training import loop
 from lcmae_core.training.watch import NonFiniteLossError, stop_requests
+from tests.loops import over
 from tests.tiny_studies import TINY, tiny_settings
 
 LEAVES = [word for name, value in TINY.items() for word in ("-p", f"{name}={value}")]
@@ -45,14 +46,12 @@ def waited(happens, seconds=90):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("25m", 1500), ("1.5h", 5400), (" 2m ", 120), ("0.5s", 0.5), (None, None)]
-)
+@over(("text", "seconds"), [("90s", 90), ("25m", 1500), ("1.5h", 5400), (" 2m ", 120), ("0.5s", 0.5), (None, None)])
 def test_budgets(text, seconds):
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize(
+@over(
     ("words", "line"),
     [
         (["tabel1"], "unknown study 'tabel1': did you mean 'table1'?"),
@@ -68,7 +67,6 @@ def test_budgets(text, seconds):
         (["--profile", "labb"], "unknown profile 'labb': did you mean 'lab'?"),
         (["--data", "parquet:gone"], "data: got 'parquet:gone', expected a folder or file that exists"),
     ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
 def test_wrong_words_are_one_line(words, line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

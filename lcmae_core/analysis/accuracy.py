@@ -11,24 +11,18 @@ from jaxtyping import Bool, Int
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from lcmae_core.analysis.resampling import resampled_means
+from lcmae_core.analysis.intervals import Interval, interval, judged_df, two_way
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.evaluations import Predictions
 
 
-class Interval(NamedTuple):
-    """Both ends, shares in [0, 1]."""
-
-    low: float
-    high: float
-
-
 class Accuracy(NamedTuple):
-    """mean: share of right answers over images (and seeds). exact: Clopper-Pearson, None for several seeds."""
+    """mean: share of right answers over images (and seeds). exact: Clopper-Pearson, None for several seeds.
+    two_way: over seeds and images, of one seed over images alone. Both lie inside [0, 1]."""
 
     mean: float
     exact: Interval | None
-    bootstrap: Interval
+    two_way: Interval
     images: int
     seeds: int
 
@@ -47,24 +41,25 @@ def exact_interval(right: int, count: int, level: float = 0.95) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def bootstrap_interval(
-    right: Bool[np.ndarray, "S M"] | Bool[np.ndarray, "M"], level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Interval:
-    """Percentiles of the accuracy over resampled images and, independently, resampled seeds.
+def share_interval(right: Bool[np.ndarray, "S M"] | Bool[np.ndarray, "M"], level: float = 0.95) -> Interval:
+    """The accuracy's interval over seeds and images (`intervals`), its ends inside [0, 1].
 
-    Every seed is judged on the same M images, so both are resampled (`resampled_means`): three seeds alone would give
-    no interval, images alone would forget the training.
+    Every seed is judged on the same M images, so both count: three seeds alone would give no interval, images alone
+    would forget the training. Answers that are all alike vary in nothing: their interval is a point.
+
+    Raises:
+        LcmaeError: no answers.
     """
     answers = np.atleast_2d(right).astype(np.float64)  # (S, M)
-    seeds, images = answers.shape
-    if not images or not seeds:
+    if not answers.size:
+        seeds, images = answers.shape
         raise LcmaeError(f"right: got {seeds} seeds and {images} images, expected at least one of each")
-    found = [float(share) for (share,) in resampled_means([answers], draws, seed)]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    parts = two_way(answers)
+    ends = interval(answers.mean(), parts, df=judged_df(parts, len(answers)), level=level)
+    return Interval(*(float(np.clip(end, 0.0, 1.0)) for end in ends))
 
 
-def accuracy(predictions: Predictions | Sequence[Predictions], level: float = 0.95, seed: int = 0) -> Accuracy:
+def accuracy(predictions: Predictions | Sequence[Predictions], level: float = 0.95) -> Accuracy:
     """Accuracy of one classifier, or the mean over several trained with different seeds, with its intervals.
 
     Raises:
@@ -78,7 +73,7 @@ def accuracy(predictions: Predictions | Sequence[Predictions], level: float = 0.
     right = np.stack([one.right for one in several])  # (S, M)
     seeds, images = right.shape
     exact = exact_interval(int(right.sum()), images, level) if seeds == 1 else None
-    return Accuracy(float(right.mean()), exact, bootstrap_interval(right, level, seed=seed), images, seeds)
+    return Accuracy(float(right.mean()), exact, share_interval(right, level), images, seeds)
 
 
 def confusion(predictions: Predictions, classes: int) -> Int[np.ndarray, "K K"]:

@@ -3,8 +3,8 @@
 Letters: B images of h x w pixels, C channels, T tokens (prefix included), D width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.encoder import gather_patches
+from lcmae_core.models.inputs import image_grid, in_its_type, patch_sides
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
 
 PARTS = ("encoder", "decoder")
 
 Listener = Callable[[Tensor], None]
+Witness = Callable[[Tensor, Any], None]
 
 
 class Geometry(NamedTuple):
@@ -36,15 +38,17 @@ class Geometry(NamedTuple):
         return self.grid[0] * self.grid[1]
 
 
-def geometry(model: nn.Module, part: str = "encoder") -> Geometry:
+def geometry(model: nn.Module, part: str = "encoder", images: Tensor | None = None) -> Geometry:
     """Grid, patch size and prefix tokens of a timm ViT, or of our model's encoder or decoder (whose prefix is CLS).
 
+    The grid is that of the `images`; without them, of the size that the model was built for.
+
     Raises:
-        LcmaeError: no ViT, an unknown part.
+        LcmaeError: no ViT, an unknown part, images that the model does not take.
     """
     vit = encoder_of(model, part)
-    grid, patch = vit.patch_embed.grid_size, vit.patch_embed.patch_size
-    return Geometry((grid[0], grid[1]), (patch[0], patch[1]), 1 if part == "decoder" else vit.num_prefix_tokens)
+    grid = vit.patch_embed.grid_size if images is None else image_grid(vit, images)
+    return Geometry((grid[0], grid[1]), patch_sides(vit), 1 if part == "decoder" else vit.num_prefix_tokens)
 
 
 def encoder_of(model: nn.Module, part: str = "encoder") -> VisionTransformer:
@@ -68,7 +72,8 @@ def encoder_of(model: nn.Module, part: str = "encoder") -> VisionTransformer:
 
 
 def attention_blocks(model: nn.Module, part: str = "encoder") -> Sequence[Any]:
-    """The blocks, each with an `attn` that holds one qkv layer.
+    """The blocks, each with an `attn` that has the layers of timm's Attention; whether it uses them so, only its output
+    tells (`attention.refuse_unlike`).
 
     Raises:
         LcmaeError: no blocks, as in the local decoders of v2 Table 2, or blocks whose attention is of another kind.
@@ -80,12 +85,18 @@ def attention_blocks(model: nn.Module, part: str = "encoder") -> Sequence[Any]:
     blocks = list(model.decoder.blocks if part == "decoder" else vit.blocks)  # type: ignore[union-attr,arg-type]
     if not blocks:
         raise LcmaeError(f"model: got a {part} without blocks, expected at least one attention block")
-    for block in blocks:
+    for layer, block in enumerate(blocks):
         attn = getattr(block, "attn", None)
-        if not isinstance(getattr(attn, "qkv", None), nn.Linear):
+        if not _has_parts_of_attention(attn):
             kind = type(block if attn is None else attn).__name__
-            raise LcmaeError(f"model: got blocks with {kind}, expected timm's Attention with one qkv layer")
+            raise LcmaeError(f"layer {layer}: got {kind}, expected timm's Attention with one qkv layer")
     return blocks
+
+
+def _has_parts_of_attention(attn: Any) -> bool:
+    linear = all(isinstance(getattr(attn, name, None), nn.Linear) for name in ("qkv", "proj"))
+    heads, scale = getattr(attn, "num_heads", None), getattr(attn, "scale", None)
+    return linear and isinstance(heads, int) and scale is not None and attn.qkv.out_features % (3 * heads) == 0
 
 
 @torch.no_grad()
@@ -97,29 +108,58 @@ def listen(
     *,
     inputs: Mapping[nn.Module, Listener] | None = None,
     outputs: Mapping[nn.Module, Listener] | None = None,
+    both: Mapping[nn.Module, Witness] | None = None,
 ) -> None:
-    """Run the model's own forward pass once; each named module's listener gets its first input or its output.
+    """Run the model's own forward pass once; each named module's listener gets its first input, its output, or `both`.
+
+    Images are given in the type of the model's weights.
 
     A mask keeps the encoder to the visible patches (T = prefix + K), also in a plain timm ViT. The decoder needs one.
 
     Raises:
-        LcmaeError: images of another size, a mask for another grid, a decoder without a mask.
+        LcmaeError: images that the model does not take, a mask for another grid, a decoder without a mask, weights of
+            several types that the model's own forward pass cannot put together.
     """
     vit = encoder_of(model, part)
     _check(vit, images, part, mask)
+    images = in_its_type(vit, images)
     with ExitStack() as hooks:
         for module, tell in (inputs or {}).items():
             hooks.callback(module.register_forward_pre_hook(lambda _, given, tell=tell: tell(given[0])).remove)
         for module, tell in (outputs or {}).items():
             hooks.callback(module.register_forward_hook(lambda _, given, made, tell=tell: tell(made)).remove)
-        if part == "decoder":
-            model(images, mask)
-        elif isinstance(model, MAE):
-            vit(images, None if mask is None else mask.keep)
-        else:
-            if mask is not None:
-                hooks.callback(vit.norm_pre.register_forward_pre_hook(_dropper(mask, vit.num_prefix_tokens)).remove)
-            vit.forward_features(images)
+        for module, witness in (both or {}).items():
+            hook = lambda _, given, made, witness=witness: witness(given[0], made)  # noqa: E731
+            hooks.callback(module.register_forward_hook(hook).remove)
+        if mask is not None and not isinstance(model, MAE):
+            hooks.callback(vit.norm_pre.register_forward_pre_hook(_dropper(mask, vit.num_prefix_tokens)).remove)
+        with _one_line_for_mixed_types(model):
+            _forward(model, vit, images, part, mask)
+
+
+def _forward(model: nn.Module, vit: Any, images: Tensor, part: str, mask: Mask | None) -> None:
+    if part == "decoder":
+        model(images, mask)
+    elif isinstance(model, MAE):
+        vit(images, None if mask is None else mask.keep)
+    else:
+        vit.forward_features(images)
+
+
+@contextmanager
+def _one_line_for_mixed_types(model: nn.Module) -> Iterator[None]:
+    """A forward pass that fails because half of a model was turned into another type says so, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        kinds = sorted({str(value.dtype).removeprefix("torch.") for value in model.parameters()})
+        if len(kinds) < 2:
+            raise
+        first = str(error).partition("\n")[0]
+        raise LcmaeError(
+            f"model: got weights of {' and '.join(kinds)}, which its own forward pass does not take ({first}), "
+            "expected one type, or torch.autocast around the call"
+        ) from None
 
 
 def _dropper(mask: Mask, prefix: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
@@ -133,12 +173,9 @@ def _dropper(mask: Mask, prefix: int) -> Callable[[nn.Module, tuple[Tensor, ...]
 
 
 def _check(vit: Any, images: Tensor, part: str, mask: Mask | None) -> None:
-    embed = vit.patch_embed
-    if not vit.dynamic_img_size and images.shape[-2:] != torch.Size(embed.img_size):
-        got, expected = ("x".join(map(str, size)) for size in (images.shape[-2:], embed.img_size))
-        raise LcmaeError(f"images: got {got} px, expected {expected} px")
+    grid = image_grid(vit, images)
     if part == "decoder" and mask is None:
         raise LcmaeError("part: got 'decoder' without a mask, expected one mask an image")
-    expected_mask = (len(images), embed.num_patches)
-    if mask is not None and not vit.dynamic_img_size and mask.hidden.shape != expected_mask:
-        raise LcmaeError(f"mask: got shape {tuple(mask.hidden.shape)}, expected {expected_mask}")
+    expected = (len(images), grid[0] * grid[1])
+    if mask is not None and mask.hidden.shape != expected:
+        raise LcmaeError(f"mask: got shape {tuple(mask.hidden.shape)}, expected {expected}")

@@ -4,12 +4,13 @@ Letters: B images of h x w pixels, C channels, L layers, N patches, K visible pa
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lcmae_core.analysis.attention import indices_of, queries_and_keys
+from lcmae_core.analysis.attention import indices_of, project, refuse_unlike
 from lcmae_core.analysis.blocks import attention_blocks, geometry, listen
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.masking import Mask
@@ -32,7 +33,8 @@ def patch_features(
     uses DINO. "outputs": what the block hands on. v2 leaves the choice open. A masked encoder has only K patches.
 
     Raises:
-        LcmaeError: an unknown kind or part, no attention blocks, no decoder or mask, a layer out of range.
+        LcmaeError: an unknown kind or part, no attention blocks, no decoder or mask, a layer out of range; for keys
+            also a layer that is no plain attention, whose keys cannot be told.
     """
     if kind not in KINDS:
         raise LcmaeError(f"kind: got {kind!r}, {nearest(kind, KINDS)}")
@@ -40,11 +42,13 @@ def patch_features(
     chosen = indices_of("layer", layers, len(blocks))
     found: dict[int, Tensor] = {}
 
-    def keys(layer: int) -> Callable[[Tensor], None]:
-        def hear(tokens: Tensor) -> None:
-            found[layer] = queries_and_keys(blocks[layer].attn, tokens)[1].transpose(1, 2).flatten(2)[:, prefix:]
+    def keys(layer: int) -> Callable[[Tensor, Any], None]:
+        def see(tokens: Tensor, made: Any) -> None:
+            parts = project(blocks[layer].attn, tokens)
+            refuse_unlike(layer, blocks[layer].attn, parts, made)
+            found[layer] = parts.k.transpose(1, 2).flatten(2)[:, prefix:]
 
-        return hear
+        return see
 
     def outputs(layer: int) -> Callable[[Tensor], None]:
         def hear(tokens: Tensor) -> None:
@@ -53,7 +57,7 @@ def patch_features(
         return hear
 
     if kind == "keys":
-        listen(model, images, part, mask, inputs={blocks[layer].attn: keys(layer) for layer in chosen})
+        listen(model, images, part, mask, both={blocks[layer].attn: keys(layer) for layer in chosen})
     else:
         listen(model, images, part, mask, outputs={blocks[layer]: outputs(layer) for layer in chosen})
     return torch.stack([found[layer] for layer in chosen], dim=1)

@@ -14,9 +14,17 @@ from lcmae_core.losses import unit
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Predictions
 from lcmae_core.training.evaluate import evaluation_loader, known_labels
-from lcmae_core.training.probe import Features, image_features
+from lcmae_core.training.features import Encoded, Features, image_features
 
-__all__ = ["Features", "encoder_predictions", "image_features", "knn_accuracy", "knn_predictions", "knn_votes"]
+__all__ = [
+    "Features",
+    "encoded_predictions",
+    "encoder_predictions",
+    "image_features",
+    "knn_accuracy",
+    "knn_predictions",
+    "knn_votes",
+]
 
 
 def knn_votes(
@@ -72,4 +80,10 @@ def encoder_predictions(encoder: Encoder, settings: Settings, source: Source | N
     source = source or open_source(settings.data)
     loaders = [evaluation_loader(settings, split=split, source=source) for split in ("train", "validation")]
     train, test = (image_features(encoder.to(loader.device), loader) for loader in loaders)
+    return knn_predictions(train, test, k=min(k, len(train.values)))
+
+
+def encoded_predictions(known: Encoded, token: str = "mean", k: int = 20) -> Predictions:
+    """The same from features that were made before, by one token."""
+    train, test = (split.of(token, known.device) for split in (known.train, known.validation))
     return knn_predictions(train, test, k=min(k, len(train.values)))

@@ -3,9 +3,12 @@
 Letters: S seeds, M images.
 """
 
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from lcmae_core.analysis.intervals import FEW_SEEDS, Parts, interval
+from lcmae_core.analysis.intervals import Parts, interval, judged_df
 
 MOST = 1000
 """More seeds, or times as many images, are not looked for."""
@@ -20,15 +23,19 @@ def needed_seeds(value: float, parts: Parts, seeds: int, bound: float) -> int | 
     """
     if seeds < 2:
         return None
-    counts = (count for count in range(2, MOST + 1) if _clear(value, _with_seeds(parts, seeds, count), bound, count))
-    return next(counts, None)
+    return _first(range(2, MOST + 1), lambda count: _clear(value, _with_seeds(parts, seeds, count), bound, count))
 
 
 def needed_images(value: float, parts: Parts, seeds: int, images: int, bound: float) -> int | None:
     """Fewest images, with the same seeds, likewise; looked for in steps of a tenth."""
-    counts = (max(int(images * 1.1**step), images) for step in range(int(np.log(MOST) / np.log(1.1))))
-    found = (count for count in counts if _clear(value, _with_images(parts, images, count), bound, seeds))
-    return next(found, None)
+    counts = [int(images * 1.1**step) for step in range(int(np.log(MOST) / np.log(1.1)))]
+    return _first(counts, lambda count: _clear(value, _with_images(parts, images, count), bound, seeds))
+
+
+def _first(counts: Sequence[int], clear: Callable[[int], bool]) -> int | None:
+    """The first of rising counts that will do, where more never do worse."""
+    place = bisect_left(counts, True, key=clear)
+    return counts[place] if place < len(counts) else None
 
 
 def _with_seeds(parts: Parts, seeds: int, count: int) -> Parts:
@@ -49,5 +56,5 @@ def _with_images(parts: Parts, images: int, count: int) -> Parts:
 
 
 def _clear(value: float, parts: Parts, bound: float, seeds: int) -> bool:
-    low, high = interval(value, parts, df=seeds - 1 if 1 < seeds < FEW_SEEDS else None)
+    low, high = interval(value, parts, df=judged_df(parts, seeds))
     return bool(low > bound or high < bound)

@@ -9,25 +9,27 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-Reduction = Callable[[np.ndarray], np.ndarray]
+Reduced = np.ndarray | np.floating
+"""(...), of one profile a number."""
+Reduction = Callable[[np.ndarray], Reduced]
 
 
-def over_all(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def over_all(values: Float[np.ndarray, "*n L"]) -> Reduced:
     """Mean over layers."""
     return values.mean(-1)
 
 
-def deeper(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def deeper(values: Float[np.ndarray, "*n L"]) -> Reduced:
     """Mean over the deeper half of the layers (of an odd number, the middle one too)."""
     return values[..., values.shape[-1] // 2 :].mean(-1)
 
 
-def shallower(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def shallower(values: Float[np.ndarray, "*n L"]) -> Reduced:
     """Mean over the other layers."""
     return values[..., : values.shape[-1] // 2].mean(-1)
 
 
-def deeper_less_shallower(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def deeper_less_shallower(values: Float[np.ndarray, "*n L"]) -> Reduced:
     """Mean over the deeper half, less that over the shallower."""
     return deeper(values) - shallower(values)
 
@@ -42,7 +44,7 @@ def layer_less(index: int, other: int) -> Reduction:
     return lambda values: values[..., index] - values[..., other]
 
 
-def depth_slope(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def depth_slope(values: Float[np.ndarray, "*n L"]) -> Reduced:
     """Change from the first to the last layer of a line fitted through all."""
     return values @ np.array(slope_weights(values.shape[-1]))
 

@@ -60,26 +60,28 @@ def attention_profile(
 ) -> Profile:
     """Every measure of every map of the images: of an encoder unmasked (v2 Fig. 5, 6), or at its training-time number
     of tokens, under one `mask` of one image, shared by all; or of a decoder under such a mask, whose hidden patches are
-    the queries (v2 section 4.1), all patches where none is hidden.
+    the queries (v2 section 4.1), all patches where none is hidden. The grid is that of each
+    batch.
 
     Raises:
         LcmaeError: no images, a decoder without a mask, or as `attention_maps`.
     """
     if part == "decoder" and mask is None:
         raise LcmaeError("mask: got none for the decoder, expected one, shared by all images")
-    place = _Place(*geometry(model, part), queries=None if mask is None else _queries(mask, part))
+    queries = None if mask is None else _queries(mask, part)
     masked = part == "encoder" and mask is not None  # then maps know the visible patches alone
     chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
     found: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
 
-    def visit(layer: int, maps: Tensor) -> None:
+    def visit(place: _Place, layer: int, maps: Tensor) -> None:
         for name, values in place.measure(place.widened(maps) if masked else maps, radii).items():
             found[name, layer].append(values.double().cpu())  # (B, H)
 
     for images in batches:
         shared = None if mask is None else for_batch(mask, len(images))
-        rows = None if masked or place.queries is None else place.queries + place.prefix
-        visit_attention(model, images, visit, part=part, layers=chosen, mask=shared, queries=rows)
+        place = _Place(*geometry(model, part, images), queries=queries)
+        rows = None if masked or queries is None else queries + place.prefix
+        visit_attention(model, images, partial(visit, place), part=part, layers=chosen, mask=shared, queries=rows)
     if not found:
         raise LcmaeError("images: got none, expected at least one batch")
 

@@ -36,7 +36,9 @@ def _pixels(key: str, unit: str, sign: int) -> tuple[Test, ...]:
     """The lowest ratio better than each moderate one."""
     side, bound = ("above", {"low": 0.0}) if sign > 0 else ("below", {"high": 0.0})
     return tuple(
-        linear(f"{key.upper()}, .1 - {row}{unit}: {side} 0", {_fidelity("0.1", key): 1, _fidelity(row, key): -1}, **bound)
+        linear(
+            f"{key.upper()}, .1 - {row}{unit}: {side} 0", {_fidelity("0.1", key): 1, _fidelity(row, key): -1}, **bound
+        )
         for row in _MODERATE
     )
 

@@ -53,7 +53,9 @@ def _pairs() -> tuple[Test, ...]:
     pairs += [(other, 2) for other in range(DEPTH) if other != 2]
     pairs += [(1, other) for other in range(2, DEPTH)]
     return tuple(
-        linear(f"S_attn, layer {one + 1} - layer {other + 1}: above 0", {_s_attn(): 1}, low=0, reduce=between(one, other))
+        linear(
+            f"S_attn, layer {one + 1} - layer {other + 1}: above 0", {_s_attn(): 1}, low=0, reduce=between(one, other)
+        )
         for one, other in dict.fromkeys(pairs)
     )
 
@@ -127,8 +129,8 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C2", "S_sim to DINO is low in shallow and high in deep decoder layers", "Fig. 3", "shape only", (
         _semantic("slope of S_sim over depth: above 0", "s_sim"),
         _semantic("slope of what S_sim has above another image's DINO: above 0", "gain")), controls=(
-        shown("the same slope with each image's mean feature taken away", Cell("fig3", "MAE", "semantic", "gain_centred"),
-              reduce=depth_slope),)),
+        shown("the same slope with each image's mean feature taken away",
+              Cell("fig3", "MAE", "semantic", "gain_centred"), reduce=depth_slope),)),
     Claim("C3", "the cross-view loss alone collapses to a constant", "Table 1 c", "collapse", (
         linear(f"mean cosine of v in (c): above {COLLAPSED}", {collapsing("c", "mean_cosine"): 1}, low=COLLAPSED),),
           controls=anatomy("c")),
@@ -138,8 +140,8 @@ LCMAE: tuple[Claim, ...] = (
           controls=(*anatomy("d"), *anatomy("g"))),
     Claim("C5", "LC-MAE keeps MAE's accuracy: a and e slightly above b, f slightly below", "Table 1",
           "a 83.0, b 82.9, e 83.1, f 82.8 (.02 to .05 of the gain)", tuple(
-              within_gain(f"({row}) - (b), fine-tuned: within .25 gain", tuned("table1", row), *TABLE1[:1], *TABLE1, 0.25)
-              for row in "aef"), needs_labels=True),
+              within_gain(f"({row}) - (b), fine-tuned: within .25 gain", tuned("table1", row), *TABLE1[:1], *TABLE1,
+                          0.25) for row in "aef"), needs_labels=True),
     Claim("C6", "one 5x5 convolution decodes as well as the transformer; a fixed Gaussian average loses a little",
           "Table 2", "transformer 82.9, average 82.5, convolution 82.9", (
               within_gain("convolution - transformer, fine-tuned: within .25 gain", tuned("table2", "convolution"),
@@ -163,13 +165,13 @@ LCMAE: tuple[Claim, ...] = (
           controls=looks("fig6", ("0.3", "0.9"), "nmi", "entropy", "specific_mass", "masked_distance")),
     Claim("C9", "an autoencoder without masking fine-tunes like random init; larger blocks recover most of MAE",
           "Table 3", "random 78.6; AE 16/48/80/112: 78.7 81.2 81.5 81.8; MAE 82.9 (.02 .60 .67 .74 of the gain)", (
-              of_gain("AE1 - random - .25 gain, fine-tuned: below 0", {tuned("table3", "AE1"): 1, UNTRAINED: -1}, *TABLE3,
-                      0.25),
+              of_gain("AE1 - random - .25 gain, fine-tuned: below 0", {tuned("table3", "AE1"): 1, UNTRAINED: -1},
+                      *TABLE3, 0.25),
               linear("growth from AE1 to AE7, fine-tuned: above 0",
                      dict(zip((tuned("table3", row) for row in AES), slope_weights(4))), low=0, scale=100,
                      gates=(gain(*TABLE3),)),
-              of_gain("AE7 - random - .5 gain, fine-tuned: above 0", {tuned("table3", "AE7"): 1, UNTRAINED: -1}, *TABLE3,
-                      0.5, above=True)), needs_labels=True, controls=(
+              of_gain("AE7 - random - .5 gain, fine-tuned: above 0", {tuned("table3", "AE7"): 1, UNTRAINED: -1},
+                      *TABLE3, 0.5, above=True)), needs_labels=True, controls=(
               shown("random init by the recipe for training from scratch, %",
                     Cell("table3", RANDOM, "finetune_scratch", "right"), scale=100),)),
     Claim("C10", "the linear probe of every autoencoder is about a tenth of MAE's", "Table 3",
@@ -178,7 +180,8 @@ LCMAE: tuple[Claim, ...] = (
                       {probed("fig_a1", row): 1, probed("random", RANDOM): -1}, *PROBE3, 0.25) for row in AES),
           needs_labels=True),
     Claim("C11", "attention distance of AE(16) is far smaller, grows with the block; AE widest in layers 1-2, MAE "
-          "stable", "Fig. A.1", "shape only", tuple(t for name, key in CONVENTIONS.items() for t in _profiles(name, key))),
+          "stable", "Fig. A.1", "shape only",
+          tuple(test for name, key in CONVENTIONS.items() for test in _profiles(name, key))),
     Claim("C12", "MAE on one image, 5 epochs, beats random init by far", "Table A.1",
           "81.8 against 78.6 (full 82.9: .74 of the gain)", (
               of_gain("one image - random - .5 gain, fine-tuned: above 0",
@@ -186,7 +189,8 @@ LCMAE: tuple[Claim, ...] = (
                       above=True),), needs_labels=True),
     Claim("C13", "hidden queries attend mostly to near tokens; first-layer maps look alike across images",
           "Fig. 4, B.1", "qualitative", (
-              linear("attention within 2 patches, mean over layers: above 1.5 x uniform", {_s_attn("near"): 1}, low=1.5),
+              linear("attention within 2 patches, mean over layers: above 1.5 x uniform", {_s_attn("near"): 1},
+                     low=1.5),
               linear("S_attn of layer 1 - mean of the others: above 0", {_s_attn(): 1}, low=0,
                      reduce=first_less_others)), controls=(
               shown("untrained decoder: attention within 2 patches, x uniform", _s_attn("untrained_near")),
@@ -202,13 +206,13 @@ LCMAE: tuple[Claim, ...] = (
           "v1, abstract; our reconstruction", "not available", (
               alive("Siamese", study="siamese")[0],
               linear("CKA with MAE - CKA with DINO, mean over layers: above 0",
-                     {Cell("siamese", "Siamese", "cka", "cka_MAE"): 1, Cell("siamese", "Siamese", "cka", "cka_DINO"): -1},
-                     low=0),
+                     {Cell("siamese", "Siamese", "cka", "cka_MAE"): 1,
+                      Cell("siamese", "Siamese", "cka", "cka_DINO"): -1}, low=0),
               above("Siamese - random init, linear probe", probed("siamese", "Siamese"), probed("random", RANDOM),
                     *PROBE3)), needs_labels=True, controls=(
               shown("CKA with its own untrained encoder", Cell("siamese", "Siamese", "cka", "cka_untrained")),)),
-    Claim("C20", "MAE learns invariance to random masking: an image is found again under a mask with no patch in common",
-          "conclusion", "no number",
+    Claim("C20", "MAE learns invariance to random masking: an image is found again under a mask with no patch in "
+          "common", "conclusion", "no number",
           (_finds("the untrained encoder", "found_untrained"), _finds("mean colour", "found_colour")), controls=(
               shown("found, mean over layers", _invariance("layers_found")),
               shown("found by the untrained encoder, mean over layers", _invariance("layers_untrained")))),

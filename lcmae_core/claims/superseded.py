@@ -1,8 +1,8 @@
 """The first rules, C1 to C19, as they stood and as they read: superseded, nothing judges by them any more.
 
-They were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then. Those of C16 to C18
-were written before any number of theirs, C19's after trial runs at `quick`, on which its experiment was shaped. A review
-found them able to pass or fail for a wrong reason:
+They were written before any number of `lab`; what notebooks 02 to 06 show at `quick` was known then. Those of C16 to
+C18 were written before any number of theirs, C19's after trial runs at `quick`, on which its experiment was shaped. A
+review found them able to pass or fail for a wrong reason:
 
 - mean cosine of v below .95 cannot see a v that depends on its position alone, which scores .01;
 - attention distance can grow without reach, by attention to sinks that every query shares;

@@ -18,6 +18,7 @@ from lcmae_core.config.groups import (
     Runtime,
     Siamese,
     Size,
+    Supervision,
 )
 from lcmae_core.config.profiles import PROFILES, profile
 from lcmae_core.config.settings import GROUPS, LEAVES, UNUSED, Method, Settings, digest, parse, replace, unused
@@ -44,6 +45,7 @@ __all__ = [
     "Settings",
     "Siamese",
     "Size",
+    "Supervision",
     "digest",
     "nearest",
     "one_line",

@@ -1,22 +1,31 @@
-"""Settings of the downstream evaluations: the linear probe, fine-tuning, and their published recipes.
+"""Settings of the downstream evaluations: the linear probes, fine-tuning, and their published recipes.
 
 They are classes of their own beside `Settings`: data, encoder, seed and runtime of an evaluation come from `Settings`,
 everything else from the recipe, and digests of pre-training runs know nothing of them.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lcmae_core.config.errors import LcmaeError, nearest, one_line
 from lcmae_core.config.groups import Group, Range, one_length
 
+Penalties = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+]
 
-class Recipe(Group):
-    """What every evaluation that trains has: length, batch, rate, crops."""
+
+class AnyRecipe(Group):
+    """How an encoder is judged. `kind` names it in the folders of evaluations."""
 
     kind: ClassVar[str]
+
+
+class Recipe(AnyRecipe):
+    """What every evaluation that trains step by step has: length, batch, rate, crops."""
+
     batch_size: int = Field(1024, gt=1, description="images an optimiser step")
     steps: int | None = Field(None, gt=0, description="optimiser steps (or give epochs)")
     epochs: float | None = Field(100, gt=0, description="passes over the training images (or give steps)")
@@ -65,6 +74,25 @@ class LinearProbe(Recipe):
     trust: float = Field(0.001, gt=0, description="trust coefficient of LARS, on the matrix alone")
 
 
+class RidgeProbe(AnyRecipe):
+    """A linear classifier on a frozen encoder in closed form: ridge regression of one-hot labels on standardised
+    features of whole images, its penalty chosen by cross-validation inside the training images."""
+
+    kind: ClassVar[str] = "ridge"
+    token: Literal["cls", "mean"] = Field("mean", description="feature of an image: CLS token or mean of the patches")
+    folds: int = Field(
+        5, ge=2, description="parts of the training images, drawn from the seed, that choose the penalty"
+    )
+    penalties: Penalties = Field(
+        tuple(10.0**power for power in range(-2, 6)), min_length=1, description="weights of the squared norm to try"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the encoder's forward pass")
+
+
+HELD = 0.2
+"""Share of the training images that `held_fifth` keeps out of training."""
+
+
 class FineTune(Recipe):
     """All weights trained on labels; the defaults are v2's values in the public MAE recipe (layer decay [open])."""
 
@@ -82,6 +110,10 @@ class FineTune(Recipe):
     cutmix: float = Field(1.0, ge=0, description="alpha of CutMix; 0 turns it off")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
     head_std: float = Field(2e-5, gt=0, description="deviation of the head's first weights")
+    label_share: float = Field(1.0, gt=0, le=1, description="share of each class's training images that is used")
+    held_fifth: bool = Field(
+        False, description="judge on a fifth of the training images, kept out of training: to choose a rate"
+    )
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, which are then judged")
 
@@ -100,11 +132,13 @@ RECIPES: dict[str, FineTune] = {
     "v2": FineTune(),
     "mae": FineTune(base_lr=5e-4, layer_decay=0.65),
     "scratch": FineTune(layer_decay=1.0),
+    "anchor": FineTune(epochs=10),
 }
 """Fine-tuning as published. v2: its base_lr 1e-3 with the MAE paper's layer decay. mae: the public MAE code, ViT-B.
-scratch: v2's recipe for an untrained encoder, all layers at one rate."""
+scratch: v2's recipe for an untrained encoder, all layers at one rate. anchor (ours): v2's, ten epochs of all labels,
+whatever share of them a profile's fine-tuning has, to tell how far its results carry."""
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=AnyRecipe)
 
 
 def vary(recipe: R, changes: Mapping[str, Any] | None = None, /, **more: Any) -> R:

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from lcmae_core.config.names import printable
+
 
 def _pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
@@ -13,6 +15,9 @@ def _pair(value: Any) -> Any:
 Size = Annotated[tuple[int, int], BeforeValidator(_pair)]
 Range = Annotated[tuple[float, float], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[tuple[Share, Share, Share], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
 
 def _odd(value: int) -> int:
     if value < 1 or value % 2 == 0:
@@ -20,6 +25,8 @@ def _odd(value: int) -> int:
     return value
 
 
+Source = Annotated[str, BeforeValidator(lambda v: printable(v) if isinstance(v, str) else v)]
+"""A source string whose path may be any bytes."""
 Odd = Annotated[int, AfterValidator(_odd)]
 
 
@@ -38,7 +45,9 @@ class Group(BaseModel):
 class Data(Group):
     """Where pictures come from, and how they are cropped."""
 
-    source: str = Field("photos", description="source string: photos | folder: | parquet: | wds: | hf: | torchvision:")
+    source: Source = Field(
+        "photos", description="source string: photos | folder: | parquet: | wds: | hf: | torchvision:"
+    )
     image_size: Size = Field((64, 64), description="crop height and width in pixels; one number means square")
     channels: Literal[1, 3] = Field(3, description="1 reads grey, 3 reads colour")
     crop_scale: Range = Field((0.2, 1.0), description="area of a random crop, as a share of the photograph")
@@ -132,6 +141,13 @@ class Dino(Group):
     local_size: Size = Field((32, 32), description="local crop height and width in pixels; one number means square")
     local_scale: Range = Field((0.05, 0.4), description="area of a local crop, as a share of the photograph")
     jitter: float = Field(0.4, ge=0, le=1, description="change of brightness, contrast and (half of it) saturation")
+    hue: float = Field(0.0, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
+    jitter_prob: float = Field(1.0, ge=0, le=1, description="probability of jitter and hue together")
+    grey_prob: float = Field(0.0, ge=0, le=1, description="probability of greyscale")
+    blur_probs: Shares = Field(
+        (0.0, 0.0, 0.0), description="probabilities of Gaussian blur: first global crop, second, local crops"
+    )
+    solarise_prob: float = Field(0.0, ge=0, le=1, description="probability that the second global crop is solarised")
     dino_dim: int = Field(1024, gt=1, description="prototypes: width of the head's output")
     dino_hidden: int = Field(256, gt=0, description="width of the head's two hidden layers")
     dino_bottleneck: int = Field(64, gt=0, description="width before the prototypes")
@@ -173,6 +189,28 @@ class Siamese(Group):
     def _check(self) -> Self:
         if self.siamese_cross == self.siamese_in == 0:
             raise ValueError("siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0")
+        return self
+
+
+class Supervision(Group):
+    """The augmentation of published supervised training; off by default. Only `method="supervised"` reads it."""
+
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block; linear from 0")
+    rand_augment: str | None = Field(None, description="timm's RandAugment, as 'rand-m9-mstd0.5-inc1'; none without")
+    erase: float = Field(0.0, ge=0, le=1, description="probability of random erasing, by pixel noise")
+    mixup: float = Field(0.0, ge=0, description="alpha of mixup; 0 turns it off")
+    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix; 0 turns it off")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether targets are anything but the labels themselves."""
+        return max(self.mixup, self.cutmix, self.smoothing) > 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rand_augment is not None and not self.rand_augment.startswith("rand"):
+            raise ValueError(f"rand_augment: got {self.rand_augment!r}, expected timm's form 'rand-m9-mstd0.5-inc1'")
         return self
 
 

@@ -19,6 +19,7 @@ from lcmae_core.config.groups import (
     Optim,
     Runtime,
     Siamese,
+    Supervision,
     one_length,
 )
 
@@ -39,6 +40,7 @@ class Settings(Group):
     autoencoder: Autoencoder = Autoencoder()
     dino: Dino = Dino()
     siamese: Siamese = Siamese()
+    supervision: Supervision = Supervision()
     optim: Optim = Optim()
     runtime: Runtime = Runtime()
 
@@ -85,12 +87,19 @@ class Settings(Group):
                 )
         if self.method == "dino":
             self._check_local_size(patch)
+        if self.method == "supervised":
+            self._check_pairs()
         if self.predicted_block // 2 >= min(self.grid):
             raise ValueError(
                 f"block: got {self.autoencoder.block}, expected at most {2 * min(self.grid) - 1}: "
                 f"the {self.grid[0]}x{self.grid[1]} grid has nothing to reflect beyond that"
             )
         return self
+
+    def _check_pairs(self) -> None:
+        count = self.optim.batch_size // self.optim.accumulate
+        if (self.supervision.mixup or self.supervision.cutmix) and count % 2:
+            raise ValueError(f"batch_size: got micro-batches of {count}, expected an even number (mixup pairs images)")
 
     def _check_local_size(self, patch: int) -> None:
         local = self.dino.local_size
@@ -120,16 +129,17 @@ _MASKING_ONLY = (
 )  # fmt: skip
 _AVERAGE = {"decoder_kernel", "decoder_sigma"}
 UNUSED: dict[Method, frozenset[str]] = {
-    "mae": frozenset(Dino.model_fields).union(Autoencoder.model_fields, Siamese.model_fields),
+    "mae": frozenset(Dino.model_fields).union(Autoencoder.model_fields, Siamese.model_fields, Supervision.model_fields),
     "ae": frozenset(_PROJECTOR).union(
         Masking.model_fields,
         Loss.model_fields.keys() - {"reduction", "norm_pix"},
         Dino.model_fields,
         Siamese.model_fields,
+        Supervision.model_fields,
     ),
-    "dino": frozenset(_MASKING_ONLY | {"crop_scale"}),
+    "dino": frozenset(_MASKING_ONLY.union(Supervision.model_fields, {"crop_scale"})),
     "supervised": frozenset(_MASKING_ONLY.union(Dino.model_fields)),
-    "siamese": frozenset(_MASKING_ONLY.union(Dino.model_fields))
+    "siamese": frozenset(_MASKING_ONLY.union(Dino.model_fields, Supervision.model_fields))
     - _AVERAGE.union(Siamese.model_fields, {"projector_dim", "reduction", "in_view_pixels"}),
 }
 """Method -> leaves that it does not read: they must be valid, but change neither its results nor its digest.

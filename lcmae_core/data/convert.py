@@ -1,18 +1,58 @@
 """Files of any kind to upright 8-bit pictures: RGB or grey, on white, with one-line errors that name the file."""
 
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, TiffTags
 
 from ..config import LcmaeError
+from .metadata import without_metadata
 
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings the picture upright."""
+_QUIET = threading.Lock()
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class UnreadableImage(LcmaeError):  # noqa: N818 (the name says it)
     """A file that is no image, or a broken one."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow's warnings about damaged metadata are not heard: they do not concern the picture.
+
+    Which warnings are heard is the process's, so threads take turns here: for headers, not for pixels.
+    """
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says, where that can be read.
+
+    Not `ImageOps.exif_transpose`: it writes all tags anew, and fails on one that it cannot write.
+    """
+    try:
+        with _quiet():
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever damaged bytes lead to: SyntaxError, struct.error, ValueError, TypeError...
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -37,7 +77,7 @@ def to_rgb(image: Image.Image, channels: int = 3) -> Image.Image:
     """
     if getattr(image, "is_animated", False):
         image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode in SIXTEEN_BIT or image.mode == "F":
         image = _to_8_bit(image)
     elif image.has_transparency_data or image.mode in ("La", "RGBa"):
@@ -54,24 +94,40 @@ def _reason(head: bytes, error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _head(data: bytes | str | Path) -> bytes:
-    if isinstance(data, bytes):
-        return data[:64]
-    with open(data, "rb") as file:
-        return file.read(64)
+def _opened(content: bytes) -> Image.Image:
+    """The picture with its header read, nothing decoded."""
+    with _quiet():
+        image = Image.open(BytesIO(content))
+        if image.format == "TIFF":  # else read while decoding, and warned of
+            exif = image.getexif()
+            for key in TiffTags.TAGS_V2_GROUPS:
+                if key in exif:
+                    exif.get_ifd(key)
+    return image
+
+
+def _decoded(content: bytes, channels: int) -> Image.Image:
+    with _opened(content) as image:
+        image.load()
+        return to_rgb(image, channels)
 
 
 def decode(data: bytes | str | Path, name: str, channels: int = 3) -> Image.Image:
     """The picture in a file, or in its bytes, decoded to the last line and converted by `to_rgb`.
+
+    Metadata that Pillow refuses (`without_metadata`) is left aside.
 
     Raises:
         UnreadableImage: one line with the file's name and the reason (empty, truncated, not an image...).
     """
     if not isinstance(data, bytes) and not Path(data).is_file():
         raise UnreadableImage(f"cannot read {name}: there is no such file")
+    content = b""
     try:
-        with Image.open(BytesIO(data) if isinstance(data, bytes) else data) as image:
-            image.load()
-            return to_rgb(image, channels)
+        content = data if isinstance(data, bytes) else Path(data).read_bytes()
+        return _decoded(content, channels)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error...
-        raise UnreadableImage(f"cannot read {name}: {_reason(_head(data), error)}") from error
+        if bare := without_metadata(content):
+            with suppress(Exception):
+                return _decoded(bare, channels)
+        raise UnreadableImage(f"cannot read {name}: {_reason(content[:64], error)}") from error

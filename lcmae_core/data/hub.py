@@ -1,10 +1,10 @@
-"""Sources read through other people's libraries: webdataset shards, the Hugging Face hub, torchvision's classes."""
+"""Sources read through other people's libraries: the Hugging Face hub, torchvision's classes."""
 
-import glob
 import inspect
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from PIL import Image
 
 from ..config import Data, LcmaeError, nearest
+from ..config.places import hub_folder, is_path
 from ..store.machine import REPOSITORY
-from .paths import VALIDATION_NAMES, path_identity
+from .fingerprint import fingerprint
+from .labels import COLUMNS, number_labels
+from .paths import VALIDATION_NAMES
 from .splits import Found, Reader, Split, as_labels
-
-_LABELS = ("label", "cls", "labels", "fine_label", "coarse_label", "target")
 
 
 def need(package: str, extra: str = "sources") -> ModuleType:
@@ -41,13 +42,18 @@ class _Rows:
 
     table: Any
     column: str
+    root: Path | None
+    """The folder of a local one: names of its pictures begin there, whatever machine they lie on."""
 
-    def fetch(self, i: int) -> bytes | str:
-        value = self.table[i][self.column]
-        return value["bytes"] if value["bytes"] is not None else value["path"] or b""
+    def fetch(self, i: int) -> bytes | str | Path:
+        value = self.table[i][self.column] or {}
+        if value.get("bytes") is not None or not value.get("path"):
+            return value.get("bytes") or b""
+        return value["path"] if self.root is None else self.root / value["path"]
 
     def name(self, i: int) -> str:
-        return self.table[i][self.column]["path"] or f"{self.table.split or 'row'}#{i}"
+        path = (self.table[i][self.column] or {}).get("path") or f"{self.table.split or 'row'}#{i}"
+        return path.removeprefix(f"{self.root}{os.sep}") if self.root else path
 
 
 def _image_column(table: Any, spec: str) -> str:
@@ -57,91 +63,87 @@ def _image_column(table: Any, spec: str) -> str:
     return images[0]
 
 
-def _hf_split(table: Any, name: str, spec: str, channels: int) -> Split:
+def _hf_split(table: Any, name: str, spec: str, channels: int, root: Path | None) -> Split:
     import datasets
 
     column = _image_column(table, spec)
-    label = next((c for c in _LABELS if c in table.column_names), None)
-    labels = as_labels(table[label][:]) if label and None not in table[label][:] else None
-    rows = _Rows(table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column)
-    return Split(name, len(table), labels, Reader(rows.fetch, rows.name, channels), rows.name)
+    rows = _Rows(table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, root)
+    return Split(name, len(table), None, Reader(rows.fetch, rows.name, channels), rows.name)
 
 
-def _hf_found(splits: dict[str, Any], spec: str, channels: int) -> Found:
-    train_name = "train" if "train" in splits else next(iter(splits))
-    held_out = next((n for n in VALIDATION_NAMES if n in splits and n != train_name), None)
-    feature = next((splits[train_name].features[c] for c in _LABELS if c in splits[train_name].features), None)
-    names = getattr(feature, "names", None)
-    train = _hf_split(splits[train_name], "train", spec, channels)
-    validation = _hf_split(splits[held_out], "validation", spec, channels) if held_out else None
-    return Found(train, validation, tuple(names) if names else None)
+def _hf_found(tables: dict[str, Any], spec: str, channels: int, root: Path | None) -> Found:
+    train_name = "train" if "train" in tables else next(iter(tables))
+    held_out = next((n for n in VALIDATION_NAMES if n in tables and n != train_name), None)
+    chosen = {"train": tables[train_name]} | ({"validation": tables[held_out]} if held_out else {})
+    label = next((name for name in COLUMNS if name in chosen["train"].column_names), "")
+    names = getattr(chosen["train"].features.get(label), "names", None)
+    values = [list(t[label]) if label in t.column_names else None for t in chosen.values()]
+    labels = number_labels(spec, values[0], values[1] if held_out else None, names)
+    splits = [_hf_split(table, name, spec, channels, root) for name, table in chosen.items()]
+    first, *others = (replace(split, labels=found) for split, found in zip(splits, labels[:2]))
+    return Found(first, others[0] if others else None, labels.classes)
 
 
-def _load_hf(spec: str, *arguments: Any, **more: Any) -> dict[str, Any]:
-    datasets = need("datasets")
+@contextmanager
+def _reached(spec: str) -> Iterator[None]:
+    """The hub's client has a dozen error classes: offline, gated, missing, renamed..."""
     try:
-        return dict(datasets.load_dataset(*arguments, **more))
-    except Exception as error:  # the hub's client has a dozen error classes: offline, gated, missing, renamed...
+        yield
+    except Exception as error:
         raise LcmaeError(
             f"source {spec!r} could not be loaded (hub or server not reachable, or no such name): {_first_line(error)}"
         ) from error
 
 
 def open_hf(name: str, data: Data) -> Found:
-    """`hf:NAME` or `hf:NAME@config`: a data set of the hub, or a local folder in one of its layouts (memory-mapped)."""
-    path, _, config = name.partition("@")
-    return _hf_found(_load_hf(f"hf:{name}", path, config or None), f"hf:{name}", data.channels)
+    """`hf:NAME` or `hf:NAME@config`: a folder here in one of the hub's layouts, else a data set of the hub."""
+    datasets, spec = need("datasets"), f"hf:{name}"
+    here = _folder_here(name)
+    if here is None:
+        path, _, config = name.partition("@")
+        with _reached(spec):
+            return _hf_found(dict(datasets.load_dataset(path, config or None)), spec, data.channels, None)
+    root, config = here
+    if odd := set("*?[") & set(str(root)):
+        raise LcmaeError(
+            f"source {spec!r}: got {min(odd)!r} in the path, which `datasets` takes for a pattern, "
+            "expected a folder without it (or read it by folder:, parquet: or wds:, which take any name)"
+        )
+    try:
+        tables = dict(datasets.load_dataset(str(root), config or None))
+    except Exception as error:
+        raise LcmaeError(f"source {spec!r}: not in a layout of the hub: {_first_line(error)}") from error
+    return _hf_found(tables, spec, data.channels, root)
 
 
-def _is_remote(url: str) -> bool:
-    return "://" in url or url.startswith("pipe:")
-
-
-def shards(url: str) -> list[str]:
-    """The .tar files that a folder, a brace expression or a wildcard names.
+def _folder_here(name: str) -> tuple[Path, str] | None:
+    """Folder and configuration; None where the hub is meant.
 
     Raises:
-        LcmaeError: a local one that names nothing.
+        LcmaeError: it is written as a path, and nothing is there.
     """
-    if _is_remote(url):
-        return _braces(url)
-    for root in (Path(), REPOSITORY):
-        pattern = root / Path(url).expanduser()
-        found = sorted(glob.glob(str(pattern / "*.tar"))) if pattern.is_dir() else []
-        found = found or [f for part in _braces(str(pattern)) for f in sorted(glob.glob(part))]
-        if found:
-            return found
-    raise LcmaeError(f"source 'wds:{url}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
+    here = hub_folder(name, REPOSITORY)
+    if here is None and is_path(name):
+        raise LcmaeError(f"source 'hf:{name}': no such path, expected an existing folder (see data/README.md)")
+    return None if here is None else (here[0].resolve(), here[1])
 
 
-def _braces(text: str) -> list[str]:
-    if "{" not in text:
-        return [text]
-    need("braceexpand")
-    import braceexpand
-
-    return list(braceexpand.braceexpand(text))
-
-
-def wds_identity(url: str) -> str:
-    """Names and sizes of local shards; the address itself for remote ones."""
-    if _is_remote(url):
-        return f"wds:{url}"
-    files = [Path(f) for f in shards(url)]
-    root = files[0].parent
-    return path_identity("wds", root.resolve(), [Path(os.path.relpath(f, root)) for f in files])
+def hf_identity(name: str) -> str:
+    """Content of a folder here, whatever its files are; the name itself of what the hub has."""
+    here = _folder_here(name)
+    if here is None:
+        return f"hf:{name}"
+    root, config = here
+    files = [Path(folder) / n for folder, _, names in os.walk(root) for n in names]
+    visible = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
+    return f"hf-{fingerprint((f.relative_to(root).as_posix(), f) for f in visible)}{config and '@'}{config}"
 
 
-def open_wds(url: str, data: Data) -> Found:
-    """`wds:URL`: webdataset shards (image jpg, png or webp; label cls), indexed by `datasets` for random access.
-
-    Shards whose names begin with validation, val, valid or test are the validation split.
-    """
-    files = shards(url)
-    held_out = [f for f in files if Path(f).name.startswith(VALIDATION_NAMES)]
-    train = [f for f in files if f not in held_out] or files
-    data_files = {"train": train} | ({"validation": held_out} if held_out and train != files else {})
-    return _hf_found(_load_hf(f"wds:{url}", "webdataset", data_files=data_files), f"wds:{url}", data.channels)
+def download(spec: str, urls: Sequence[str]) -> list[Path]:
+    """Where copies of remote files lie, in the cache of `datasets`; fetched where they are not there yet."""
+    datasets = need("datasets")
+    with _reached(spec):
+        return [Path(file) for file in datasets.DownloadManager().download([*urls])]
 
 
 @dataclass(frozen=True, eq=False)

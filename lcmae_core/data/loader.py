@@ -17,27 +17,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
-from tqdm import tqdm
 
 from ..config import Data, LcmaeError
-from .augment import crop_resize, flip, jitter, normalize
+from ..store.progress import progress_bar
+from .augment import crop_resize, flip, normalize
+from .colour import shade
 from .convert import UnreadableImage
 from .counter import Positions, positions
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
 __all__ = [
-    "EVALUATION",
-    "Batch",
-    "Canvas",
-    "Loader",
-    "Views",
-    "cut_resize",
-    "hold",
-    "pixels_of",
-    "read_ahead",
-    "shrink",
-]
+    "EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "pixels_of", "read_ahead", "shrink",
+]  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -89,10 +81,10 @@ def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
     return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
-def _read_all(split: Split, size: tuple[int, int], largest: float) -> list[Tensor] | None:
+def _read_all(split: Split, size: tuple[int, int], largest: float, progress: bool) -> list[Tensor] | None:
     """Every picture, shrunk; None as soon as a box around those read so far has more than `largest` pixels."""
     pictures: list[Tensor] = []
-    bar = tqdm(total=len(split), desc=f"reading {split.name}", unit="image", delay=3, leave=False)
+    bar = progress_bar(f"reading {split.name}", len(split), "image", wanted=progress)
     with ThreadPoolExecutor(THREADS) as pool, bar:
         while len(pictures) < len(split):  # in blocks, so that giving up stops the reading
             block = range(len(pictures), min(len(pictures) + 64, len(split)))
@@ -103,11 +95,11 @@ def _read_all(split: Split, size: tuple[int, int], largest: float) -> list[Tenso
     return pictures
 
 
-def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float) -> Canvas | None:
+def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float, progress: bool = True) -> Canvas | None:
     """All pictures on one canvas on the CPU, or None if that would take more than `hold_gb` (10^9 bytes)."""
     if not len(split):
         return None
-    pictures = _read_all(split, size, hold_gb * 1e9 / (channels * len(split)))
+    pictures = _read_all(split, size, hold_gb * 1e9 / (channels * len(split)), progress)
     if pictures is None:
         return None
     heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))
@@ -200,6 +192,7 @@ class Loader:
         hold_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
         workers: decoding processes when streaming.
         crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
+        progress: say how far the reading of a split that is held has come.
     """
 
     def __init__(
@@ -213,13 +206,14 @@ class Loader:
         hold_gb: float = 4.0,
         workers: int = 2,
         crops: tuple[Views, ...] = (),
+        progress: bool = True,
     ) -> None:
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
         distinct = split if split.period is None else split.subset(range(split.period))
-        self._canvas = hold(distinct, data.image_size, data.channels, hold_gb)
+        self._canvas = hold(distinct, data.image_size, data.channels, hold_gb, progress=progress)
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)
@@ -280,7 +274,7 @@ class Loader:
         return self._finish(epoch, index, [self._send(crop).float() for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
-        """Mirror, jitter and normalise cut images in [0, 255], on the device."""
+        """Mirror, colour and normalise cut images in [0, 255], on the device."""
         images = tuple(
             normalize(pixels if view is None else self._augment(view, epoch, index, pixels))
             for view, pixels in zip(self._cuts.of(epoch), cut)
@@ -293,7 +287,7 @@ class Loader:
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         if view.mirror:
             pixels = flip(pixels, self._send(view.flips(epoch, index)))
-        return jitter(pixels, self._send(view.shades(epoch, index)), view.jitter) if view.jitter else pixels
+        return shade(pixels, self._send(view.shades(epoch, index)), view.colours) if view.colours.any else pixels
 
     def _send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""

@@ -1,4 +1,4 @@
-"""Batches for fine-tuning: RandAugment and random erasing by timm, image by image in worker processes.
+"""Batches for training on labels: RandAugment and random erasing by timm, image by image in worker processes.
 
 Both draw from Python's, NumPy's and PyTorch's global generators; here these are lent to them under a seed that is a
 function of (seed, epoch, index), and handed back untouched: a picture is the same in whatever process it is made.
@@ -8,7 +8,7 @@ Letters: B images, C channels, h w crop.
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import Data, LcmaeError
-from ..config.downstream import FineTune
+from ..config import LcmaeError
 from .augment import IMAGENET_MEAN, normalize
 from .counter import Positions, mix, positions, stream_key
-from .loader import Batch, cut_resize, pixels_of, read_ahead, shrink
+from .loader import Batch, Canvas, cut_resize, hold, pixels_of, read_ahead, shrink
 from .splits import Split
 from .views import Views
 
@@ -76,17 +75,23 @@ def _posterize(picture: Image.Image, bits: int, **more: Any) -> Image.Image:
     return posterize(picture, max(1, bits), **more)
 
 
-class _Augmented(Dataset[Tensor]):
-    """(epoch, index) -> the crop, augmented, normalised, partly erased; what a worker runs."""
+class Pictures(Dataset[Tensor]):
+    """(epoch, index) -> the crop, augmented by a policy, normalised, partly erased; what a worker runs.
 
-    def __init__(self, split: Split, views: Views, data: Data, recipe: FineTune) -> None:
-        self.split, self.views = split, views
-        policy = recipe.rand_augment
-        self.augment = rand_augment(policy, data.image_size, data.channels) if policy else None
-        self.erase = RandomErasing(recipe.erase, mode="pixel", device="cpu")
+    `canvas`: pictures read before, which every worker shares; without it they are decoded at each visit. What comes out
+    is the same, because both are shrunk alike and cut by Pillow.
+    """
+
+    def __init__(
+        self, split: Split, views: Views, channels: Literal[1, 3], policy: str | None, erase: float,
+        canvas: Canvas | None = None,
+    ) -> None:  # fmt: skip
+        self.split, self.views, self.channels, self.canvas = split, views, channels, canvas
+        self.augment = rand_augment(policy, views.size, channels) if policy else None
+        self.erase = RandomErasing(erase, mode="pixel", device="cpu")
 
     def __getitem__(self, place: tuple[int, int]) -> Float[Tensor, "C h w"]:
-        picture = shrink(self.split.read(place[1]), self.views.size)
+        picture = self.picture(place[1])
         epoch, index, width, height = (torch.tensor([n]) for n in (*place, *picture.size))
         box = self.views.boxes(epoch, index, height, width)[0].tolist()
         picture = cut_resize(picture, box, self.views.size)
@@ -96,27 +101,47 @@ class _Augmented(Dataset[Tensor]):
             picture = self.augment(picture) if self.augment else picture
             return self.erase(normalize(pixels_of(picture).float()))
 
+    def picture(self, index: int) -> Image.Image:
+        """Shrunk, before it is cut."""
+        if self.canvas is None:
+            return shrink(self.split.read(index), self.views.size)
+        place = index % len(self.canvas.pixels)  # pictures may repeat, their numbers do not
+        pixels = self.canvas.pixels[place, :, : self.canvas.heights[place], : self.canvas.widths[place]]
+        array = pixels[0] if self.channels == 1 else pixels.permute(1, 2, 0)
+        return Image.fromarray(array.contiguous().numpy())
+
+    def held(self, hold_gb: float) -> "Pictures":
+        """The same with all pictures read at once, if they take no more than `hold_gb` (10^9 bytes)."""
+        distinct = self.split if self.split.period is None else self.split.subset(range(self.split.period))
+        self.canvas = hold(distinct, self.views.size, self.channels, hold_gb)
+        return self
+
 
 class AugmentedLoader:
-    """Training batches of a split under a fine-tuning recipe: a pure function of (seed, step), on the device.
+    """Training batches of `Pictures`: a pure function of (seed, step), on the device.
 
-    Crops, mirroring and order are those of `Loader`; `workers` processes decode and augment (0: this one does).
+    Crops, mirroring and order are those of `Loader`; `workers` processes augment (0: this one does). Sources up to
+    `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
     """
 
     def __init__(
-        self, split: Split, data: Data, recipe: FineTune, *, seed: int, device: torch.device, workers: int = 2
+        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2, hold_gb: float = 0.0
     ) -> None:
-        views = Views(seed, data.image_size, recipe.crop_scale, recipe.crop_ratio, recipe.flip)
-        self._pictures, self._device, self._workers = _Augmented(split, views, data, recipe), device, workers
-        self._seed, self._batch_size = seed, recipe.batch_size
-        self._labels = None if split.labels is None else torch.tensor(split.labels)
+        self._pictures, self._device, self._workers = pictures.held(hold_gb), device, workers
+        self._batch_size, labels = batch_size, pictures.split.labels
+        self._labels = None if labels is None else torch.tensor(labels)
+
+    @property
+    def size(self) -> int:
+        """Images of the split."""
+        return len(self._pictures.split)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start, ..., stop - 1, read ahead by the workers."""
-        size = len(self._pictures.split)
+        seed = self._pictures.views.seed
 
         def places() -> Iterator[Positions]:
-            return (positions(self._seed, step, self._batch_size, size) for step in range(start, stop))
+            return (positions(seed, step, self._batch_size, self.size) for step in range(start, stop))
 
         pin = self._device.type == "cuda"
         for (epoch, index), images in read_ahead(self._pictures, stop - start, places, self._workers, pin=pin):

@@ -1,10 +1,14 @@
 """One string names any source of pictures: `open_source` gives its train and validation splits."""
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from ..config import Data, LcmaeError, nearest
-from . import hub, paths, photos
+from ..config.names import printable
+from . import hub, paths, photos, shards, tables
 from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
@@ -19,9 +23,9 @@ class _Scheme:
 SCHEMES = {
     "photos": _Scheme(photos.open_photos, lambda rest: photos.IDENTITY),
     "folder": _Scheme(paths.open_folder, lambda rest: paths.identify("folder", rest, paths.EXTENSIONS)),
-    "parquet": _Scheme(paths.open_parquet, lambda rest: paths.identify("parquet", rest, [".parquet"])),
-    "wds": _Scheme(hub.open_wds, hub.wds_identity),
-    "hf": _Scheme(hub.open_hf, lambda rest: f"hf:{rest}"),
+    "parquet": _Scheme(tables.open_parquet, tables.parquet_identity),
+    "wds": _Scheme(shards.open_wds, shards.wds_identity),
+    "hf": _Scheme(hub.open_hf, hub.hf_identity),
     "torchvision": _Scheme(hub.open_torchvision, lambda rest: f"torchvision:{rest}"),
 }
 
@@ -37,15 +41,52 @@ def _scheme(spec: str) -> _Scheme:
 
 
 def source_identity(spec: str) -> str:
-    """What the source holds, in a few characters, whatever machine it lies on; opens no picture.
+    """What the source holds, in a few characters, whatever machine it lies on.
 
-    Names and sizes of the files for sources on disk, the string itself for hubs.
+    The `fingerprint` of the files for sources on disk, wherever and under whatever name they lie; the string itself for
+    hubs.
     """
-    return _scheme(spec).identify(spec.partition(":")[2])
+    return printable(_scheme(spec).identify(spec.partition(":")[2]))
+
+
+NAMED = 8
+"""Unreadable files that the line on what is left out names; a run's results name them all."""
+
+
+def _left_out(spec: str, others: Sequence[str], unreadable: Sequence[str]) -> str:
+    """One line on what is not read, or nothing."""
+    count, more = len(unreadable), len(unreadable) - NAMED
+    names = ", ".join(unreadable[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    all_said = [*others, *([f"{count} unreadable image{'s' * (count > 1)} ({names})"] if count else [])]
+    return f"left out of {printable(spec)}: {', '.join(all_said)}" if all_said else ""
+
+
+@cache
+def say_once(line: str) -> None:
+    """To stderr, the first time that this process says it."""
+    print(line, file=sys.stderr)
+
+
+def known_identity(spec: str) -> str | None:
+    """`source_identity`, looked up once a process (until `look_again`); None where the source is not to be had here."""
+    try:
+        return _identity_from(spec, os.getcwd())
+    except LcmaeError:
+        return None
+
+
+@cache
+def _identity_from(spec: str, folder: str) -> str:
+    return source_identity(spec)
+
+
+look_again = _identity_from.cache_clear
 
 
 def open_source(settings: Data) -> Source:
     """Open `settings.source`; a source without a validation split gets one by `hold_out`.
+
+    What it holds and does not give is said in one line on stderr, once a process, and kept as `left_out`.
 
     Raises:
         LcmaeError: unknown scheme, missing path, empty folder, missing package, unreachable hub.
@@ -68,6 +109,9 @@ def open_source(settings: Data) -> Source:
     if settings.train_images is not None:
         train = train.first(settings.train_images)
     labelled = train.labels is not None
+    left_out = _left_out(spec, found.left_out, skipped)
+    if left_out:
+        say_once(left_out)
     return Source(
         spec,
         source_identity(spec),
@@ -75,4 +119,5 @@ def open_source(settings: Data) -> Source:
         train,
         renamed(validation, "validation"),
         skipped,
+        left_out,
     )

@@ -73,6 +73,8 @@ class Source:
     validation: Split
     skipped: tuple[str, ...] = ()
     """Unreadable files left out on request."""
+    left_out: str = ""
+    """One line on all that is not read (other formats, repeated links, unreadable files), or nothing."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Found:
     train: Split
     validation: Split | None
     classes: tuple[str, ...] | None
+    left_out: tuple[str, ...] = ()
+    """What the source holds but does not give, each in a few words."""
 
 
 @dataclass(frozen=True, eq=False)

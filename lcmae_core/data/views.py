@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..config import Data, Dino
 from .augment import BOX_DRAWS, centre_boxes, draw_boxes
+from .colour import SHADE_DRAWS, SIGMA_SIDE, Colours
 from .counter import counter_uniform
 
 EVALUATION = -1
@@ -18,7 +19,7 @@ EVALUATION = -1
 
 
 class Views(NamedTuple):
-    """How images are cut: everything that a box, a flip or a jitter depends on besides (epoch, index)."""
+    """How images are cut: everything that a box, a flip or a colour depends on besides (epoch, index)."""
 
     seed: int
     size: tuple[int, int]
@@ -27,7 +28,7 @@ class Views(NamedTuple):
     mirror: bool
     number: int = 0
     """Crop number: each has random streams of its own."""
-    jitter: float = 0.0
+    colours: Colours = Colours()
 
     def boxes(self, epoch: Tensor, index: Tensor, heights: Tensor, widths: Tensor) -> Int64[Tensor, "B 4"]:
         """Random boxes, drawn on the CPU so that every device cuts the same pixels."""
@@ -37,19 +38,37 @@ class Views(NamedTuple):
         """Which images are mirrored."""
         return self._uniform("flip", epoch, index, 1)[:, 0] < (0.5 if self.mirror else 0.0)
 
-    def shades(self, epoch: Tensor, index: Tensor) -> Float[Tensor, "B 3"]:
-        """The random numbers of `augment.jitter`."""
-        return self._uniform("jitter", epoch, index, 3)
+    def shades(self, epoch: Tensor, index: Tensor) -> Float[Tensor, "B 9"]:
+        """The random numbers of `colour.shade`."""
+        return self._uniform("jitter", epoch, index, SHADE_DRAWS)
 
     def _uniform(self, stream: str, epoch: Tensor, index: Tensor, count: int) -> Float[Tensor, "B K"]:
         return counter_uniform(self.seed, f"{stream}{self.number or ''}", epoch, index, count)
 
 
 def multi_crop(data: Data, dino: Dino, seed: int) -> tuple[Views, ...]:
-    """DINO's crops of an image: two global ones of the model's size, then the local ones, every one jittered."""
-    whole = Views(seed, data.image_size, dino.global_scale, data.crop_ratio, data.flip, jitter=dino.jitter)
-    local = whole._replace(size=dino.local_size, scale=dino.local_scale)
-    return (whole, whole._replace(number=1), *(local._replace(number=2 + i) for i in range(dino.local_crops)))
+    """DINO's crops of an image: two global ones of the model's size, then the local ones, each with its own colours."""
+    whole = Views(seed, data.image_size, dino.global_scale, data.crop_ratio, data.flip)
+    first, second, local = dino_colours(data, dino)
+    small = whole._replace(size=dino.local_size, scale=dino.local_scale, colours=local)
+    return (
+        whole._replace(colours=first),
+        whole._replace(number=1, colours=second),
+        *(small._replace(number=2 + i) for i in range(dino.local_crops)),
+    )
+
+
+def dino_colours(data: Data, dino: Dino) -> tuple[Colours, Colours, Colours]:
+    """Of the first global crop, the second and the local ones. They differ in how often they are blurred, and the
+    second alone is solarised, so that the two global crops are not alike.
+
+    The blur was published in pixels of global crops of 224 px, and is the same in pixels for local crops of 96 px: here
+    it shrinks with the global crop, for all crops alike.
+    """
+    scale = min(data.image_size) / SIGMA_SIDE
+    shared = Colours(dino.jitter, dino.hue, dino.jitter_prob, dino.grey_prob, blur_scale=scale)
+    first, second, local = (shared._replace(blur_prob=prob) for prob in dino.blur_probs)
+    return first, second._replace(solarise_prob=dino.solarise_prob), local
 
 
 def crop_pair(data: Data, seed: int) -> tuple[Views, ...]:

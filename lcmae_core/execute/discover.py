@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.config.resolve import PACKAGE, project_root
 
 PATTERN = "[0-9][0-9]_*.ipynb"
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,6 @@ def cell_source(cell: dict[str, Any]) -> str:
     """A cell's text, which nbformat stores as one string or as a list of lines."""
     source = cell.get("source", "")
     return source if isinstance(source, str) else "".join(source)
-
-
-def project_root() -> Path:
-    """The checkout when we run in or from one, else the current folder; default outputs stand below it."""
-    for folder in [Path.cwd(), *Path.cwd().parents, PACKAGE.parent]:
-        if (folder / "lcmae_core" / "config").is_dir() and (folder / "pyproject.toml").exists():
-            return folder
-    return Path.cwd()
 
 
 def notebook_folder(given: str | Path | None = None) -> Path:

@@ -1,17 +1,18 @@
 """`lcmae evaluate`: how good an encoder is, by kNN, a linear probe or fine-tuning, from a run or a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.config.downstream import RECIPES, vary
-from lcmae_core.execute.parameters import parse_assignments
+from lcmae_core.config.resolve import Asked
 from lcmae_core.execute.train import settings_from
+from lcmae_core.execute.unread import refuse_unread_by
 from lcmae_core.training.presets import fine_tuning, fitted, probing
 
 
-def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, preset: str, **options: Any) -> int:
+def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
     """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder.
 
     `source`: a run's folder, a checkpoint that lcmae reads, or "untrained". Settings by name go to the recipe where it
@@ -25,12 +26,13 @@ def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, pr
 
     if preset not in RECIPES:
         raise LcmaeError(f"--preset: got {preset!r}, {nearest(preset, RECIPES)}")
+    profile = asked.profile
     recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
     names = set() if recipe is None else set(type(recipe).model_fields)
-    given = parse_assignments(assignments)
-    mine = {name: value for name, value in given.items() if name in names}
-    base = settings_from([a for a in assignments if a.partition("=")[0].strip() not in names], profile, **options)
-    origin = _origin(source, base, given, options)
+    mine = {name: value for name, value in asked.own.items() if name in names}
+    base = settings_from(asked, without=names)
+    refuse_unread_by(way, names, asked.own)
+    origin = _origin(source, base, asked)
     images = open_source(origin.settings.data)
     if recipe is None:
         _say(_neighbours(origin, images), f"kNN of {origin.name}", images.classes)
@@ -46,7 +48,7 @@ def evaluate(source: str, way: str, assignments: Sequence[str], profile: str, pr
     return 0
 
 
-def _origin(source: str, base: Settings, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def _origin(source: str, base: Settings, asked: Asked) -> Any:
     from lcmae_core.models.interop import load_mae
     from lcmae_core.store.runs import load_run
     from lcmae_core.training.downstream import Origin
@@ -58,8 +60,8 @@ def _origin(source: str, base: Settings, given: Mapping[str, Any], options: Mapp
         raise LcmaeError(f"evaluate: got {source!r}, which is not there, expected a run's folder or a checkpoint")
     if (path / "settings.json").exists():
         run = load_run(path)
-        return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, given, options))
-    heads = {"encoder_heads": given.get("heads"), "decoder_heads": given.get("decoder_heads")}
+        return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, asked))
+    heads = {"encoder_heads": asked.own.get("heads"), "decoder_heads": asked.own.get("decoder_heads")}
     try:
         return Origin.of_model(load_mae(path, **heads).encoder, base)
     except LcmaeError as error:
@@ -68,20 +70,24 @@ def _origin(source: str, base: Settings, given: Mapping[str, Any], options: Mapp
         raise LcmaeError(said) from None
 
 
-def _of_run(known: Settings, base: Settings, given: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """A run's settings with the data asked for. What shapes the encoder cannot be asked for again."""
+def _of_run(known: Settings, base: Settings, asked: Asked) -> Settings:
+    """A run's settings with data and seed asked for. What shapes the encoder cannot be asked for again."""
+    given = asked.own
     for name in given.keys() & type(known.model).model_fields.keys():
         if (fixed := getattr(known.model, name)) != given[name]:
             raise LcmaeError(f"{name}: got {given[name]!r}, expected {fixed!r}, that of the run")
-    asked = {n: getattr(base.data, n) for n in type(base.data).model_fields if n in given}
-    asked |= {"source": base.data.source} if options.get("data") or "source" in given else {}
-    runtime = base.runtime.model_dump(include={"device", "workers", "hold_gb", "out"})
-    return replace(known, asked | runtime, train_images=None)
+    changes = {name: getattr(base.data, name) for name in type(base.data).model_fields if name in given}
+    changes |= {"source": base.data.source} if asked.data else {}
+    changes |= {"seed": base.seed} if asked.said("seed") else {}
+    always = {"device", "workers", "hold_gb", "out"}
+    runtime = base.runtime.model_dump(include=always | (given.keys() & type(base.runtime).model_fields.keys()))
+    return replace(known, {"train_images": None} | changes | runtime)
 
 
 def _neighbours(origin: Any, source: Any) -> Any:
     from lcmae_core.analysis.neighbours import encoder_predictions
-    from lcmae_core.training.downstream import fitting, several_classes
+    from lcmae_core.training.downstream import fitting
+    from lcmae_core.training.labels import several_classes
 
     several_classes(origin.settings, source)
     return encoder_predictions(fitting(origin.load(), origin.settings).eval(), origin.settings, source)
@@ -91,7 +97,7 @@ def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
     from lcmae_core.analysis.accuracy import accuracy, confusion
 
     found = accuracy(predictions)
-    low, high = found.exact or found.bootstrap
+    low, high = found.exact or found.two_way
     names = names or ()
     print(f"{title}: {found.mean:.1%} [{low:.1%}, {high:.1%}] of {found.images} held-out images, {len(names)} classes")
     if len(names) <= MOST:

@@ -1,33 +1,35 @@
 """Single runs from the command line: settings by name, training, the list of settings, export."""
 
-import os
 import re
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import GROUPS, LEAVES, LcmaeError, Settings, profile, replace
+from lcmae_core.config.resolve import COMMON, Asked
 from lcmae_core.execute.parameters import parse_assignments
-from lcmae_core.execute.plan import check_profile, check_source, check_writable, output_folder
+from lcmae_core.execute.plan import check_writable
 from lcmae_core.execute.progress import make_console
 from lcmae_core.viewer.report import number_text
 
 AFFECTS = {"runtime": "runtime (no effect on results)"}
 
 
-def settings_from(assignments: Sequence[str], name: str | None, **options: Any) -> Settings:
-    """A profile's settings with leaves changed by name=value texts and by options, all checked.
+def asked_of(options: Namespace) -> Asked:
+    """What a command line asks for by its options and its -p."""
+    return Asked({name: getattr(options, name, None) for name in COMMON}, parse_assignments(options.parameters))
+
+
+def settings_from(asked: Asked, without: Collection[str] = ()) -> Settings:
+    """A profile's settings with what was asked for, all checked; parameters named in `without` are no settings.
 
     Raises:
-        LcmaeError: unknown setting or profile, a value out of range, a malformed source.
+        LcmaeError: unknown setting or profile, a value out of range, a malformed source, or two values for one thing.
     """
-    name = check_profile(name)
-    given = parse_assignments(assignments)
-    data = options.pop("data", None) or given.get("source") or os.environ.get("LCMAE_DATA")
-    out = output_folder(options.pop("out", None) or given.get("out"), name)
-    said = {key: value for key, value in options.items() if value is not None}
-    settings = replace(profile(name), given | said | {"out": str(out)})
-    return replace(settings, source=check_source(data)) if data else settings
+    own = {name: value for name, value in asked.own.items() if name not in without}
+    common = {"source": asked.data, "seed": asked.seed, "device": asked.device, "out": str(asked.out)}
+    return replace(profile(asked.profile), own | {name: value for name, value in common.items() if value is not None})
 
 
 def list_settings(settings: Settings) -> int:

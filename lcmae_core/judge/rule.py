@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Float
 
 from lcmae_core.analysis.intervals import (
-    FEW_SEEDS,
     Parts,
     Pool,
     independent,
     interval,
     jackknife,
+    judged_df,
     seeds_alone,
 )
 from lcmae_core.analysis.planning import needed_images, needed_seeds
@@ -134,7 +134,7 @@ def _reduced(test: Test, values: Float[np.ndarray, "S M ..."]) -> Float[np.ndarr
         return values
     if not is_linear(test.reduce, values.reshape(-1, *values.shape[2:])):
         raise LcmaeError(f"test: got a reduction of layers that is not linear for {test.text!r}, expected a linear one")
-    return test.reduce(values)
+    return np.asarray(test.reduce(values))
 
 
 def _scaled(parts: Parts, scale: float) -> Parts:
@@ -156,11 +156,6 @@ def estimated(values: Float[np.ndarray, "S M"], *, scale: float = 1.0, pool: Poo
     limits = (0.0, scale) if values.dtype == bool else (-np.inf, np.inf)
     test = Test("", (), weights=(1.0,), scale=scale, limits=limits)
     return estimate(test, [values.astype(np.float64)], pool)
-
-
-def judged_df(parts: Parts, seeds: int) -> float:
-    """Satterthwaite's degrees of freedom, but S - 1 with two to four seeds: so few do not tell how much they vary."""
-    return float(seeds - 1 if 1 < seeds < FEW_SEEDS else parts.df)
 
 
 def run_test(test: Test, values: Values, pool: Pool | None = None, gates: Sequence[Outcome] = ()) -> Outcome:

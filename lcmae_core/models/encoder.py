@@ -74,12 +74,15 @@ class Encoder(VisionTransformer):
     ) -> Float[Tensor, "B T D"]:
         """Normalised tokens z = f(x[1 - m]): CLS first, then the kept patches in the order of `keep` (all without it).
 
+        A model in half precision takes images of any type.
+
         Raises:
             LcmaeError: images of another size or number of channels.
         """
         expected = (self.in_chans, *self.image_size)
         if tuple(images.shape[1:]) != expected:
             raise LcmaeError(f"images: got shape {tuple(images.shape)}, expected (B, {', '.join(map(str, expected))})")
+        images = images.to(self.patch_embed.proj.weight.dtype)
         patches, positions = patchify(images, self.patch), self.pos_embed[:, 1:]  # (B, N, P), (1, N, D)
         if keep is not None:
             patches = gather_patches(patches, keep)  # (B, K, P)

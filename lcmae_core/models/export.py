@@ -20,6 +20,7 @@ from timm.layers import LayerNorm
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.weights import Names
@@ -208,7 +209,9 @@ def _timm_model(model: MAE) -> tuple[str, dict[str, Any]]:
     stem = _TIMM_STEMS.get((arch.width, arch.depth, arch.heads))
     named = f"{stem}_patch{arch.patch_size}_224"
     known = stem is not None and timm.is_model(named)
-    kwargs: dict[str, Any] = {"num_classes": 0}
+    # timm would state the statistics of its own weights of that size, which are often others
+    overlay = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    kwargs: dict[str, Any] = {"num_classes": 0, "pretrained_cfg_overlay": overlay}
     kwargs |= {} if known else {**sizes, "patch_size": arch.patch_size}
     kwargs |= {} if model.image_size == (224, 224) else {"img_size": model.image_size}
     kwargs |= {} if model.channels == 3 else {"in_chans": model.channels}

@@ -26,25 +26,16 @@ from lcmae_core.models.export import (
     export_timm,
     official_names,
 )
+from lcmae_core.models.heads import PUBLISHED, Heads, agree, known_heads
+from lcmae_core.models.inputs import PICTURES, are_imagenets, own_statistics, take_imagenet_images
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.weights import Names, find_shape, fit, read_json, read_tensors
-from lcmae_core.store.runs import MODEL, SETTINGS
+from lcmae_core.store.runs import MODEL, SETTINGS, refuse_damaged
 
 __all__ = ["TimmExport", "export_hf", "export_official", "export_timm", "load_mae"]
 
-ENCODER_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-DECODER_HEADS = {512: 16}
-"""Width -> heads of the published models; weights do not tell."""
-
 _SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-
-
-class _Heads(NamedTuple):
-    """What the caller said of the heads, if anything."""
-
-    encoder: int | None
-    decoder: int | None
 
 
 class _Shape(NamedTuple):
@@ -67,12 +58,17 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
     of timm ("timm:vit_base_patch16_224.mae", or a state-dict file, whose classifier head is left out). Positions are
     those of the file. Without decoder weights `model.decoder` is None and a forward pass says so. Sizes come from the
     weights or the configuration; heads are in the configuration or follow from the published widths, else they must be
-    given.
+    given. The model takes images of ImageNet's statistics: where a configuration states others (timm's, or
+    preprocessor_config.json), the patch embedding is changed so that its tokens are the same.
 
     Raises:
-        LcmaeError: nothing there, no checkpoint, a key missing or unexpected, a shape that does not fit, unknown heads.
+        LcmaeError: nothing there, no checkpoint, a key missing or unexpected, a shape that does not fit, unknown heads,
+            weights of a run whose bytes differ from its manifest.
+
+    Warns:
+        UserWarning: heads that the file does not say, at a width at which published models differ.
     """
-    heads, name = _Heads(encoder_heads, decoder_heads), str(path_or_repo)
+    heads, name = Heads(encoder_heads, decoder_heads), str(path_or_repo)
     path = Path(name).expanduser()
     if name.startswith("timm:"):
         return _load_timm(name.removeprefix("timm:"), heads)
@@ -88,7 +84,7 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
     )
 
 
-def _load_folder(folder: Path, heads: _Heads) -> MAE:
+def _load_folder(folder: Path, heads: Heads) -> MAE:
     if (folder / "config.json").exists():
         return _load_hf(folder, heads)
     if (folder / SETTINGS).exists():
@@ -98,7 +94,7 @@ def _load_folder(folder: Path, heads: _Heads) -> MAE:
     )
 
 
-def _load_file(file: Path, heads: _Heads) -> MAE:
+def _load_file(file: Path, heads: Heads) -> MAE:
     """Whose file it is, by its keys."""
     tensors = read_tensors(file)
     if any(key.startswith(("encoder.blocks.", "encoder.patch_embed.")) for key in tensors):
@@ -111,31 +107,32 @@ def _load_file(file: Path, heads: _Heads) -> MAE:
     return _load_official(tensors, heads, file)
 
 
-def _load_own(file: Path, heads: _Heads) -> MAE:
+def _load_own(file: Path, heads: Heads) -> MAE:
     places = [folder / SETTINGS for folder in (file.parent, file.parent.parent)]  # snapshots lie one folder deeper
     found = next((place for place in places if place.exists()), None)
     if found is None:
         raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
+    refuse_damaged(found.parent, file)
     settings, tensors = config.parse(read_json(found)), read_tensors(file)
     if settings.method not in ("mae", "ae"):  # a reference: of DINO the teacher's encoder, without the rest
         tensors = {key: value for key, value in tensors.items() if key.startswith("encoder.")}
     arch, data = settings.model, settings.data
-    _agree("encoder_heads", heads.encoder, arch.heads, found)
-    _agree("decoder_heads", heads.decoder, arch.decoder_heads, found)
+    agree("encoder_heads", heads.encoder, arch.heads, found)
+    agree("decoder_heads", heads.decoder, arch.decoder_heads, found)
     parts = {key.partition(".")[0] for key in tensors}
     kinds = ("decoder" in parts, "projector" in parts, settings.predicted_block)
     shape = _Shape(arch, data.image_size, data.channels, *kinds)
     return _build(shape, tensors, lambda key: [key], file)
 
 
-def _load_official(tensors: dict[str, Tensor], heads: _Heads, file: Path) -> MAE:
+def _load_official(tensors: dict[str, Tensor], heads: Heads, file: Path) -> MAE:
     full = any(key.startswith(("decoder_", "mask_token")) for key in tensors)
     if not full:
         tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
     return _build(_official_shape(tensors, full, heads, file), tensors, official_names, file)
 
 
-def _official_shape(tensors: dict[str, Tensor], full: bool, heads: _Heads, file: Path) -> _Shape:
+def _official_shape(tensors: dict[str, Tensor], full: bool, heads: Heads, file: Path) -> _Shape:
     """Sizes from shapes: the patch embedding is (D, C, p, p), positions (1, 1 + N, D), the first MLP layer (4 D, D)."""
     width, channels, patch, _ = find_shape(tensors, "patch_embed.proj.weight", 4, file)
     positions = find_shape(tensors, "pos_embed", 3, file)[1] - 1
@@ -149,15 +146,15 @@ def _official_shape(tensors: dict[str, Tensor], full: bool, heads: _Heads, file:
         "depth": _depth(tensors, "blocks"),
         "mlp_ratio": _ratio(hidden, width),
     }
-    sizes["heads"] = _known_heads("encoder", width, heads.encoder, ENCODER_HEADS)
+    sizes["heads"] = known_heads("encoder", width, heads.encoder, width in PUBLISHED, file)
     if full:
         narrow = find_shape(tensors, "decoder_embed.weight", 2, file)[0]
         sizes |= {"decoder_width": narrow, "decoder_depth": _depth(tensors, "decoder_blocks")}
-        sizes["decoder_heads"] = _known_heads("decoder", narrow, heads.decoder, DECODER_HEADS)
+        sizes["decoder_heads"] = known_heads("decoder", narrow, heads.decoder, width in PUBLISHED, file)
     return _Shape(config.Model(**sizes), (side * patch, side * patch), channels, full)
 
 
-def _load_hf(folder: Path, heads: _Heads, file: Path | None = None) -> MAE:
+def _load_hf(folder: Path, heads: Heads, file: Path | None = None) -> MAE:
     stated = folder / "config.json"
     if not stated.exists():
         raise LcmaeError(f"checkpoint: got {str(file)!r} without config.json, expected it beside Hugging Face weights")
@@ -168,7 +165,11 @@ def _load_hf(folder: Path, heads: _Heads, file: Path | None = None) -> MAE:
     shape = _hf_shape(settings, any(key.startswith("decoder.") for key in tensors), heads, stated)
     if not settings["qkv_bias"]:
         tensors |= _zero_biases(tensors, stated)
-    return _build(shape, tensors, names, file)
+    prepared, model = folder / "preprocessor_config.json", _build(shape, tensors, names, file)
+    if not prepared.exists():
+        return model
+    found = read_json(prepared)
+    return _adapted(model, {"mean": found.get("image_mean"), "std": found.get("image_std")})
 
 
 def _zero_biases(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
@@ -181,7 +182,7 @@ def _zero_biases(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     return {f"{stem}bias": torch.zeros(len(tensors[f"{stem}weight"])) for stem in stems}
 
 
-def _hf_shape(settings: dict[str, Any], full: bool, heads: _Heads, file: Path) -> _Shape:
+def _hf_shape(settings: dict[str, Any], full: bool, heads: Heads, file: Path) -> _Shape:
     for name, expected in (("model_type", "vit_mae"), ("hidden_act", "gelu")):
         if settings.get(name) != expected:
             raise LcmaeError(f"{name}: got {settings.get(name)!r} in {str(file)!r}, expected {expected!r}")
@@ -194,11 +195,11 @@ def _hf_shape(settings: dict[str, Any], full: bool, heads: _Heads, file: Path) -
         raise LcmaeError(f"patch_size: got {patch} in {str(file)!r}, expected a divisor of image_size {image}")
     ratio = _ratio(settings["intermediate_size"], width)
     sizes = {"patch_size": patch, "width": width, "depth": settings["num_hidden_layers"], "mlp_ratio": ratio}
-    sizes["heads"] = _agree("encoder_heads", heads.encoder, settings["num_attention_heads"], file)
+    sizes["heads"] = agree("encoder_heads", heads.encoder, settings["num_attention_heads"], file)
     if full:
         narrow, deep = settings["decoder_hidden_size"], settings["decoder_num_hidden_layers"]
         sizes |= {"decoder_width": narrow, "decoder_depth": deep}
-        sizes["decoder_heads"] = _agree("decoder_heads", heads.decoder, settings["decoder_num_attention_heads"], file)
+        sizes["decoder_heads"] = agree("decoder_heads", heads.decoder, settings["decoder_num_attention_heads"], file)
         if deep and int(narrow * ratio) != settings["decoder_intermediate_size"]:
             raise LcmaeError(
                 f"decoder_intermediate_size: got {settings['decoder_intermediate_size']} in {str(file)!r}, "
@@ -207,7 +208,7 @@ def _hf_shape(settings: dict[str, Any], full: bool, heads: _Heads, file: Path) -
     return _Shape(config.Model(**sizes), (image, image), settings["num_channels"], full, eps=settings["layer_norm_eps"])
 
 
-def _load_timm(name: str, heads: _Heads) -> MAE:
+def _load_timm(name: str, heads: Heads) -> MAE:
     if not timm.is_model(name.partition(".")[0]):
         raise LcmaeError(f"timm: unknown model {name!r}: {nearest(name, timm.list_pretrained('vit_*.mae'))}")
     try:
@@ -222,10 +223,10 @@ def _load_timm(name: str, heads: _Heads) -> MAE:
     block: Any = vit.blocks[0]
     patches, norm = vit.patch_embed, cast(Any, vit.norm)
     known = {"width": vit.embed_dim, "depth": len(vit.blocks), "patch_size": patches.patch_size[0]}
-    known["heads"] = _agree("encoder_heads", heads.encoder, block.attn.num_heads, Path(name))
+    known["heads"] = agree("encoder_heads", heads.encoder, block.attn.num_heads, Path(name))
     arch = config.Model(**known, mlp_ratio=_ratio(block.mlp.fc1.out_features, vit.embed_dim))
     shape = _Shape(arch, patches.img_size, vit.in_chans, False, eps=norm.eps)
-    return _build(shape, vit.state_dict(), official_names, Path(name))
+    return _adapted(_build(shape, vit.state_dict(), official_names, Path(name)), cast(Any, vit.pretrained_cfg))
 
 
 def _download(repo: str) -> Path:
@@ -267,6 +268,14 @@ def _build(shape: _Shape, tensors: dict[str, Tensor], names: Names, file: Path) 
     return model.eval()
 
 
+def _adapted(model: MAE, cfg: Mapping[str, Any]) -> MAE:
+    """The model made for images of ImageNet's statistics, whatever its own are."""
+    stated = own_statistics(cfg, model.channels)
+    if model.channels in PICTURES and stated is not None and not are_imagenets(*stated):
+        take_imagenet_images(cast(nn.Conv2d, model.encoder.patch_embed.proj), *stated)
+    return model
+
+
 def _first(folder: Path, names: Sequence[str]) -> Path:
     """The first of the files that is there."""
     found = next((folder / name for name in names if (folder / name).exists()), None)
@@ -285,16 +294,3 @@ def _ratio(hidden: int, width: int) -> float:
     """The MLP ratio r with int(r * width) = hidden, whatever rounding does."""
     ratio = hidden / width
     return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
-
-
-def _known_heads(part: str, width: int, given: int | None, table: dict[int, int]) -> int:
-    if given is None and width not in table:
-        known = ", ".join(f"{w}: {h}" for w, h in table.items())
-        raise LcmaeError(f"{part} heads: width {width} not in the table ({known}), give {part}_heads=")
-    return table[width] if given is None else given
-
-
-def _agree(name: str, given: int | None, stated: int, file: Path) -> int:
-    if given not in (None, stated):
-        raise LcmaeError(f"{name}: got {given}, expected {stated}, which {str(file)!r} states")
-    return stated

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError
-from lcmae_core.data.augment import denormalize
+from lcmae_core.models.inputs import PICTURES, image_grid, in_its_type, own_statistics, renormalize
 from lcmae_core.store.checkpoint import sha256
 
 DEADLINE = 5.0
@@ -91,19 +91,21 @@ def load_vit(name: str, *, revision: str | None = None, checkpoint: str | Path |
 
 
 def images_for(model: VisionTransformer, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Images normalised by ImageNet's statistics, as the collection has them, re-normalised to the model's own.
+    """Images normalised by ImageNet's statistics, as the collection has them, re-normalised to the model's own and in
+    its type. Images that are neither grey nor colour have no statistics of ImageNet: they are taken as they are.
 
     Raises:
-        LcmaeError: images of another size or number of channels than the model takes.
+        LcmaeError: images of another size or number of channels than the model takes, a model that states no
+            statistics.
     """
-    cfg: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    expected = (model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
-    if tuple(images.shape[1:]) != expected:
-        raise LcmaeError(f"images: got shape {tuple(images.shape)}, expected (B, {', '.join(map(str, expected))})")
-    if not {"mean", "std"} <= set(cfg):
+    image_grid(model, images)
+    cfg, channels = _configuration(model), images.shape[1]
+    if channels not in PICTURES:
+        return in_its_type(model, images)
+    stated = own_statistics(cfg, channels)
+    if stated is None:
         raise LcmaeError(f"model: got {type(model).__name__} without mean and std, expected a model of timm's registry")
-    mean, std = (images.new_tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
-    return (denormalize(images) - mean) / std
+    return in_its_type(model, renormalize(images, *stated))
 
 
 def expected_images(model: nn.Module, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -112,10 +114,14 @@ def expected_images(model: nn.Module, images: Float[Tensor, "B C H W"]) -> Float
     Raises:
         LcmaeError: images of another size or number of channels than the model takes.
     """
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    if not isinstance(model, VisionTransformer) or model.dynamic_img_size or not {"mean", "std"} <= set(cfg):
+    if not isinstance(model, VisionTransformer) or own_statistics(_configuration(model), images.shape[1]) is None:
         return images
     return images_for(model, images)
+
+
+def _configuration(model: nn.Module) -> dict[str, Any]:
+    """What timm says of a model's weights; changed in place where others are loaded."""
+    return getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
 
 
 def _revision(name: str, revision: str | None) -> tuple[str, str | None]:

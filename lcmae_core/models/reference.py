@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from lcmae_core.config import LabelsError, LcmaeError, NoLabelsError, Settings
@@ -96,7 +97,7 @@ class Supervised(nn.Module):
 
     def __init__(self, settings: Settings, classes: int):
         super().__init__()
-        self.encoder = _encoder(settings)
+        self.encoder = with_drop_path(_encoder(settings), settings.supervision.drop_path)
         self.head = nn.Linear(settings.model.width, classes)
         use_quick_linears(self)
 
@@ -149,6 +150,16 @@ def class_count(settings: Settings, source: Source | None = None) -> int:
     if (labels < 0).any():
         raise LabelsError(f"labels: got {int((labels < 0).sum())} images without one, expected a label for every image")
     return len(source.classes)
+
+
+def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
+    """The encoder itself; in training block b of L (0-based) drops its two branches with probability rate * b / (L - 1)
+    (timm's rule). It holds no weights."""
+    blocks: Any = encoder.blocks
+    if rate:
+        for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist()):
+            block.drop_path1, block.drop_path2 = DropPath(share), DropPath(share)
+    return encoder
 
 
 def _encoder(settings: Settings) -> Encoder:

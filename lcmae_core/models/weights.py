@@ -3,10 +3,12 @@
 import argparse
 import difflib
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.models import clean_state_dict
 from torch import Tensor, nn
@@ -16,18 +18,20 @@ from lcmae_core.store.checkpoint import load_tensors
 
 Names = Callable[[str], list[str]]
 """From a key of `MAE.state_dict()` to the keys that hold it in a file: one, or three for query, key and value apart."""
+WRAPPERS = ("model", "state_dict", "module", "model_state_dict", "model_ema", "state_dict_ema", "ema_state_dict", "ema")
+"""Where files keep their weights, the trained ones before their moving average."""
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The state dict in a safetensors or PyTorch file, prefixes of DDP and torch.compile removed.
 
     Raises:
-        LcmaeError: the file cannot be read, holds more than tensors, plain data and argparse.Namespace, or no weights.
+        LcmaeError: the file cannot be read, holds more than tensors and `HARMLESS` data, or no weights.
     """
     content = load_tensors(file) if file.suffix == ".safetensors" else _unpickle(file)
-    for wrapper in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    for _ in range(2):  # Lightning and some others wrap twice
+        inner = next((n for n in WRAPPERS if isinstance(content, dict) and isinstance(content.get(n), dict)), None)
+        content = content if inner is None else content[inner]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise LcmaeError(f"checkpoint: got {str(file)!r} without weights, expected a state dict")
     return clean_state_dict({str(key): value for key, value in content.items() if isinstance(value, Tensor)})
@@ -81,9 +85,41 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], names: Names, file: Pat
     model.load_state_dict(state)
 
 
+class _Beside:
+    """What stands in for a harmless value beside the weights (a numpy number, a path, a date): nothing of it is kept,
+    and none of its own code runs."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _mapping(*_: Any) -> OrderedDict[Any, Any]:
+    """Stands in for a mapping that fills itself."""
+    return OrderedDict()
+
+
+_CORE = ("core.multiarray", "_core.multiarray")  # before and since numpy 2
+_NUMPY = ("dtype", "ndarray", *(f"{core}.{name}" for core in _CORE for name in ("scalar", "_reconstruct")))
+_PLAIN = ("list", "dict", "set", "int", "float", "str", "bool", "tuple", "frozenset", "complex", "bytearray")
+_PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    (_mapping, "collections.defaultdict"),
+    *((_Beside, f"numpy.{name}") for name in _NUMPY),
+    *((_Beside, f"numpy.dtypes.{name}") for name in np.dtypes.__all__),
+    *((_Beside, f"{module}.{name}") for module in ("builtins", "__builtin__") for name in _PLAIN),
+    *((_Beside, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
+    *((_Beside, f"datetime.{name}") for name in ("datetime", "date", "time", "timedelta", "timezone")),
+)
+"""What may stand beside the weights, and what stands in for it while the file is read."""
+
+
 def _unpickle(file: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(HARMLESS)):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise LcmaeError(
@@ -92,12 +128,18 @@ def _unpickle(file: Path) -> Any:
 
 
 def _why(file: Path, error: Exception) -> str:
-    """The classes that were refused, else the kind of error: PyTorch's own message fills a screen."""
+    """The classes that were refused and the way out, else the kind of error: PyTorch's own message fills a screen."""
     try:
-        refused = set(torch.serialization.get_unsafe_globals_in_checkpoint(file)) - {"argparse.Namespace"}
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except Exception:  # not even a pickle
-        refused = set()
-    return f"it holds {', '.join(sorted(refused))}, which is not run" if refused else type(error).__name__
+        refused = []
+    if not refused:
+        return type(error).__name__
+    return (
+        f"it holds {', '.join(sorted(refused))}, which is not run: where you trust it, save its weights alone, "
+        "torch.save(model.state_dict(), file)"
+    )
 
 
 def _check_keys(expected: list[str], tensors: Mapping[str, Tensor], file: Path) -> None:

@@ -57,11 +57,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dict[str, Any], keep: int = 2) -> None:
-    """Write `folder/step-<n>/` whole or not at all (weights, everything else, manifest); keep the newest few."""
+    """Write `folder/step-<n>/` whole or not at all (weights, everything else, manifest); keep the newest few.
+
+    The folder above `folder` is not made anew: who removed it wants no checkpoint in it.
+    """
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    temporary.mkdir()
     save_tensors(temporary / "model.safetensors", model)
     torch.save({"step": step, **rest}, temporary / "rest.pt")
     _flush(temporary / "rest.pt")

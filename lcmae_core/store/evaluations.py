@@ -16,13 +16,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lcmae_core.config import LcmaeError, Settings, parse
-from lcmae_core.config.downstream import FineTune, LinearProbe, Recipe, parse_recipe
+from lcmae_core.config.downstream import AnyRecipe, FineTune, LinearProbe, RidgeProbe, parse_recipe
 from lcmae_core.store.checkpoint import write_atomic, write_json
 from lcmae_core.store.machine import writable_folder
 from lcmae_core.store.runs import SETTINGS, Run
 
 RECIPE, PREDICTIONS = "recipe.json", "predictions.npz"
-KINDS: dict[str, type[Recipe]] = {recipe.kind: recipe for recipe in (LinearProbe, FineTune)}
+KINDS: dict[str, type[AnyRecipe]] = {recipe.kind: recipe for recipe in (LinearProbe, RidgeProbe, FineTune)}
 _DATA = {"image_size", "channels", "on_unreadable", "min_side", "validation_fraction"}
 _MODEL = {"patch_size", "width", "depth", "heads", "mlp_ratio"}
 
@@ -47,7 +47,7 @@ class Predictions(NamedTuple):
 class Evaluation(Run):
     """A run that judges an encoder: `settings` says data, shape, seed and runtime, `recipe` all the rest."""
 
-    recipe: Recipe
+    recipe: AnyRecipe
     origin: str
     """What was evaluated: the name of the pre-training run (with its step, if it is not the last), or "untrained"."""
 
@@ -68,7 +68,7 @@ class Evaluation(Run):
         return float(self.predictions.right.mean())
 
 
-def open_evaluation(settings: Settings, recipe: Recipe, origin: str, data_identity: str) -> Evaluation:
+def open_evaluation(settings: Settings, recipe: AnyRecipe, origin: str, data_identity: str) -> Evaluation:
     """The evaluation of these settings, its folder made if need be.
 
     Raises:
@@ -97,7 +97,7 @@ def load_evaluation(path: Path | str) -> Evaluation:
     return Evaluation(folder, parse(json.loads((folder / SETTINGS).read_text())), recipe, said["origin"])
 
 
-def evaluation_digest(settings: Settings, recipe: Recipe, origin: str, data_identity: str) -> str:
+def evaluation_digest(settings: Settings, recipe: AnyRecipe, origin: str, data_identity: str) -> str:
     """Ten hex digits that name everything that affects an evaluation's results.
 
     Of the settings only what an evaluation reads: seed, size and kind of the images, shape of the encoder. As in

@@ -1,16 +1,20 @@
 """What a study keeps of a run, small enough to commit: <out>/results/runs/<name>.json, one file a run.
 
 It outlives the weights: settings, digest, device, commit, seconds, speed, curves, and every measure taken of the run,
-image by image where an interval over images is wanted.
+image by image where an interval over images is wanted. It outlives the data too: its name ends in the digest of the
+settings and of what the data hold, and its content says both, so that it is found again where the data are not.
 
 Letters: M images.
 """
 
 import base64
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.config.places import plain_name
 from lcmae_core.store.checkpoint import write_json
+from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.runs import Run
 
 POINTS = 60
@@ -34,6 +40,8 @@ class Record:
     """The record of one run, or of what needs no run, such as an encoder that was never trained."""
 
     path: Path
+    fingerprint: str | None = None
+    """What the data hold (`data.source_identity`), where that is known."""
 
     @property
     def name(self) -> str:
@@ -83,7 +91,7 @@ class Record:
         name = None if run is None else run.name
         old = self.content if self.content.get("run") == name else {}
         said = {"run": name, "settings": plain_settings(settings), "training": None if run is None else _training(run)}
-        self._write(old | said)
+        self._write(old | said | ({} if self.fingerprint is None else {"fingerprint": self.fingerprint}))
 
     def note(self, measure: str, values: Values, seconds: float, where: Mapping[str, Any]) -> None:
         """Keep a measure with the time it took and where it was taken."""
@@ -110,9 +118,40 @@ class Record:
         write_json(self.path, content)
 
 
-def open_record(out: Path, name: str) -> Record:
+def open_record(out: Path, name: str, fingerprint: str | None = None) -> Record:
     """The record of a run below an output folder."""
-    return Record(Path(out) / "results" / "runs" / f"{name}.json")
+    return Record(Path(out) / "results" / "runs" / f"{name}.json", fingerprint)
+
+
+def recorded_fingerprint(out: Path, source: str) -> str | None:
+    """What the data of a source held when the records below an output folder were made: for reading them where the data
+    are not, by the name that they say (`plain_name`). Where several data sets had that name, the one of most records.
+    """
+    folder = Path(out) / "results" / "runs"
+    known = _fingerprints(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
+    return known.get(plain_name(source, REPOSITORY))
+
+
+@lru_cache(maxsize=8)
+def _fingerprints(folder: Path, changed: int) -> dict[str, str]:
+    """Plain name of a source -> fingerprint; `changed` says when to look again."""
+    counts: dict[str, Counter[str]] = {}
+    for file in sorted(folder.glob("*.json")):
+        name, held = _said(file, file.stat().st_mtime_ns)
+        counts.setdefault(name, Counter())[held] += 1
+    for name, count in counts.items():
+        if len(count) > 1:
+            (first, most), *_ = count.most_common(1)
+            rest = f"not the {count.total() - most} of other data"
+            print(f"records: {name!r} names several data sets: read are the {most} of {first}, {rest}", file=sys.stderr)
+    return {name: count.most_common(1)[0][0] for name, count in counts.items()}
+
+
+@lru_cache(maxsize=2**12)
+def _said(file: Path, changed: int) -> tuple[str, str]:
+    content = Record(file).content
+    name = content.get("settings", {}).get("data", {}).get("source", "")
+    return name, content.get("fingerprint", name)
 
 
 def _training(run: Run) -> Values:
@@ -145,9 +184,7 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     """The departures from the defaults, without what only says how a run is made; of a path on this machine its last
     part alone, so that a record names no folder of it."""
     kept = settings.model_dump(mode="json", exclude={"runtime": True}, exclude_defaults=True)
-    scheme, _, rest = settings.data.source.partition(":")
-    local = scheme in ("folder", "parquet") or Path(rest).expanduser().is_absolute()  # hf: and wds: take both
-    source = f"{scheme}:{Path(rest).name}" if local else settings.data.source
+    source = plain_name(settings.data.source, REPOSITORY)
     return kept | {"data": kept.get("data", {}) | {"source": source}}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import LcmaeError, Settings, profile, replace
+from lcmae_core.config.resolve import Asked, project_root
 from lcmae_core.store.checkpoint import write_json
 from lcmae_core.store.machine import REPOSITORY, pick_device, provenance, writable_folder
 
@@ -45,24 +46,29 @@ class Notebook:
     started: float = field(default_factory=time.monotonic)
 
     @property
+    def _asked(self) -> Asked:
+        """The parameters cell; a relative folder in it lies in the project, wherever the kernel was started."""
+        said = {"profile": self.profile, "data": self.data, "seed": self.seed, "out": self.out}
+        return Asked(parameters=said, base=project_root())
+
+    @property
     def profile_name(self) -> str:
         """The profile in force."""
-        return self.profile or os.environ.get("LCMAE_PROFILE") or "quick"
+        return self._asked.profile
 
     @property
     def folder(self) -> Path:
         """The output folder, absolute."""
-        return writable_folder(self.out or os.environ.get("LCMAE_OUT") or f"outputs/{self.profile_name}")
+        return writable_folder(self._asked.out)
 
     def settings(self, **changes: Any) -> Settings:
         """The profile's settings with this notebook's data, seed and folder, then `changes` by leaf name."""
         base = profile(self.profile_name)
-        source = self.data or os.environ.get("LCMAE_DATA") or base.data.source
-        return replace(base, self._common(source) | changes)
+        return replace(base, self._common(self._asked.data or base.data.source) | changes)
 
     def _common(self, source: str) -> dict[str, Any]:
-        folder = str(self.folder)
-        return {"source": source, "seed": self.seed, "out": folder, "on_unreadable": self.on_unreadable}
+        folder, seed = str(self.folder), self._asked.seed
+        return {"source": source, "seed": seed, "out": folder, "on_unreadable": self.on_unreadable}
 
     @property
     def headless(self) -> bool:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,12 @@ from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors, sh
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
+
+
+class RunLostError(LcmaeError):
+    """The folder of a run went away while it was written: failed work, not a user's mistake."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -89,16 +95,41 @@ class Run:
         return self._verified(self._snapshot(step))
 
     def keep_snapshot(self, step: int, weights: dict[str, Tensor]) -> None:
-        """Keep the weights of a step for later analysis."""
+        """Keep the weights of a step for later analysis.
+
+        Raises:
+            RunLostError: the folder was removed.
+        """
+        self.refuse_lost()
         save_tensors(self._snapshot(step), weights)
         self._note(self._snapshot(step))
 
     def finish(self, weights: dict[str, Tensor], results: dict[str, Any]) -> None:
-        """Write the final weights, then the results, and drop the checkpoints that are no longer needed."""
+        """Write the final weights, then the results, and drop the checkpoints that are no longer needed.
+
+        Raises:
+            RunLostError: the folder was removed: what is left of the run would look like a finished one.
+        """
+        self.refuse_lost()
         save_tensors(self.path / MODEL, weights)
         self._note(self.path / MODEL)
         write_json(self.path / RESULTS, results)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def refuse_lost(self) -> None:
+        """See whether the folder still is the one that this process writes.
+
+        Raises:
+            RunLostError: it was removed, or removed and made anew by another process.
+        """
+        holder = self.path / ".holder"
+        if not (self.path / SETTINGS).exists():
+            raise RunLostError(
+                f"run: {str(self.path)!r} was removed while it was trained, expected it to stay: stopped"
+            )
+        with suppress(OSError):
+            if (who := holder.read_text().strip()) != str(os.getpid()):
+                raise RunLostError(f"run: {str(self.path)!r} is written by process {who} now, expected {os.getpid()}")
 
     def clear(self) -> None:
         """Remove everything but the lock, to train again from the start; first the results, which say it is done."""
@@ -129,31 +160,52 @@ class Run:
         try:
             holder.write_text(f"{os.getpid()}\n")
             yield
+        except OSError:
+            self.refuse_lost()  # a file that could not be written because its folder is gone
+            raise
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):
+                if holder.read_text().strip() == str(os.getpid()):
+                    holder.unlink()
             lock.release()
 
     def _note(self, file: Path) -> None:
         """Remember the sha256 of a file of weights: a flipped bit would load silently."""
-        known = self._known() | {str(file.relative_to(self.path)): sha256(file)}
+        known = _manifest(self.path) | {str(file.relative_to(self.path)): sha256(file)}
         write_json(self.path / MANIFEST, known)
 
-    def _known(self) -> dict[str, str]:
-        file = self.path / MANIFEST
-        return json.loads(file.read_text()) if file.exists() else {}
-
     def _verified(self, file: Path) -> dict[str, Tensor]:
-        expected = self._known().get(str(file.relative_to(self.path)))
-        if not file.exists() or sha256(file) != expected:
-            raise LcmaeError(
-                f"weights: got {str(file)!r}, whose bytes differ from the run's manifest, expected them whole"
-            )
+        refuse_damaged(self.path, file, required=True)
         return load_tensors(file)
 
     def _snapshot(self, step: int) -> Path:
         folder = self.path / "snapshots"
         folder.mkdir(exist_ok=True)
         return folder / f"step-{step:08d}.safetensors"
+
+
+def refuse_damaged(folder: Path, file: Path, required: bool = False) -> None:
+    """See whether a file of weights in a run's folder has the bytes that were written.
+
+    Weights and settings that were copied out of a run have no manifest to compare with, unless it is `required`.
+
+    Raises:
+        LcmaeError: its bytes differ from the manifest, which does not name it, or cannot be read, or is missing
+            although the run is finished.
+    """
+    if not required and not any((folder / name).exists() for name in (MANIFEST, RESULTS)):
+        return
+    expected = _manifest(folder).get(str(file.relative_to(folder)))
+    if not file.exists() or sha256(file) != expected:
+        raise LcmaeError(f"weights: got {str(file)!r}, whose bytes differ from the run's manifest, expected them whole")
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    file = folder / MANIFEST
+    try:
+        return json.loads(file.read_text()) if file.exists() else {}
+    except ValueError:
+        raise LcmaeError(f"manifest: got {str(file)!r}, which is damaged, expected JSON as it was written") from None
 
 
 def open_run(settings: Settings, data_identity: str) -> Run:

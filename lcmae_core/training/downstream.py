@@ -4,33 +4,35 @@ Letters: B images, K classes.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from timm.scheduler import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings, replace
-from lcmae_core.config.downstream import Recipe
+from lcmae_core.config.downstream import AnyRecipe, Recipe
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.data.splits import Source
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.encoder import Encoder
-from lcmae_core.models.reference import class_count
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.evaluations import PREDICTIONS, Evaluation, Predictions, open_evaluation, save_predictions
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import Run
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.evaluate import evaluation_loader, known_labels
+from lcmae_core.training.labels import count_classes, labelled_part
 from lcmae_core.training.log import RunLog, Window
 from lcmae_core.training.loop import Restored
 from lcmae_core.training.methods import Terms
@@ -66,12 +68,14 @@ class Origin(NamedTuple):
 
 @dataclass
 class Task:
-    """What the loop trains. `backward` leaves the gradients of a step and returns its terms, the total among them."""
+    """What the loop trains. `backward` leaves the gradients of a step and returns its terms, the total among them;
+    `judge` says what the trained model makes of the held-out images."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     batches: Callable[[int, int], Iterator[Batch]]
     backward: Callable[[Batch, int], Terms]
+    judge: Callable[[nn.Module], Predictions]
     average: ModelEmaV3 | None = None
     clip_grad: float | None = None
 
@@ -81,25 +85,68 @@ class Task:
         return self.model if self.average is None else self.average.module
 
 
-Prepare = Callable[[Encoder, Source, int], Task]
-"""From the encoder, the data and the number of classes to the task."""
+@dataclass
+class Subject:
+    """What an evaluation works on; encoder and held-out images are opened when they are first asked for."""
+
+    origin: Origin
+    settings: Settings
+    source: Source
+    classes: int
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """On the device, in evaluation mode."""
+        encoder = fitting(self.origin.load(), self.settings)
+        return encoder.to(pick_device(self.settings.runtime.device)).eval()
+
+    @cached_property
+    def held_out(self) -> Loader:
+        """The images that are judged."""
+        return evaluation_loader(self.settings, source=self.source)
+
+
+class Outcome(NamedTuple):
+    """What an evaluation leaves: weights of the classifier, what it says, how long it took, and what else is noted."""
+
+    weights: dict[str, Tensor]
+    said: Predictions
+    steps: int
+    seconds: float
+    noted: Mapping[str, Any] = MappingProxyType({})
 
 
 def evaluate(
-    origin: Origin,
-    recipe: Recipe,
-    settings: Settings,
-    prepare: Prepare,
-    held_out: Callable[[Task, Encoder, Loader], Predictions],
-    *,
-    resume: bool = True,
+    origin: Origin, recipe: Recipe, settings: Settings, prepare: Callable[[Subject], Task], *, resume: bool = True
 ) -> Evaluation:
-    """Train and judge once; an evaluation that was finished before is returned as it is, an interrupted one goes on.
+    """Train step by step and judge, `once`; an interrupted training goes on.
 
     Raises:
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
         NonFiniteLossError: the loss became NaN or infinite.
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+    """
+
+    def work(evaluation: Evaluation, subject: Subject) -> Outcome:
+        task, total = prepare(subject), recipe.total(len(subject.source.train))
+        seconds = fit(evaluation, recipe, task, total)
+        return Outcome(task.judged.state_dict(), task.judge(task.judged.eval()), total, seconds)
+
+    return once(origin, recipe, settings, work, resume=resume)
+
+
+def once(
+    origin: Origin,
+    recipe: AnyRecipe,
+    settings: Settings,
+    work: Callable[[Evaluation, Subject], Outcome],
+    *,
+    resume: bool = True,
+) -> Evaluation:
+    """Do the work of an evaluation and keep what it leaves; one that was finished before is returned as it is.
+
+    Raises:
+        LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
     """
     identity = source_identity(settings.data.source)
     evaluation = open_evaluation(settings, recipe, origin.name, identity)
@@ -108,58 +155,19 @@ def evaluate(
             evaluation.clear()
             evaluation = open_evaluation(settings, recipe, origin.name, identity)
         if not evaluation.done:
-            source = open_source(settings.data)
-            classes = count_classes(settings, source, recipe)
-            encoder = fitting(origin.load(), settings).to(pick_device(settings.runtime.device)).eval()
-            validation = evaluation_loader(settings, source=source)  # a broken file shows before training, not after
-            task = prepare(encoder, source, classes)
-            total = recipe.total(len(source.train))
-            seconds = fit(evaluation, task, total)
-            _conclude(evaluation, task, held_out(task, encoder, validation), classes, total, seconds, source)
+            source = labelled_part(open_source(settings.data), recipe, settings.seed)
+            subject = Subject(origin, settings, source, count_classes(settings, source, recipe))
+            _conclude(evaluation, subject, work(evaluation, subject))
     return evaluation
 
 
-def _conclude(
-    evaluation: Evaluation, task: Task, said: Predictions, classes: int, total: int, seconds: float, source: Source
-) -> None:
+def _conclude(evaluation: Evaluation, subject: Subject, outcome: Outcome) -> None:
+    said = outcome.said
     save_predictions(evaluation.path / PREDICTIONS, said)
-    results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "classes": classes}
+    results = {"steps": outcome.steps, "seconds": outcome.seconds, "classes": subject.classes} | dict(outcome.noted)
     judged = {"accuracy": float(said.right.mean()), "images": len(said.label), "origin": evaluation.origin}
-    where = provenance(pick_device(evaluation.settings.runtime.device))
-    evaluation.finish(task.judged.state_dict(), results | judged | where)
-
-
-def count_classes(settings: Settings, source: Source, recipe: Recipe) -> int:
-    """Classes of a source that can be trained on and judged.
-
-    Raises:
-        LcmaeError: labels are missing, all images are of one class, there are fewer of them than a batch, or none is
-            held out.
-    """
-    classes, name = several_classes(settings, source), settings.data.source
-    if len(source.train) < recipe.batch_size:
-        count = len(source.train)
-        raise LcmaeError(f"batch_size: got {recipe.batch_size} for {count} training images, expected at most {count}")
-    if not len(source.validation):
-        raise LcmaeError(f"data: got no validation image in {name!r}, expected at least one held out")
-    if source.validation.labels is None or (source.validation.labels < 0).any():
-        raise LcmaeError(f"labels: got validation images without one in {name!r}, expected a label for every image")
-    return classes
-
-
-def several_classes(settings: Settings, source: Source) -> int:
-    """Classes of a source whose images are of more than one.
-
-    Raises:
-        LcmaeError: labels are missing, or all images are of one class.
-    """
-    classes = class_count(settings, source)
-    assert source.train.labels is not None and source.classes is not None  # noqa: PT018
-    found = np.unique(source.train.labels)
-    if len(found) < 2:
-        only, name = source.classes[int(found[0])], settings.data.source
-        raise LcmaeError(f"labels: got one class ({only!r}) in {name!r}, expected at least two")
-    return classes
+    where = provenance(pick_device(evaluation.settings.runtime.device)) | {"skipped": subject.source.skipped}
+    evaluation.finish(outcome.weights, results | judged | where)
 
 
 def fitting(encoder: Encoder, settings: Settings) -> Encoder:
@@ -185,6 +193,7 @@ def crop_loader(settings: Settings, recipe: Recipe, source: Source) -> Loader:
     return Loader(
         source.train, settings.data.model_copy(update=crops), seed=settings.seed, batch_size=recipe.batch_size,
         device=pick_device(runtime.device), hold_gb=runtime.hold_gb, workers=runtime.workers,
+        progress=runtime.progress,
     )  # fmt: skip
 
 
@@ -197,14 +206,14 @@ def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) -> Sc
     )  # fmt: skip
 
 
-def fit(evaluation: Evaluation, task: Task, total: int) -> float:
+def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float:
     """Train to the end, from the last checkpoint if there is one; returns the seconds spent in all.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
-    began, runtime, recipe = time.perf_counter(), evaluation.settings.runtime, evaluation.recipe
+    began, runtime = time.perf_counter(), evaluation.settings.runtime
     rates = schedule(task.optimizer, recipe, total)  # before a checkpoint's rates come in, which are not the peak
     start, spent, window = _restore(evaluation, task)
     guard = LossGuard(pick_device(runtime.device))
@@ -256,14 +265,14 @@ def _restore(evaluation: Evaluation, task: Task) -> Restored:
     return Restored(rest["step"], rest["seconds"], Window(rest["window"]))
 
 
+def said_of(scores: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> Predictions:
+    """The class with the highest score of each image, and its share in the softmax."""
+    best = scores.float().softmax(dim=1).max(dim=1)
+    return Predictions(*(part.cpu().numpy() for part in (labels, best.indices, best.values)))
+
+
 @torch.no_grad()
 def judge(scores: Callable[[Batch], Float[Tensor, "B K"]], loader: Loader) -> Predictions:
     """What a classifier says of whole images (central view), in their order."""
-    label, predicted, confidence = [], [], []
-    for batch in loader.evaluation():
-        assert batch.labels is not None
-        best = scores(batch).float().softmax(dim=1).max(dim=1)
-        label.append(batch.labels.cpu())
-        predicted.append(best.indices.cpu())
-        confidence.append(best.values.cpu())
-    return Predictions(*(torch.cat(part).numpy() for part in (label, predicted, confidence)))
+    parts = [said_of(scores(batch), known_labels(batch.labels)) for batch in loader.evaluation()]
+    return Predictions(*(np.concatenate(part) for part in zip(*parts)))

@@ -45,6 +45,7 @@ def evaluation_loader(
         device=pick_device(settings.runtime.device),
         hold_gb=settings.runtime.hold_gb,
         workers=settings.runtime.workers,
+        progress=settings.runtime.progress,
         crops=crops,
     )
 

@@ -1,39 +1,32 @@
 """Fine-tuning by the public MAE recipe, and the supervised baseline from scratch by the same code.
 
 Layer decay, drop path, mixup, CutMix, RandAugment, random erasing and averaged weights are timm's.
-Letters: B images, C channels, H x W pixels, K classes.
+Letter: L blocks.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from timm.data.mixup import Mixup, mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.config.downstream import RECIPES, FineTune
-from lcmae_core.data.loader import Batch, Loader
-from lcmae_core.data.randaugment import AugmentedLoader, lent_randomness, seed_of
+from lcmae_core.data.loader import Batch
+from lcmae_core.data.randaugment import AugmentedLoader, Pictures, lent_randomness, seed_of
 from lcmae_core.data.splits import Source
+from lcmae_core.data.views import Views
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
-from lcmae_core.training.downstream import Origin, Task, crop_loader, evaluate, judge
+from lcmae_core.training.downstream import Origin, Subject, Task, crop_loader, evaluate, judge
 from lcmae_core.training.methods import Terms
-
-
-class Mixed(NamedTuple):
-    """Images and the share of every class in each."""
-
-    images: Float[Tensor, "B C H W"]
-    targets: Float[Tensor, "B K"]
+from lcmae_core.training.mixing import mix_batch
 
 
 def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int = 0) -> VisionTransformer:
@@ -73,24 +66,6 @@ def build_adamw(model: VisionTransformer, recipe: FineTune) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), fused=True)
 
 
-def mix_batch(batch: Batch, recipe: FineTune, classes: int, seed: int, step: int) -> Mixed:
-    """timm's mixup or CutMix of a batch with itself reversed, a pure function of (seed, step); smoothed targets.
-
-    One of the two at even odds where both are on. A label is 1 - s + s / K for its class and s / K for the others.
-
-    Raises:
-        LcmaeError: an odd number of images, which cannot be paired.
-    """
-    assert batch.labels is not None
-    if not recipe.mixup and not recipe.cutmix:
-        return Mixed(batch.images, mixup_target(batch.labels, classes, 1.0, recipe.smoothing))
-    if len(batch.images) % 2:
-        raise LcmaeError(f"batch_size: got {len(batch.images)}, expected an even number (mixup pairs the images)")
-    mixer = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=classes)
-    with lent_randomness(seed_of(seed, "mixup", step)):
-        return Mixed(*mixer(batch.images.clone(), batch.labels))  # timm mixes in place
-
-
 def fine_tune(
     origin: Origin, recipe: FineTune | None = None, *, settings: Settings | None = None, resume: bool = True
 ) -> Evaluation:
@@ -105,19 +80,20 @@ def fine_tune(
     recipe, settings = recipe or RECIPES["v2"], settings or origin.settings
     device = pick_device(settings.runtime.device)
 
-    def prepare(encoder: Encoder, source: Source, classes: int) -> Task:
-        model = build_classifier(encoder, classes, recipe, settings.seed).to(device)
+    def prepare(subject: Subject) -> Task:
+        held_out = subject.held_out  # a broken file shows before training, not after
+        model = build_classifier(subject.encoder, subject.classes, recipe, settings.seed).to(device)
         forward = torch.compile(model) if settings.runtime.compile else model
         average = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
-        backward = _backward(forward, recipe, classes, settings.seed, device)
-        batches = training_batches(settings, recipe, source)
-        return Task(model.train(), build_adamw(model, recipe), batches, backward, average, recipe.clip_grad)
+        backward = _backward(forward, recipe, subject.classes, settings.seed, device)
+        batches = training_batches(settings, recipe, subject.source)
 
-    def held_out(task: Task, encoder: Encoder, loader: Loader) -> Predictions:
-        classifier = task.judged.eval()
-        return judge(lambda batch: classifier(batch.images), loader)
+        def said(judged: nn.Module) -> Predictions:
+            return judge(lambda batch: judged(batch.images), held_out)
 
-    return evaluate(origin, recipe, settings, prepare, held_out, resume=resume)
+        return Task(model.train(), build_adamw(model, recipe), batches, backward, said, average, recipe.clip_grad)
+
+    return evaluate(origin, recipe, settings, prepare, resume=resume)
 
 
 def from_scratch(settings: Settings, recipe: FineTune | None = None, *, resume: bool = True) -> Evaluation:
@@ -129,10 +105,12 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
     """Augmented in worker processes; on the device where the recipe has neither RandAugment nor erasing."""
     if recipe.rand_augment is None and not recipe.erase:
         return crop_loader(settings, recipe, source).batches
-    device, runtime = pick_device(settings.runtime.device), settings.runtime
+    views = Views(settings.seed, settings.data.image_size, recipe.crop_scale, recipe.crop_ratio, recipe.flip)
+    pictures = Pictures(source.train, views, settings.data.channels, recipe.rand_augment, recipe.erase)
     return AugmentedLoader(
-        source.train, settings.data, recipe, seed=settings.seed, device=device, workers=runtime.workers
-    ).batches
+        pictures, recipe.batch_size, device=pick_device(settings.runtime.device), workers=settings.runtime.workers,
+        hold_gb=settings.runtime.hold_gb,
+    ).batches  # fmt: skip
 
 
 def _backward(

@@ -1,17 +1,16 @@
 """What a run says while it trains: JSON lines, TensorBoard events, and a progress bar."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lcmae_core.config import Settings
 from lcmae_core.store.checkpoint import write_atomic
+from lcmae_core.store.progress import progress_bar
 from lcmae_core.store.runs import HISTORY, Run
 
 
@@ -53,8 +52,8 @@ class RunLog:
         self._file = (run.path / HISTORY).open("a", buffering=1)
         self._images, self._since, self._from = settings.optim.batch_size, time.perf_counter(), start
         self._board = _tensorboard(run, start) if settings.runtime.tensorboard else None
-        quiet = not settings.runtime.progress or bool(os.environ.get("LCMAE_HEADLESS"))
-        self._bar = tqdm(total=total, initial=start, desc=run.name, unit="step", disable=quiet, dynamic_ncols=True)
+        wanted = settings.runtime.progress
+        self._bar = progress_bar(run.name, total, "step", wanted=wanted, done=start, leave=True)
 
     def tick(self) -> None:
         """One step is done."""

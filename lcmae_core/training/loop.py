@@ -1,7 +1,6 @@
 """Pre-training, in the order in which it happens."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lcmae_core.config import Settings
-from lcmae_core.data.loader import Batch, Loader
+from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
@@ -52,6 +51,7 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     Raises:
         LcmaeError: data, settings or folder are not usable.
         NonFiniteLossError: the loss became NaN or infinite.
+        RunLostError: the run's folder was removed on the way.
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
     run = open_run(settings, source_identity(settings.data.source))
@@ -68,10 +68,8 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)
-    if source.skipped:
-        print(f"left out {len(source.skipped)} unreadable images: {', '.join(source.skipped)}", file=sys.stderr)
     objective = OBJECTIVES[settings.method](settings, source)
-    loader = _training_loader(settings, objective, device)
+    loader = objective.loader(device)
     # a broken file shows before training, not after
     validation = evaluation_loader(settings, 1024, source=source, crops=objective.crops)
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
@@ -89,6 +87,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     def save(step: int) -> None:
         judge(step)
+        run.refuse_lost()
         seconds = spent + time.perf_counter() - began
         rest = {"optimizer": optimizer.state_dict(), "window": window.state, "seconds": seconds}
         save_checkpoint(run.path / "checkpoints", step, model.state_dict(), rest)
@@ -111,6 +110,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
             log.tick()
             window.add(terms)
             if done % runtime.log_every == 0 or done == total:
+                run.refuse_lost()
                 log.write(done, window.mean() | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
             if done in snapshots:
                 judge(done)
@@ -123,14 +123,6 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     results = {"steps": total, "seconds": spent + time.perf_counter() - began, "skipped": source.skipped}
     measured = objective.held_out(model, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
-
-
-def _training_loader(settings: Settings, objective: Objective, device: torch.device) -> Loader:
-    runtime, split = settings.runtime, objective.source.train
-    return Loader(
-        split, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
-        device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=objective.crops,
-    )  # fmt: skip
 
 
 def _restore(run: Run, model: AnyModel, optimizer: torch.optim.Optimizer) -> Restored:

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
+from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
 from torch.nn import functional as F
 
 from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch, Loader
+from lcmae_core.data.randaugment import AugmentedLoader, Pictures, lent_randomness, seed_of
 from lcmae_core.data.splits import Source
 from lcmae_core.data.views import Views, crop_pair, multi_crop
 from lcmae_core.models.build import AnyModel
@@ -23,6 +25,7 @@ from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, bui
 from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.evaluate import held_out
+from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.objective import forward_views, loss_terms, view_masks
 from lcmae_core.training.siamese import siamese_terms
 
@@ -44,6 +47,15 @@ class Objective(ABC, Generic[M]):
     def crops(self) -> tuple[Views, ...]:
         """What the loader cuts from an image, where that is more than one crop."""
         return ()
+
+    def loader(self, device: torch.device) -> Loader | AugmentedLoader:
+        """Training batches on the device."""
+        settings, runtime = self.settings, self.settings.runtime
+        return Loader(
+            self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
+            device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=self.crops,
+            progress=runtime.progress,
+        )  # fmt: skip
 
     @abstractmethod
     def build(self) -> M:
@@ -171,19 +183,45 @@ class DinoObjective(Objective[Dino]):
 
 
 class SupervisedObjective(Objective[Supervised]):
-    """Cross-entropy of the source's labels."""
+    """Cross-entropy of the source's labels, with the augmentation of the settings `Supervision`.
+
+    What is drawn for a (micro-)batch, its mixing and its dropped paths, is a function of the seed and of the place of
+    its first image, so that a resumed run is exact.
+    """
+
+    def loader(self, device: torch.device) -> Loader | AugmentedLoader:
+        """Augmented in worker processes; as for any method where there is neither RandAugment nor erasing."""
+        data, wanted, runtime = self.settings.data, self.settings.supervision, self.settings.runtime
+        if wanted.rand_augment is None and not wanted.erase:
+            return super().loader(device)
+        views = Views(self.settings.seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
+        pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
+        return AugmentedLoader(
+            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers, hold_gb=runtime.hold_gb
+        )
 
     def build(self) -> Supervised:
         """A classifier for the source's classes."""
         return build_supervised(self.settings, class_count(self.settings, self.source))
 
     def terms(self, model: Supervised, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
-        """Cross-entropy in nats, and the share of the batch that is classified right."""
-        return self._judged(self._run(forward, batch.images, device=batch.images.device), batch)
+        """Cross-entropy in nats with the targets, and the share of the batch whose largest target is found."""
+        wanted, device = self.settings.supervision, batch.images.device
+        if not wanted.mixes and not wanted.drop_path:
+            return self._judged(self._run(forward, batch.images, device=device), batch)
+        seed, place = self.settings.seed, (int(batch.epoch[0]), int(batch.index[0]))
+        images, targets = mix_batch(batch, wanted, model.head.out_features, seed, *place)
+        with lent_randomness(seed_of(seed, "drop path", *place), device):
+            logits = self._run(forward, images, device=device).float()
+        right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()
+        return {"total": SoftTargetCrossEntropy()(logits, targets), "accuracy": right}
 
     def held_out(self, model: Supervised, loader: Loader) -> dict[str, float]:
-        """Cross-entropy and accuracy on central views."""
-        return _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
+        """Cross-entropy and accuracy on central views, nothing dropped."""
+        model.eval()
+        found = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
+        model.train()
+        return found
 
     @staticmethod
     def _judged(logits: Tensor, batch: Batch) -> Terms:

@@ -1,52 +1,47 @@
-"""The linear probe: how well a linear classifier reads the classes off a frozen encoder.
+"""The linear probes: how well a linear classifier reads the classes off a frozen encoder.
 
 Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop
-at each visit, as published; the fast one encodes whole images once.
+at each visit, as published; the fast one encodes whole images once. Beside it ridge regression in closed form, for
+small encoders and short of time. Of both the CLS token or the mean of the patch tokens is the feature.
 Letters: B images, C channels, H x W pixels, M images of a split, D width, T tokens, K classes.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
+from sklearn.model_selection import KFold, StratifiedKFold
 from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcmae_core.config import LcmaeError, Settings
-from lcmae_core.config.downstream import LinearProbe
+from lcmae_core.config.downstream import LinearProbe, RidgeProbe
 from lcmae_core.data.counter import positions
-from lcmae_core.data.loader import Batch, Loader
-from lcmae_core.data.splits import Source
+from lcmae_core.data.loader import Batch
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
-from lcmae_core.training.downstream import Origin, Task, crop_loader, evaluate, judge
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.downstream import Origin, Outcome, Subject, Task, crop_loader, evaluate, judge, once, said_of
+from lcmae_core.training.evaluate import known_labels
+from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.methods import Terms
 
-_CHUNK = 1024  # images encoded at once, whatever the batch
-
-
-class Features(NamedTuple):
-    """values: one vector an image. labels: None where the source has none."""
-
-    values: Float[Tensor, "M D"]
-    labels: Int64[Tensor, "M"] | None
-
-
-def pooled(tokens: Float[Tensor, "B T D"], token: str) -> Float[Tensor, "B D"]:
-    """The feature of an image: its CLS token ("cls"), or the mean of its patch tokens ("mean")."""
-    return tokens[:, 0] if token == "cls" else tokens[:, 1:].mean(dim=1)
-
-
-@torch.no_grad()
-def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, token: str = "mean") -> Features:
-    """Features of whole, unmasked images (centre view), in order."""
-    batches = [(pooled(encoder(batch.images), token), batch.labels) for batch in loader.evaluation(limit=limit)]
-    values, labels = zip(*batches)
-    return Features(torch.cat(values), None if labels[0] is None else torch.cat(labels))
+__all__ = [
+    "Features",
+    "Probe",
+    "build_lars",
+    "cached_batches",
+    "classifier",
+    "fit_ridge",
+    "image_features",
+    "linear_probe",
+    "pooled",
+    "ridge_path",
+]
 
 
 class Probe(nn.Module):
@@ -88,7 +83,11 @@ def cached_batches(features: Features, recipe: LinearProbe, seed: int, start: in
 
 
 def linear_probe(
-    origin: Origin, recipe: LinearProbe | None = None, *, settings: Settings | None = None, resume: bool = True
+    origin: Origin,
+    recipe: LinearProbe | RidgeProbe | None = None,
+    *,
+    settings: Settings | None = None,
+    resume: bool = True,
 ) -> Evaluation:
     """Train a linear probe once, by default the published recipe; `settings` say data, seed and runtime, by default
     the origin's.
@@ -97,40 +96,123 @@ def linear_probe(
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
     """
     recipe, settings = recipe or LinearProbe(), settings or origin.settings
+    if isinstance(recipe, RidgeProbe):
+        return _ridge_probe(origin, recipe, settings, resume=resume)
+    how = _of_features if recipe.cached else _of_crops
+    return how(origin, recipe, settings, resume=resume)
+
+
+def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume: bool) -> Evaluation:
+    """The fast path: every image is encoded once, whole."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(encoder: Encoder, source: Source, classes: int) -> Task:
-        probe = Probe(encoder.embed_dim, classes, settings.seed).to(device)
-        optimizer = build_lars(probe, recipe)
-        if recipe.cached:
-            whole = evaluation_loader(settings, split="train", source=source)
-            parts = [(_encoded(encoder, batch.images, recipe), batch.labels) for batch in whole.evaluation()]
-            known = Features(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts if p[1] is not None]))
-            return Task(
-                probe, optimizer, lambda a, b: cached_batches(known, recipe, settings.seed, a, b), _backward(probe)
-            )
-        crops = crop_loader(settings, recipe, source)
+    def prepare(subject: Subject) -> Task:
+        known = encoded(origin, settings, recipe.precision)
+        train, held_out = (split.of(recipe.token, device) for split in (known.train, known.validation))
+        probe = Probe(train.values.shape[1], subject.classes, settings.seed).to(device)
 
-        def encoded(start: int, stop: int) -> Iterator[Batch]:
+        def batches(start: int, stop: int) -> Iterator[Batch]:
+            return cached_batches(train, recipe, settings.seed, start, stop)
+
+        return Task(probe, build_lars(probe, recipe), batches, _backward(probe), lambda judged: _read(judged, held_out))
+
+    return evaluate(origin, recipe, settings, prepare, resume=resume)
+
+
+def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume: bool) -> Evaluation:
+    """The published path: a random crop is encoded at each visit."""
+    device = pick_device(settings.runtime.device)
+
+    def prepare(subject: Subject) -> Task:
+        encoder, held_out = subject.encoder, subject.held_out  # a broken file shows before training, not after
+        probe = Probe(encoder.embed_dim, subject.classes, settings.seed).to(device)
+        crops = crop_loader(settings, recipe, subject.source)
+
+        def features(start: int, stop: int) -> Iterator[Batch]:
             return (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
 
-        return Task(probe, optimizer, encoded, _backward(probe))
+        def said(judged: nn.Module) -> Predictions:
+            return judge(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
 
-    def held_out(task: Task, encoder: Encoder, loader: Loader) -> Predictions:
-        task.model.eval()
-        return judge(lambda batch: task.model(_encoded(encoder, batch.images, recipe)), loader)
+        return Task(probe, build_lars(probe, recipe), features, _backward(probe), said)
 
-    return evaluate(origin, recipe, settings, prepare, held_out, resume=resume)
+    return evaluate(origin, recipe, settings, prepare, resume=resume)
+
+
+def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resume: bool) -> Evaluation:
+    def work(evaluation: Evaluation, subject: Subject) -> Outcome:
+        known, began = encoded(origin, settings, recipe.precision), time.perf_counter()
+        probe, penalty = fit_ridge(known.train.of(recipe.token), subject.classes, recipe, settings.seed)
+        said, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
+        return Outcome(probe.state_dict(), said, 0, seconds, {"penalty": penalty})
+
+    return once(origin, recipe, settings, work, resume=resume)
+
+
+def fit_ridge(features: Features, classes: int, recipe: RidgeProbe, seed: int) -> tuple[Probe, float]:
+    """Ridge regression on standardised features, as a `Probe`; and the penalty that was chosen.
+
+    Targets are 1 for an image's class and -1 for the others, as in scikit-learn's `RidgeClassifier`. The penalty with
+    the most right answers over the folds is taken, of equals the largest. Folds are equal parts of every class, where
+    each has as many images as there are folds. Scores are no log-probabilities.
+    """
+    labels = known_labels(features.labels).cpu().numpy()
+    probe, values = Probe(features.values.shape[1], classes).eval(), features.values.cpu().double()
+    probe.norm.running_mean, probe.norm.running_var = values.mean(0).float(), values.var(0, correction=0).float()
+    with torch.no_grad():
+        x = probe.norm(features.values.cpu()).double().numpy()  # (M, D)
+    y = 2.0 * np.eye(classes)[labels] - 1  # (M, K)
+    penalties = np.sort(recipe.penalties)[::-1]
+    right = np.zeros(len(penalties))
+    for train, held in _folds(labels, recipe.folds, seed):
+        for i, line in enumerate(ridge_path(x[train], y[train], penalties)):
+            right[i] += (line.scores(x[held]).argmax(axis=1) == labels[held]).sum()
+    penalty = penalties[right.argmax()]
+    (best,) = ridge_path(x, y, [penalty])
+    probe.head.load_state_dict({"weight": torch.tensor(best.weight.T).float(), "bias": torch.tensor(best.bias).float()})
+    return probe, float(penalty)
+
+
+class Line(NamedTuple):
+    """A linear map of features to scores."""
+
+    weight: Float[np.ndarray, "D K"]
+    bias: Float[np.ndarray, "K"]
+
+    def scores(self, x: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M K"]:
+        """x W + b."""
+        return x @ self.weight + self.bias
+
+
+def ridge_path(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M K"], penalties: Iterable[float]) -> Iterator[Line]:
+    """argmin |x W + b - y|^2 + penalty |W|^2 for each penalty, the bias without one.
+
+    W = V (S + penalty)^-1 V' x'y of centred x and y, with x'x = V S V': one decomposition serves them all, where
+    scikit-learn solves anew for each.
+    """
+    middle, level = x.mean(axis=0), y.mean(axis=0)
+    centred = x - middle
+    s, v = np.linalg.eigh(centred.T @ centred)
+    projected = v.T @ (centred.T @ (y - level))  # (D, K)
+    for penalty in penalties:
+        weight = v @ (projected / (np.maximum(s, 0) + penalty)[:, None])
+        yield Line(weight, level - middle @ weight)
+
+
+def _folds(labels: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    smallest = np.unique(labels, return_counts=True)[1].min()
+    kind = StratifiedKFold if smallest >= count else KFold
+    return kind(min(count, len(labels)), shuffle=True, random_state=seed % 2**32).split(labels, labels)
 
 
 def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], Tensor]:
-    """What a finished linear probe says of normalised images, (B, C, H, W) -> (B, K) logits, on the encoder's device.
+    """What a finished linear probe says of normalised images, (B, C, H, W) -> (B, K) scores, on the encoder's device.
 
     Raises:
         LcmaeError: the evaluation is not finished, or judged another kind of head.
     """
     recipe, weights = evaluation.recipe, evaluation.weights()
-    if not isinstance(recipe, LinearProbe):
+    if not isinstance(recipe, LinearProbe | RidgeProbe):
         raise LcmaeError(f"evaluation: got {evaluation.name!r}, a {recipe.kind}, expected a linear probe")
     probe = Probe(encoder.embed_dim, len(weights["head.bias"]))
     probe.load_state_dict(weights)
@@ -143,9 +225,16 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
     return scores
 
 
-def _encoded(encoder: Encoder, images: Float[Tensor, "B C H W"], recipe: LinearProbe) -> Float[Tensor, "B D"]:
+@torch.no_grad()
+def _read(probe: nn.Module, features: Features) -> Predictions:
+    return said_of(probe.eval()(features.values), known_labels(features.labels))
+
+
+def _encoded(
+    encoder: Encoder, images: Float[Tensor, "B C H W"], recipe: LinearProbe | RidgeProbe
+) -> Float[Tensor, "B D"]:
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(_CHUNK)])
+        return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(CHUNK)])
 
 
 def _backward(probe: Probe) -> Callable[[Batch, int], Terms]:

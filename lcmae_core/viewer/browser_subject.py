@@ -13,11 +13,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.nn import functional as F
 
 from lcmae_core.analysis.attention import attention_maps
+from lcmae_core.analysis.blocks import attention_blocks
 from lcmae_core.analysis.reconstruction import as_pictures, reconstruct
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.data.augment import denormalize
+from lcmae_core.models.inputs import PICTURES, image_grid, patch_sides
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, mask_from_hidden, random_mask
 from lcmae_core.models.pretrained import expected_images
@@ -56,7 +59,7 @@ class Subject:
             raise LcmaeError(f"statistics: got {statistics!r}, {nearest(statistics, STATISTICS)}")
         self.model, self.images, self.statistics, self.budget_mb = model, images, statistics, budget_mb
         self.vit: Any = model.encoder if isinstance(model, MAE) else model
-        self.grid = _grid(self.vit, images)
+        self.grid = image_grid(self.vit, images)
         self.names = tuple(names) if names is not None else tuple(f"image {i + 1}" for i in range(len(images)))
         if len(self.names) != len(images):
             raise LcmaeError(f"names: got {len(self.names)}, expected {len(images)}, one for each image")
@@ -69,9 +72,7 @@ class Subject:
 
     def size(self, part: str) -> tuple[int, int]:
         """Layers and heads of a part."""
-        blocks: Any = self.vit.blocks
-        if part == "decoder" and isinstance(self.model, MAE) and self.model.decoder is not None:
-            blocks = self.model.decoder.blocks
+        blocks = attention_blocks(self.model, part)
         return len(blocks), blocks[0].attn.num_heads
 
     def prefix(self, part: str) -> tuple[str, ...]:
@@ -153,21 +154,29 @@ class Subject:
 
     @torch.no_grad()
     def _pictures(self, image: Tensor, mask: Mask | None) -> tuple[Drawn, ...]:
-        original = _pixels(denormalize(image).permute(0, 2, 3, 1).cpu().numpy())
+        whole = self._whole(image.float())
+        original, shown = as_colours(whole)
         if mask is None:
-            return (Drawn(original, "original"),)
+            return (Drawn(original, "original", shown),)
         hidden = mask.hidden[0].cpu().numpy()
         side = original.shape[0] // self.grid[0], original.shape[1] // self.grid[1]
         covered = hidden.reshape(self.grid).repeat(side[0], axis=0).repeat(side[1], axis=1)  # (h, w)
         masked = np.where(covered[:, :, None], np.uint8(128), original)
-        drawn = [Drawn(original, "original"), Drawn(masked, "masked", (f"{hidden.sum()} of {hidden.size} hidden", ""))]
-        if isinstance(self.model, MAE) and self.model.decoder is not None:
+        count = f"{hidden.sum()} of {hidden.size} hidden"
+        drawn = [Drawn(original, "original", shown), Drawn(masked, "masked", (count, ""))]
+        if isinstance(self.model, MAE) and self.model.decoder is not None and image.shape[1] in PICTURES:
             name, *notes = STATISTICS[self.statistics]
-            made = reconstruct(self.model, image, mask, norm_pix=self.statistics != "pixel")[name]
+            made = reconstruct(self.model, image.float(), mask, norm_pix=self.statistics != "pixel")[name]
             pixels = _pixels(as_pictures(made.pixels, self.model.arch.patch_size, self.grid))
             title = f"reconstructed, {float(made.psnr[0]):.1f} dB"
             drawn.append(Drawn(pixels, title, (notes[0], notes[1])))
         return tuple(drawn)
+
+    def _whole(self, image: Tensor) -> Tensor:
+        """The image with what the model adds below and to the right, if it fills up patches, so that the grid fits."""
+        (rows, cols), (height, width) = self.grid, patch_sides(self.vit)
+        missing = (0, cols * width - image.shape[3], 0, rows * height - image.shape[2])
+        return F.pad(image, missing) if any(missing) else image
 
     def _words(self, choice: Choice, prefix: tuple[str, ...], keys: int) -> dict[str, str]:
         count = self.grid[0] * self.grid[1]
@@ -198,6 +207,20 @@ def _counted(prefix: tuple[str, ...]) -> list[str]:
     return words + [f"{registers} register{'s' if registers > 1 else ''}"] * (registers > 0)
 
 
+def as_colours(image: Float[Tensor, "1 C h w"]) -> tuple[NDArray[np.uint8], tuple[str, str]]:
+    """An image as 8-bit colour, and two lines that say what was left out: of other channels than grey or colour nobody
+    knows what a value means, so the first three (the first of two) are drawn, each from its least to its greatest."""
+    channels = image.shape[1]
+    if channels in PICTURES:
+        return _pixels(denormalize(image).permute(0, 2, 3, 1).cpu().numpy()), ("", "")
+    shown = 3 if channels > 3 else 1
+    drawn = image[:, :shown]
+    low, high = drawn.amin(dim=(2, 3), keepdim=True), drawn.amax(dim=(2, 3), keepdim=True)
+    stretched = (drawn - low) / (high - low).clamp(min=1e-12)
+    which = f"channels 1–3 of {channels}" if shown == 3 else f"channel 1 of {channels}"
+    return _pixels(stretched.permute(0, 2, 3, 1).cpu().numpy()), (which, "each from its least to its greatest value")
+
+
 def _pixels(pictures: NDArray[Any]) -> NDArray[np.uint8]:
     """The only picture of (1, h, w, 1 or 3) in [0, 1] as 8-bit colour."""
     colour = np.broadcast_to(pictures[0], (*pictures.shape[1:3], 3))
@@ -209,22 +232,6 @@ def _indices(what: str, chosen: Sequence[int] | None, count: int) -> tuple[int, 
     if not indices or not all(0 <= i < count for i in indices):
         raise LcmaeError(f"{what}: got {list(indices)}, expected {what} from 0 to {count - 1}")
     return indices
-
-
-def _grid(vit: Any, images: Tensor) -> tuple[int, int]:
-    """Rows and columns of patches.
-
-    A model of fixed size refuses other images here, where the line can name both sizes.
-    """
-    embed = vit.patch_embed
-    side = embed.patch_size
-    channels = embed.proj.in_channels
-    fixed = embed.img_size if embed.img_size is not None and embed.strict_img_size else None
-    expected = (channels, *(fixed or ("h", "w")))
-    fits = images.ndim == 4 and images.shape[1] == channels and (not fixed or tuple(images.shape[2:]) == tuple(fixed))
-    if not fits or images.shape[2] % side[0] or images.shape[3] % side[1] or not len(images):
-        raise LcmaeError(f"images: got shape {tuple(images.shape)}, expected (B, {', '.join(map(str, expected))})")
-    return images.shape[2] // side[0], images.shape[3] // side[1]
 
 
 def _title(model: MAE | VisionTransformer) -> str:

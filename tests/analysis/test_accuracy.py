@@ -1,5 +1,6 @@
-"""Claims: Clopper-Pearson's ends are the binomial tails they promise; the bootstrap covers about as often as it says
-and widens with the spread over seeds; kNN and confusion say what scikit-learn says; what cannot be judged is one line.
+"""Claims: Clopper-Pearson's ends are the binomial tails they promise; the two-way interval covers about as often as it
+says, widens with the spread over seeds and stays inside [0, 1]; kNN and confusion say what scikit-learn says; what
+cannot be judged is one line.
 """
 
 import numpy as np
@@ -8,18 +9,19 @@ import torch
 from scipy.stats import beta, binom
 from sklearn.neighbors import KNeighborsClassifier
 
-from lcmae_core.analysis.accuracy import accuracy, bootstrap_interval, confusion, exact_interval
+from lcmae_core.analysis.accuracy import accuracy, confusion, exact_interval, share_interval
 from lcmae_core.analysis.neighbours import Features, knn_predictions
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.evaluations import Predictions
+from tests.loops import over
 
 
 def said(label, predicted):
     return Predictions(np.array(label), np.array(predicted), np.ones(len(label), np.float32))
 
 
-@pytest.mark.parametrize(("right", "count"), [(7, 10), (1, 30), (141, 256)])
-@pytest.mark.parametrize("level", [0.95, 0.8])
+@over(("right", "count"), [(7, 10), (1, 30), (141, 256)])
+@over("level", [0.95, 0.8])
 def test_clopper_pearson_is_its_definition(right, count, level):
     low, high = exact_interval(right, count, level)
     tail = (1 - level) / 2
@@ -33,25 +35,38 @@ def test_clopper_pearson_by_hand():
     assert exact_interval(10, 10) == pytest.approx((0.025**0.1, 1))
 
 
-def test_the_bootstrap_covers_as_often_as_it_says():
+def test_the_interval_covers_as_often_as_it_says():
     rng, true, covered = np.random.default_rng(0), 0.7, 0
-    for trial in range(200):
-        low, high = bootstrap_interval(rng.random(100) < true, level=0.9, draws=150, seed=trial)
+    for _ in range(1000):
+        low, high = share_interval(rng.random(100) < true, level=0.9)
         covered += low <= true <= high
-    assert 0.83 <= covered / 200 <= 0.95  # 0.9, three standard errors of 200 trials either way, and discreteness
+    assert 0.87 <= covered / 1000 <= 0.93  # 0.9, three standard errors of 1000 trials either way
 
 
-def test_the_bootstrap_counts_images_and_seeds():
+def test_the_interval_counts_images_and_seeds():
     rng = np.random.default_rng(0)
     right = rng.random(400) < 0.6
-    low, high = bootstrap_interval(right)
+    low, high = share_interval(right)
     normal = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 400)
-    assert high - low == pytest.approx(normal, rel=0.1)
-    assert bootstrap_interval(right, draws=100, seed=1) != bootstrap_interval(right, draws=100, seed=2)
-    assert bootstrap_interval(right) == (low, high)
+    assert high - low == pytest.approx(normal, rel=0.01)
     unlike = np.stack([np.ones(400, bool), np.zeros(400, bool)])  # two seeds that differ in everything
-    assert bootstrap_interval(unlike) == (0, 1)
-    assert bootstrap_interval(np.stack([right, right])) == pytest.approx((low, high), abs=0.02)
+    assert share_interval(unlike) == (0, 1)
+    alike = share_interval(np.stack([right] * 5))  # five seeds that differ in nothing
+    assert alike == pytest.approx((low, high), abs=1e-6)
+    five = np.stack([rng.random(400) < share for share in (0.4, 0.5, 0.6, 0.7, 0.8)])
+    wide = share_interval(five)
+    assert wide.high - wide.low == pytest.approx(2 * 2.776 * np.std(five.mean(1), ddof=1) / 5**0.5, rel=0.1)  # t of 4
+
+
+def test_intervals_of_shares_stay_inside():
+    for images in (4, 97, 3925):
+        for seeds in (1, 2, 3, 5):
+            for right in (np.ones((seeds, images), bool), np.zeros((seeds, images), bool)):
+                assert share_interval(right) == (right[0, 0], right[0, 0])
+            most = np.ones((seeds, images), bool)
+            most[0, 0] = False
+            low, high = share_interval(most)
+            assert 0 <= low <= most.mean() <= high <= 1
 
 
 def test_accuracy_of_one_and_of_several_seeds():
@@ -59,7 +74,7 @@ def test_accuracy_of_one_and_of_several_seeds():
     alone, both = accuracy(one), accuracy([one, two])
     assert (alone.mean, alone.exact, alone.images, alone.seeds) == (0.75, exact_interval(3, 4), 4, 1)
     assert (both.mean, both.exact, both.images, both.seeds) == (0.625, None, 4, 2)
-    assert both.bootstrap.low <= 0.625 <= both.bootstrap.high
+    assert both.two_way.low <= 0.625 <= both.two_way.high
 
 
 def test_confusion_by_hand():
@@ -67,7 +82,7 @@ def test_confusion_by_hand():
     assert table.tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("k", [1, 7, 20])
+@over("k", [1, 7, 20])
 def test_knn_predicts_what_scikit_learn_predicts(generator, k):
     x, q = torch.randn(300, 16, generator=generator), torch.randn(120, 16, generator=generator)
     y, z = torch.randint(5, (300,), generator=generator), torch.randint(5, (120,), generator=generator)
@@ -90,4 +105,4 @@ def test_errors_are_one_line():
     with pytest.raises(LcmaeError, match="classes: got 1, expected at least 2: class 1 occurs"):
         confusion(one, 1)
     with pytest.raises(LcmaeError, match="right: got 1 seeds and 0 images"):
-        bootstrap_interval(np.zeros(0, bool))
+        share_interval(np.zeros(0, bool))

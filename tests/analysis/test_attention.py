@@ -10,8 +10,9 @@ from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock, Vi
 
 from lcmae_core.analysis.attention import attention_maps, block_attention, visit_attention
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.models.mae import MAE, build_model, initialize
 from lcmae_core.models.masking import random_mask
+from tests.loops import over
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ VITS = {
 }
 
 
-@pytest.mark.parametrize("kind", VITS)
+@over("kind", VITS)
 def test_any_timm_vit_explains_its_fused_output(kind, generator):
     """The maps of the model's own forward pass, times its values, give what the fused kernel gave."""
     vit = VITS[kind]().eval()
@@ -117,7 +118,7 @@ def test_masked_encoder_and_decoder(model, images, generator):
     assert (decoder[:, 1] - block_attention(model.decoder.blocks[1], captured[0])).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
+@over(
     ("wrong", "line"),
     [
         ({"part": "decodr"}, "part: got 'decodr', did you mean 'decoder'?"),
@@ -151,7 +152,7 @@ def test_a_budget_counts_what_exists_at_once(model, images):
     attention_maps(model, images, layers=[1], budget_gb=1.01 * layer)
 
 
-@pytest.mark.parametrize(
+@over(
     ("build", "line"),
     [
         (
@@ -160,9 +161,9 @@ def test_a_budget_counts_what_exists_at_once(model, images):
         ),
         (
             lambda: VisionTransformer(**SMALL, block_fn=ParallelThingsBlock),
-            "model: got blocks with ParallelThingsBlock, expected timm's Attention with one qkv layer",
+            "layer 0: got ParallelThingsBlock, expected timm's Attention with one qkv layer",
         ),
-        (VITS["plain"], "images: got 64x64 px, expected 32x32 px"),
+        (VITS["plain"], "images: got shape (2, 3, 64, 64), expected (B, 3, 32, 32)"),
     ],
 )
 def test_models_that_do_not_fit_are_named(build, line, images):
@@ -173,7 +174,7 @@ def test_models_that_do_not_fit_are_named(build, line, images):
 
 def test_an_encoder_only_model_has_no_decoder_maps(images, generator):
     settings = profile("smoke")
-    bare = MAE(settings.model, (64, 64), decoder=False).eval()
+    bare = initialize(MAE(settings.model, (64, 64), decoder=False), generator).eval()
     with pytest.raises(
         LcmaeError, match=r"^part: got 'decoder' of a MAE without one, expected a model with a decoder$"
     ):

@@ -12,6 +12,7 @@ from lcmae_core.analysis.cka import cka, cka_of_grams, cka_terms, gram, layer_gr
 from lcmae_core.analysis.features import patch_features
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.models.build import build_model
+from tests.loops import over
 
 
 def features(seed, shape=(7, 3)):
@@ -79,11 +80,8 @@ def test_features_without_spread_are_like_nothing():
     assert cka(constant, constant) == 0
 
 
-@pytest.mark.parametrize(
-    ("sizes", "line"),
-    [((4, 4), "examples: got 4, expected at least 5"),
-     ((6, 7), "examples: got 6 and 7, expected the same ones for both")],
-)  # fmt: skip
+@over(("sizes", "line"), [((4, 4), "examples: got 4, expected at least 5"),
+     ((6, 7), "examples: got 6 and 7, expected the same ones for both")])  # fmt: skip
 def test_errors_are_one_line(sizes, line):
     with pytest.raises(LcmaeError) as error:
         cka(*(features(0, (size, 3)) for size in sizes))

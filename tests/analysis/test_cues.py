@@ -10,6 +10,7 @@ import torch
 
 from lcmae_core.analysis.cues import conflicting_pairs, cue_conflict, shape_bias
 from lcmae_core.config import LabelsError, LcmaeError
+from tests.loops import over
 
 # ---- pairs
 
@@ -43,7 +44,7 @@ def test_pairs_are_those_of_the_generator():
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@over("count", [1, 3])
 def test_one_class_is_one_line(count, generator):
     with pytest.raises(LabelsError, match=r"^labels: got one class, expected at least two: shape and texture must"):
         conflicting_pairs(torch.zeros(count, dtype=torch.int64), generator)
@@ -105,7 +106,7 @@ def slow_conflict(shape, texture, p):
     return (mixed / total)[:, :height, :width]
 
 
-@pytest.mark.parametrize(
+@over(
     ("channels", "height", "width", "block"),
     [(3, 16, 16, 4), (3, 17, 13, 4), (1, 15, 18, 6), (3, 12, 20, None), (3, 13, 11, 10), (1, 16, 16, 16)],
 )
@@ -118,7 +119,7 @@ def test_pictures_are_those_of_a_slow_loop(channels, height, width, block, gener
         assert np.abs(found[image].numpy() - expected).max() < 1e-9
 
 
-@pytest.mark.parametrize(("side", "block"), [(15, 2), (32, 4), (47, 4), (64, 8), (128, 16)])
+@over(("side", "block"), [(15, 2), (32, 4), (47, 4), (64, 8), (128, 16)])
 def test_a_block_is_an_eighth_of_the_shorter_side(side, block, generator):
     shape, texture = (pictures(generator, 1, 1, side, side + 9) for _ in range(2))
     assert torch.equal(cue_conflict(shape, texture), cue_conflict(shape, texture, block))
@@ -188,8 +189,8 @@ def test_images_of_a_batch_do_not_mix(generator):
         assert torch.allclose(cue_conflict(shape[part], texture[part], 4), together[part], atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("channels", [1, 3])
+@over("dtype", [torch.float32, torch.float64])
+@over("channels", [1, 3])
 def test_kind_and_channels_are_kept(dtype, channels, generator):
     shape, texture = (pictures(generator, 2, channels).to(dtype) for _ in range(2))
     before = shape.clone(), texture.clone()
@@ -199,7 +200,7 @@ def test_kind_and_channels_are_kept(dtype, channels, generator):
     assert torch.equal(texture, before[1])
 
 
-@pytest.mark.parametrize("block", [3, 25, 26, -2])
+@over("block", [3, 25, 26, -2])
 def test_a_block_that_does_not_fit_is_one_line(block, generator):
     image = pictures(generator, 1, 1, 25, 40)
     with pytest.raises(LcmaeError, match=rf"^block: got {block} px, expected an even number up to 24$"):

@@ -16,6 +16,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lcmae_core.analysis.fidelity import WINDOW, fidelity
 from lcmae_core.config import LcmaeError
+from tests.loops import over
 
 SIZE, EDGE = 96, WINDOW // 2
 
@@ -95,7 +96,7 @@ def test_pixels_by_hand():
     assert said.psnr.tolist() == pytest.approx([-10 * math.log10(mse) for mse in expected], abs=1e-3)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@over("channels", [1, 3])
 def test_equal_pictures_are_perfect_even_flat_ones(channels, photos):
     flat = torch.tensor([0.0, 0.3, 1.0])[:, None, None, None].expand(3, channels, SIZE, SIZE)
     for same in (photos[:, :channels], flat):
@@ -166,7 +167,7 @@ def test_grey_pictures_have_no_colour_to_judge(photos, damaged):
     assert torch.allclose(fidelity(damaged, photos).ssim, torch.stack(of_channels).mean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize(("height", "width"), [(10, 32), (32, 10)])
+@over(("height", "width"), [(10, 32), (32, 10)])
 def test_a_picture_smaller_than_the_window_is_one_line(height, width):
     small = torch.zeros(1, 3, height, width)
     with pytest.raises(LcmaeError, match=f"^image_size: got {height}x{width} px, expected at least 11 px a side"):

@@ -12,6 +12,7 @@ import pytest
 from lcmae_core.analysis import identifiability as ident
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.hierarchical import Tree, make_tree
+from tests.loops import over
 
 PAIRS = [("r", "a"), ("r", "b"), ("a", "1"), ("a", "2"), ("b", "3"), ("b", "4")]
 
@@ -59,7 +60,7 @@ def test_a_planted_fault_is_noticed(monkeypatch, fault):
     assert disagreements(60) > 0
 
 
-@pytest.mark.parametrize(
+@over(
     ("hidden", "latents", "dimension"),
     [
         ("12", ("r",), 2),  # one half hidden: root (2), a (3) and b (3) all separate; the root has the least dimension

@@ -16,6 +16,7 @@ from lcmae_core.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import no_mask, random_mask
 from lcmae_core.models.patches import patch_statistics, patchify
+from tests.loops import over
 
 
 def test_collapse_by_hand():
@@ -138,7 +139,7 @@ def test_psnr_by_hand(pixels, hidden):
     assert rec.psnr(grey + 0.1, grey, hidden).tolist() == pytest.approx([20, 20], abs=1e-4)  # -10 log10(0.01)
 
 
-@pytest.mark.parametrize("norm_pix", [True, False])
+@over("norm_pix", [True, False])
 def test_reconstructions_keep_visible_patches_and_name_their_rivals(norm_pix, generator):
     settings = profile("smoke")
     model, mask = build_model(settings), random_mask(2, 64, 0.75, generator=generator)
@@ -152,8 +153,8 @@ def test_reconstructions_keep_visible_patches_and_name_their_rivals(norm_pix, ge
         assert not torch.allclose(guess.pixels[mask.hidden], truth[mask.hidden], atol=1e-2)
 
 
-@pytest.mark.parametrize("norm_pix", [True, False])
-@pytest.mark.parametrize("channels", [1, 3])
+@over("norm_pix", [True, False])
+@over("channels", [1, 3])
 def test_whole_images_are_rebuilt_patch_by_patch(norm_pix, channels, generator):
     """Nothing is hidden; each patch's prediction goes to its place, value by value, on the scale of pixels. A norm-pix
     model's are given mean and deviation (with n - 1) of the true patch."""

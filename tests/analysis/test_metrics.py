@@ -21,6 +21,7 @@ from lcmae_core.analysis.metrics import (
     uniform_near_mass,
 )
 from lcmae_core.config import LcmaeError
+from tests.loops import over
 
 GRIDS = [((3, 3), 1), ((2, 5), 1), ((4, 3), 0), ((2, 3), 5)]
 
@@ -54,7 +55,7 @@ def slow_distance(attn, grid, patch, prefix, renormalize, queries=None):
     return total / len(wanted)
 
 
-@pytest.mark.parametrize(("grid", "patch", "pixels"), [((14, 14), 16, 116.4922), ((8, 8), 4, 16.5459)])
+@over(("grid", "patch", "pixels"), [((14, 14), 16, 116.4922), ((8, 8), 4, 16.5459)])
 def test_uniform_attention(grid, patch, pixels):
     assert attention_distance(uniform(grid), grid, patch, prefix_tokens=0).item() == pytest.approx(pixels, abs=5e-5)
     with_cls = uniform(grid, 1)
@@ -70,8 +71,8 @@ def test_identity_is_at_no_distance():
         assert attention_distance(torch.eye(65), (8, 8), 4, renormalize=renormalize).item() == 0
 
 
-@pytest.mark.parametrize("renormalize", [False, True])
-@pytest.mark.parametrize(("grid", "prefix"), GRIDS)
+@over("renormalize", [False, True])
+@over(("grid", "prefix"), GRIDS)
 def test_distance_equals_the_slow_loop(grid, prefix, renormalize, generator):
     attn = random_maps(grid, prefix, generator)
     for patch in (4, (2.0, 7.0)):
@@ -82,7 +83,7 @@ def test_distance_equals_the_slow_loop(grid, prefix, renormalize, generator):
             assert found[place].item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("renormalize", [False, True])
+@over("renormalize", [False, True])
 def test_selected_queries(renormalize, generator):
     grid, prefix, queries = (3, 4), 1, torch.tensor([1, 5, 10])
     attn = random_maps(grid, prefix, generator)[:, :, queries + prefix]
@@ -162,7 +163,7 @@ def pairwise(maps):
     return found
 
 
-@pytest.mark.parametrize("batches", [[7], [3, 4], [1, 1, 5]])
+@over("batches", [[7], [3, 4], [1, 1, 5]])
 def test_eq7_equals_the_pairwise_definition(batches, generator):
     maps = torch.rand(7, 3, 2, 5, 11, generator=generator, dtype=torch.float64).pow(4)
     similarity = AttentionSimilarity()
@@ -237,7 +238,7 @@ def test_eq8_equals_a_loop_over_images(generator):
     assert semantic_similarity(3 * rotated, features[:, 0]).item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
+@over(
     ("call", "line"),
     [
         (

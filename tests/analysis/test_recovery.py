@@ -20,6 +20,7 @@ from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.models.masking import mask_from_hidden
 from lcmae_core.models.patches import patchify
 from lcmae_core.training.latents import images_of, new_mae, train_on_latents
+from tests.loops import over
 
 PLAN = recipe("smoke")
 MODEL = HierarchicalModel(PLAN.hierarchy)
@@ -144,7 +145,7 @@ def loop_mean(found, levels, identified):
     return sum(means) / len(means)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@over("seed", range(5))
 def test_statistics_of_means_are_those_of_a_slow_loop(seed):
     rng, levels = np.random.default_rng(seed), np.array([0.0, 1, 1, 2, 2, 2, 2])
     found = drawn(rng, levels)

@@ -1,5 +1,6 @@
-"""Claims: augmented batches are a pure function of (seed, epoch, index), in this process or in two others, and leave
-the global generators alone; the strongest posterizing keeps a bit; grey pictures work; a wrong policy is one line.
+"""Claims: augmented batches are a pure function of (seed, epoch, index), in this process or in two others, from held
+pictures or streamed ones, and leave the global generators alone; the strongest posterizing keeps a bit; grey pictures
+work; a wrong policy is one line.
 """
 
 import random
@@ -10,10 +11,11 @@ import torch
 from made_pictures import picture
 from PIL import Image
 
-from lcmae_core.config import Data, LcmaeError
+from lcmae_core.config import LcmaeError
 from lcmae_core.config.downstream import FineTune, vary
-from lcmae_core.data.randaugment import AugmentedLoader, lent_randomness, rand_augment, seed_of
+from lcmae_core.data.randaugment import AugmentedLoader, Pictures, lent_randomness, rand_augment, seed_of
 from lcmae_core.data.splits import Split
+from lcmae_core.data.views import Views
 
 RECIPE = FineTune(batch_size=4)
 STRONGEST = "rand-m10-n2-inc1"
@@ -21,11 +23,13 @@ PICTURES = [picture(i, 48 + i, 40) for i in range(6)]
 GREY = [p.convert("L") for p in PICTURES]
 
 
-def batches(start=0, stop=3, *, seed=0, workers=0, channels=3, **changes):
+def batches(start=0, stop=3, *, seed=0, workers=0, channels=3, hold_gb=0.0, **changes):
     pictures = PICTURES if channels == 3 else GREY
     split = Split("train", len(pictures), np.arange(len(pictures)), pictures.__getitem__, str)
-    data, recipe = Data(image_size=(32, 24), channels=channels), vary(RECIPE, changes)
-    loader = AugmentedLoader(split, data, recipe, seed=seed, device=torch.device("cpu"), workers=workers)
+    recipe = vary(RECIPE, changes)
+    views = Views(seed, (32, 24), recipe.crop_scale, recipe.crop_ratio, recipe.flip)
+    made = Pictures(split, views, channels, recipe.rand_augment, recipe.erase)
+    loader = AugmentedLoader(made, recipe.batch_size, device=torch.device("cpu"), workers=workers, hold_gb=hold_gb)
     return list(loader.batches(start, stop))
 
 
@@ -39,6 +43,14 @@ def test_batches_are_a_function_of_the_seed_whatever_the_workers():
     assert same(alone[1:], batches(1, 3))
     assert not torch.equal(alone[0].images, batches(seed=1)[0].images)
     assert all(torch.equal(batch.labels, batch.index) for batch in alone)
+
+
+def test_held_pictures_are_those_that_are_read_at_each_visit():
+    for channels in (3, 1):
+        alone = batches(channels=channels)
+        assert same(alone, batches(channels=channels, hold_gb=1.0))
+        assert same(alone, batches(channels=channels, hold_gb=1.0, workers=2))
+        assert same(alone, batches(channels=channels, hold_gb=1e-6))  # too little to hold them
 
 
 def test_a_picture_does_not_depend_on_its_batch_and_changes_with_the_epoch():

@@ -109,7 +109,7 @@ def test_identity_moves_with_the_folder_and_changes_with_its_files(tmp_path):
     there = tmp_path / "there" / "pets"
     shutil.copytree(first, there)
     identity = source_identity(f"folder:{first}")
-    assert identity.startswith("folder-pets-")
+    assert identity.startswith("folder-")
     assert identity == source_identity(f"folder:{there}") == opened(f"folder:{there}").identity
     (there / "dog/b.png").rename(there / "dog/c.png")
     assert identity != source_identity(f"folder:{there}")
@@ -213,7 +213,7 @@ def test_webdataset_shards(tmp_path, hf_cache):
     assert source.train.labels.tolist() == [i % 3 for i in range(8)]
     assert np.array_equal(source.train.read(6), picture(6))
     assert np.array_equal(source.validation.read(1), picture(9))
-    assert source.identity.startswith(f"wds-{tmp_path.name}-")
+    assert source.identity.startswith("wds-")
     braces = opened(f"wds:{tmp_path}/train-{{0..1}}.tar")
     assert len(braces.train) + len(braces.validation) == 8
     assert "no such shards" in error_line(f"wds:{tmp_path}/none-{{0..3}}.tar")
@@ -328,5 +328,5 @@ def test_imagenette(imagenette):
     assert source.classes[6] == "garbage truck"
     assert np.bincount(source.validation.labels).sum() == 3925
     assert set(source.train.labels) == set(range(10))
-    assert source.identity.startswith("parquet-imagenette-128-")
+    assert source.identity.startswith("parquet-")
     assert source.train.read(9468).size == (128, 128)

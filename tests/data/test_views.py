@@ -10,6 +10,7 @@ from PIL import Image
 from lcmae_core.config import Data, Dino
 from lcmae_core.data import Loader, denormalize
 from lcmae_core.data.augment import BOX_DRAWS, draw_boxes, jitter
+from lcmae_core.data.colour import Colours
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import cut_resize, pixels_of, shrink
 from lcmae_core.data.splits import Split
@@ -44,7 +45,7 @@ def test_two_global_crops_then_the_local_ones():
     assert [view.size for view in views] == [(32, 24)] * 2 + [(16, 16)] * 3
     assert [view.scale for view in views] == [(0.4, 1.0)] * 2 + [(0.05, 0.4)] * 3
     assert [view.number for view in views] == list(range(5))
-    assert {view.jitter for view in views} == {0.4}
+    assert {view.colours for view in views} == {Colours(jitter=0.4, blur_scale=24 / 224)}
 
 
 def test_boxes_are_pure_and_inside_and_differ_between_crops():
@@ -72,7 +73,7 @@ def test_crop_zero_draws_from_the_stream_of_a_single_crop():
     expected = draw_boxes(uniform, HEIGHTS, WIDTHS, (0.2, 1.0), (0.75, 4 / 3))
     assert torch.equal(view.boxes(EPOCH, INDEX, HEIGHTS, WIDTHS), expected)
     assert torch.equal(view.flips(EPOCH, INDEX), counter_uniform(3, "flip", EPOCH, INDEX, 1)[:, 0] < 0.5)
-    assert torch.equal(view._replace(number=2).shades(EPOCH, INDEX), counter_uniform(3, "jitter2", EPOCH, INDEX, 3))
+    assert torch.equal(view._replace(number=2).shades(EPOCH, INDEX), counter_uniform(3, "jitter2", EPOCH, INDEX, 9))
     first = counter_uniform(3, "crop1", EPOCH, INDEX, BOX_DRAWS)
     expected = draw_boxes(first, HEIGHTS, WIDTHS, (0.2, 1.0), (0.75, 4 / 3))
     assert torch.equal(view._replace(number=1).boxes(EPOCH, INDEX, HEIGHTS, WIDTHS), expected)

@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lcmae_core.config import LcmaeError, replace
+from lcmae_core.models.inputs import renormalize
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import random_mask
+from lcmae_core.models.pretrained import images_for
 from tests.models.reference import (
     SMALL,
     draw,
@@ -35,7 +37,7 @@ def test_an_official_file_predicts_like_the_public_code(tmp_path, ratio):
         "scaler": {"scale": 65536.0}, "args": argparse.Namespace(model="mae_vit_tiny", blr=1e-3),
     }  # fmt: skip
     torch.save(content, tmp_path / "official.pth")
-    model = load_mae(tmp_path / "official.pth")
+    model = load_mae(tmp_path / "official.pth", encoder_heads=3, decoder_heads=16)
     assert (model.arch.heads, model.arch.decoder_heads, model.arch.depth, model.arch.decoder_depth) == (3, 16, 2, 2)
     images, noise = draw(model)
     pred, hidden = public_forward(weights, images, noise, ratio, 3, 16)
@@ -48,7 +50,7 @@ def test_an_official_file_predicts_like_the_public_code(tmp_path, ratio):
 def test_an_encoder_only_file_encodes_but_refuses_to_reconstruct(tmp_path, wrapped):
     weights = official_state(decoder=False)
     torch.save({"model": weights} if wrapped else weights, tmp_path / "encoder.pth")
-    model = load_mae(tmp_path / "encoder.pth")
+    model = load_mae(tmp_path / "encoder.pth", encoder_heads=3)
     images, noise = draw(model)
     assert model.decoder is None
     assert model.encoder(images).shape == (2, 17, 192)
@@ -69,7 +71,7 @@ def test_sizes_come_from_the_weights_and_heads_from_the_caller(tmp_path):
 def test_loading_draws_nothing_and_stays_float32(tmp_path):
     torch.save({"model": {k: v.half() for k, v in official_state(depth=1).items()}}, tmp_path / "half.pth")
     state = torch.get_rng_state()
-    model = load_mae(tmp_path / "half.pth")
+    model = load_mae(tmp_path / "half.pth", encoder_heads=3, decoder_heads=16)
     assert torch.equal(torch.get_rng_state(), state)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert [k for k, p in model.named_parameters() if not p.requires_grad] == ["encoder.pos_embed", "decoder.pos_embed"]
@@ -119,7 +121,7 @@ def test_an_encoder_of_hugging_face_loads_without_prefix_and_without_qkv_bias(tm
 def test_a_classifier_of_timm_loads_without_its_head(tmp_path):
     theirs = timm.create_model("vit_tiny_patch16_224", num_classes=7, depth=1)
     save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
-    model = load_mae(tmp_path / "vit.safetensors")
+    model = load_mae(tmp_path / "vit.safetensors", encoder_heads=3)
     images, _ = draw(model)
     with torch.no_grad():
         assert gap(theirs.eval().forward_features(images), model.encoder(images)) < 1e-5
@@ -132,7 +134,23 @@ def test_a_timm_name_gives_its_encoder(monkeypatch):
     images, _ = draw(model)
     assert (model.image_size, model.arch.heads, model.decoder) == ((32, 32), 3, None)
     with torch.no_grad():
-        assert gap(theirs.eval().forward_features(images), model.encoder(images)) < 1e-5
+        ours, expected = model.encoder(images), images_for(theirs.eval(), images)
+        assert theirs.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+        assert gap(theirs.forward_features(expected), ours) < 1e-5, "it takes the collection's images, as every model"
+        assert gap(theirs.forward_features(images), ours) > 0.01
+
+
+@pytest.mark.parametrize("image_mean", [(0.485, 0.456, 0.406), (0.5, 0.4, 0.6)])
+def test_a_preprocessor_of_hugging_face_says_what_images_its_model_takes(tmp_path, image_mean):
+    theirs = hugging_face()
+    theirs.save_pretrained(tmp_path)
+    statistics = {"image_mean": image_mean, "image_std": [0.229, 0.224, 0.225]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(statistics))
+    model = load_mae(tmp_path)
+    images, noise = draw(model)
+    own = renormalize(images, *statistics.values())
+    with torch.no_grad():
+        assert gap(predict(model, images, noise), theirs(own, noise=noise).logits) < 1e-5
 
 
 @pytest.mark.parametrize("place", ["folder", "model.safetensors", "snapshots/step-00000002.safetensors"])

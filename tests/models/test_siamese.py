@@ -210,5 +210,5 @@ def test_weights_are_of_the_seed_alone():
 def test_the_pair_of_crops_is_drawn_like_maes():
     data = Data(crop_scale=(0.3, 0.9), flip=False)
     one, two = crop_pair(data, 5)
-    assert (one.scale, one.size, one.mirror, one.jitter) == ((0.3, 0.9), (64, 64), False, 0.0)
+    assert (one.scale, one.size, one.mirror, one.colours.any) == ((0.3, 0.9), (64, 64), False, False)
     assert two == one._replace(number=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, Recipe, vary
+from lcmae_core.config.downstream import RECIPES, FineTune, LinearProbe, Recipe, RidgeProbe, vary
 from lcmae_core.store.evaluations import (
     PREDICTIONS,
     Predictions,
@@ -17,6 +17,7 @@ from lcmae_core.store.evaluations import (
     save_predictions,
 )
 from lcmae_core.training.presets import fine_tuning, probing
+from tests.loops import over
 
 OTHER = {
     "batch_size": 32, "steps": 7, "epochs": 3.0, "warmup": 0.2, "base_lr": 0.5, "min_lr": 1e-7,
@@ -25,7 +26,7 @@ OTHER = {
     "cached": True, "token": "mean", "momentum": 0.5, "probe_decay": 0.1, "trust": 0.01,
     "accumulate": 2, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1, "layer_decay": 0.5, "drop_path": 0.2,
     "rand_augment": None, "erase": 0.5, "mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "head_std": 0.02,
-    "clip_grad": 1.0, "ema": 0.9,
+    "clip_grad": 1.0, "ema": 0.9, "label_share": 0.5, "held_fifth": True, "folds": 3, "penalties": (1.0, 2.0),
 }  # fmt: skip
 
 
@@ -34,11 +35,12 @@ def settings(tmp_path):
     return replace(profile("smoke"), out=str(tmp_path))
 
 
-@pytest.mark.parametrize("recipe", [LinearProbe(), FineTune()])
+@pytest.mark.parametrize("recipe", [LinearProbe(), RidgeProbe(), FineTune()])
 def test_every_leaf_of_a_recipe_changes_the_digest(settings, recipe):
     leaves = set(type(recipe).model_fields)
     assert leaves <= set(OTHER)
-    changed = [vary(recipe, {leaf: OTHER[leaf]}) for leaf in leaves]
+    other = OTHER | ({"token": "cls"} if isinstance(recipe, RidgeProbe) else {})
+    changed = [vary(recipe, {leaf: other[leaf]}) for leaf in leaves]
     assert len({evaluation_digest(settings, r, "mae", "x") for r in [recipe, *changed]}) == len(leaves) + 1
 
 
@@ -59,7 +61,7 @@ def test_what_else_names_an_evaluation(settings):
 
 
 def test_an_evaluation_comes_back(settings):
-    for recipe in (vary(probing("quick"), token="mean"), fine_tuning("smoke", "mae")):
+    for recipe in (vary(probing("quick"), token="mean"), probing("desk"), fine_tuning("smoke", "mae")):
         made = open_evaluation(settings, recipe, "untrained0", "x")
         found = load_evaluation(made.path)
         assert (found.settings, found.recipe, found.origin) == (settings, recipe, "untrained0")
@@ -95,13 +97,13 @@ def test_recipes_are_the_published_ones():
     assert LinearProbe().warmup * LinearProbe().epochs == pytest.approx(10)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "lab", "paper"])
+@over("name", ["smoke", "quick", "desk", "lab", "paper"])
 def test_every_profile_has_recipes(name):
     assert isinstance(probing(name), LinearProbe)
     assert fine_tuning(name, "mae").layer_decay == 0.65
 
 
-@pytest.mark.parametrize(
+@over(
     ("changes", "line"),
     [
         ({"layer_decy": 0.5}, r"unknown setting 'layer_decy' \(= 0.5\): .*layer_decay"),

@@ -14,6 +14,7 @@ from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.store import checkpoint
 from lcmae_core.store.records import POINTS, curves, open_record, packed, plain_settings, unpacked
 from lcmae_core.store.runs import open_run
+from tests.loops import over
 
 WHERE = {"device": "CPU", "commit": "abc"}
 RESULTS = {"steps": 4, "seconds": 2.0, "held_out": {"images": 3}, "versions": {}, "date": "today"} | WHERE
@@ -58,7 +59,7 @@ def test_what_is_noted_comes_back(record, settings):
     assert record.content["settings"]["seed"] == 3
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 3925])
+@over("count", [0, 1, 7, 8, 9, 3925])
 def test_packed_bits_come_back(count):
     right = np.random.default_rng(count).random(count) < 0.3
     said = json.loads(json.dumps(packed(right)))
@@ -98,7 +99,7 @@ def test_measures_stay_with_their_run_and_go_with_another(record, settings):
     assert (record.measures, record.content["training"]) == ({}, None)
 
 
-@pytest.mark.parametrize(
+@over(
     ("source", "kept"),
     [
         ("folder:/home/me/pictures", "folder:pictures"),

@@ -1,13 +1,18 @@
-"""A run is one folder named by what affects its results, with one writer, and its snapshots come back by step."""
+"""A run is one folder named by what affects its results, with one writer, and its snapshots come back by step; a
+flipped bit in its weights is noticed by whoever reads them, export included; a folder that was removed is no run."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from lcmae_core.cli import main
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.store.runs import load_run, open_run, run_folder
+from lcmae_core.models.interop import load_mae
+from lcmae_core.models.mae import build_model
+from lcmae_core.store.runs import RunLostError, load_run, open_run, run_folder
 
 
 @pytest.fixture
@@ -100,3 +105,69 @@ def test_a_torn_last_line_of_the_history_is_left_out(settings):
     run = open_run(settings, "x")
     (run.path / "history.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert run.curve("loss") == ([1], [2.0])
+
+
+def test_export_and_load_refuse_every_flipped_bit_of_a_run(settings, tmp_path, capsys):
+    run, weights = open_run(settings, "x"), build_model(settings).state_dict()
+    run.keep_snapshot(0, weights)
+    run.finish(weights, {"steps": 4})
+    file, target = run.path / "model.safetensors", tmp_path / "out.safetensors"
+    whole = file.read_bytes()
+    for place in torch.linspace(9, len(whole) - 1, 10).long().tolist():  # from the header to the last weight
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        for source in (run.path, file):
+            with pytest.raises(SystemExit) as stop:
+                main(["export", str(source), str(target), "--to", "timm"])
+            said = capsys.readouterr().err.strip()
+            assert stop.value.code == 2
+            assert "\n" not in said
+            assert said.endswith(
+                f"weights: got {str(file)!r}, whose bytes differ from the run's manifest, expected them whole"
+            )
+        assert not target.exists()
+    file.write_bytes(whole)
+    assert main(["export", str(run.path), str(target), "--to", "timm"]) == 0
+    snapshot = run.path / "snapshots" / "step-00000000.safetensors"
+    snapshot.write_bytes(snapshot.read_bytes()[:-1] + b"?")
+    with pytest.raises(LcmaeError, match="whose bytes differ from the run's manifest"):
+        load_mae(snapshot)
+
+
+def test_weights_copied_out_of_a_run_load_and_a_damaged_manifest_is_said(settings, tmp_path):
+    run = open_run(settings, "x")
+    run.finish(build_model(settings).state_dict(), {"steps": 4})
+    (tmp_path / "copy").mkdir()
+    for name in ("model.safetensors", "settings.json"):
+        shutil.copy(run.path / name, tmp_path / "copy" / name)
+    assert load_mae(tmp_path / "copy").decoder is not None
+    manifest = run.path / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-3])
+    for read in (lambda: load_mae(run.path), run.weights):
+        with pytest.raises(LcmaeError, match=r"^manifest: got '.*manifest.json', which is damaged"):
+            read()
+    manifest.unlink()
+    with pytest.raises(LcmaeError, match="differ from the run's manifest"):
+        load_mae(run.path)
+
+
+def test_nothing_is_written_into_a_folder_that_was_removed(settings):
+    run = open_run(settings, "x")
+    with pytest.raises(RunLostError, match="was removed while it was trained"), run.lock():
+        shutil.rmtree(run.path)
+        with pytest.raises(RunLostError):
+            run.keep_snapshot(1, {"w": torch.zeros(1)})
+        run.finish({"w": torch.zeros(1)}, {"steps": 1})
+    assert not run.path.exists()
+    again = open_run(settings, "x")
+    with pytest.raises(RunLostError, match=r"is written by process 12 now, expected \d+$"), again.lock():
+        (again.path / ".holder").write_text("12\n")
+        again.finish({"w": torch.zeros(1)}, {"steps": 1})
+    assert not again.done
+    assert (again.path / ".holder").read_text() == "12\n", "another's mark is left alone"
+    with pytest.raises(RunLostError, match="was removed"), again.lock():
+        shutil.rmtree(again.path)
+        (again.path / "x").write_text("a file that is written without asking")
+    with pytest.raises(FileNotFoundError), open_run(settings, "x").lock():
+        (again.path / "no" / "x").write_text("an error of another kind stays what it is")

@@ -28,6 +28,7 @@ from lcmae_core.training import autoencoder
 from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.watch import Stopped
+from tests.loops import over
 
 GRIDS = [(4, 4), (5, 7), (6, 4)]
 BLOCKS = [1, 3, 5, 7]
@@ -80,8 +81,8 @@ def plain(pred, images, patch, block, norm_pix, reduction):
     return square.mean() if reduction == "mean" else square.sum(dim=(1, 2)).mean()
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("block", BLOCKS)
+@over("grid", GRIDS)
+@over("block", BLOCKS)
 def test_every_target_is_a_slow_crop_of_the_reflected_image(grid, block, generator):
     images, _ = case(generator, grid, block=block)
     blocks = centred_blocks(images, 2, block)
@@ -90,7 +91,7 @@ def test_every_target_is_a_slow_crop_of_the_reflected_image(grid, block, generat
             assert torch.equal(target, slow_block(image, 2, block, *divmod(i, grid[1]))), i
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@over("block", BLOCKS)
 def test_targets_are_crops_of_numpys_reflection(block, generator):
     images, _ = case(generator, (5, 4), patch=3, block=block, channels=3)
     border, side = block // 2 * 3, block * 3
@@ -108,9 +109,9 @@ def test_a_target_by_hand():
     assert torch.equal(centred_blocks(image, 1, 1), patchify(image, 1))
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("norm_pix", [True, False])
-@pytest.mark.parametrize(("grid", "block"), [((3, 4), 3), ((4, 3), 5), ((2, 2), 1)])
+@over("reduction", ["mean", "sum"])
+@over("norm_pix", [True, False])
+@over(("grid", "block"), [((3, 4), 3), ((4, 3), 5), ((2, 2), 1)])
 def test_the_loss_is_a_slow_loop(grid, block, norm_pix, reduction, generator):
     images, pred = case(generator, grid, block=block, batch=2)
     slow = slow_loss(pred, images, 2, block, norm_pix, reduction)
@@ -118,9 +119,9 @@ def test_the_loss_is_a_slow_loop(grid, block, norm_pix, reduction, generator):
     assert ours.item() == pytest.approx(slow, rel=1e-12)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("norm_pix", [True, False])
-@pytest.mark.parametrize("chunk", [1, 700, 2**20])
+@over("reduction", ["mean", "sum"])
+@over("norm_pix", [True, False])
+@over("chunk", [1, 700, 2**20])
 def test_the_gradient_is_that_of_the_plain_formula(chunk, norm_pix, reduction, generator, monkeypatch):
     monkeypatch.setattr(autoencoder, "CPU_CHUNK", chunk)
     images, pred = case(generator, batch=5)
@@ -147,8 +148,8 @@ def test_a_perfect_prediction_costs_nothing_and_brightness_does_not_count(genera
     assert block_loss(target, 3 * images + 5, 2, 3, norm_pix=False).item() > 1
 
 
-@pytest.mark.parametrize("norm_pix", [True, False])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@over("norm_pix", [True, False])
+@over("reduction", ["mean", "sum"])
 def test_block_1_is_reconstruction_of_all_patches(norm_pix, reduction, generator):
     images, pred = case(generator, block=1, dtype=torch.float32)
     everything = torch.ones(pred.shape[:2], dtype=torch.bool)
@@ -207,7 +208,7 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_the_batch(chunk, generator, m
     assert made.most > 2 * 4 * pred.numel(), "the measure sees what the plain formula holds"
 
 
-@pytest.mark.parametrize(
+@over(
     ("block", "patches", "line"),
     [
         (2, 12, "block: got 2, expected an odd number up to 5 patches"),

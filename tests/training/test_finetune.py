@@ -16,7 +16,8 @@ from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training import downstream
 from lcmae_core.training.downstream import Origin
-from lcmae_core.training.finetune import build_adamw, build_classifier, fine_tune, from_scratch, mix_batch
+from lcmae_core.training.finetune import build_adamw, build_classifier, fine_tune, from_scratch
+from lcmae_core.training.mixing import mix_batch
 from tests.data.made_pictures import write_folder
 from tests.store.test_evaluations import OTHER
 

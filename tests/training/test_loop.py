@@ -1,8 +1,10 @@
 """Training lowers the loss, is done once, goes on bit-equal after kill -9 and SIGTERM, stops at a loss that is no
-number without saving it, and every setting that enters the digest changes the weights."""
+number without saving it and where its folder is removed, and every setting that enters the digest changes the
+weights."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +19,12 @@ from lcmae_core.config import replace
 from lcmae_core.models.mae import build_model, model_of
 from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL
+from lcmae_core.store.runs import MODEL, RunLostError
+from lcmae_core.training import loop
+from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
 from lcmae_core.training.watch import NonFiniteLossError, Stopped
+from tests.loops import over
 from tests.test_config import OTHER, method_of
 
 TIMES = ("images_per_s",)
@@ -161,6 +166,57 @@ def test_a_loss_that_is_no_number_stops_and_nothing_broken_is_saved(tiny):
     assert whole.done
 
 
+@pytest.mark.parametrize(("where", "changes"), [(2, {}), (3, {"log_every": 4}), (8, {"log_every": 8})])
+def test_a_run_whose_folder_is_removed_stops_and_is_never_done(tiny, where, changes):
+    """At a logged step, before a checkpoint, and at the very end."""
+    settings, step = replace(tiny, changes), []
+
+    class Source(Window):
+        def add(self, terms):
+            super().add(terms)
+            step.append(1)
+            if len(step) == where:
+                shutil.rmtree(next((Path(tiny.runtime.out) / "runs").iterdir()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "Window", Source)
+        with pytest.raises(RunLostError, match=r"^run: '.*' was removed while it was trained, expected it to stay$"):
+            pretrain(settings)
+    assert len(step) <= where + 3, "not at the end of a long training"
+    assert not list((Path(tiny.runtime.out) / "runs").iterdir()), "nothing is made anew"
+    assert pretrain(settings).done, "the same call trains it afresh"
+
+
+REMOVED = """
+import shutil, sys
+from lcmae_core.cli import main
+from lcmae_core.training import loop
+
+def remove(optimizer, rate, first=loop.set_learning_rate, seen=[]):
+    seen.append(1)
+    if len(seen) == 3:
+        shutil.rmtree(next(__import__("pathlib").Path(sys.argv[1]).glob("runs/*")))
+    first(optimizer, rate)
+
+loop.set_learning_rate = remove
+sys.exit(main(["train", "--profile", "smoke", "--out", sys.argv[1], *sys.argv[2:]]))
+"""
+
+
+def test_the_command_says_so_in_one_line_and_fails(tmp_path):
+    small = ("depth=1", "width=32", "heads=2", "decoder_depth=1", "steps=8", "batch_size=4", "log_every=100")
+    words = [word for value in small for word in ("-p", value)]
+    done = subprocess.run(
+        [sys.executable, "-c", REMOVED, str(tmp_path), *words],
+        capture_output=True, text=True, check=False, timeout=250, env=os.environ | {"LCMAE_HEADLESS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].startswith("lcmae: run: "), done.stderr[-2000:]
+    assert "was removed while it was trained" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tiny):
     one, four = (pretrain(replace(tiny, accumulate=n)) for n in (1, 4))
     a, b = one.weights(), four.weights()
@@ -174,7 +230,8 @@ CHANGED = {
 CONTENT = {"on_unreadable", "min_side", "validation_fraction"}  # change what is read, and only for some sources
 
 
-@pytest.mark.parametrize("name", sorted(set(OTHER) - CONTENT))
+@pytest.mark.timeout(1200)  # two trainings for each setting
+@over("name", sorted(set(OTHER) - CONTENT))
 def test_every_setting_has_an_effect(tiny, name):
     base = replace(tiny, method_of(name), steps=3, in_view=1.0, cross_view=1.0, checkpoint_every=100, snapshots=0)
     value = CHANGED.get(name, OTHER[name])

@@ -1,0 +1,282 @@
+"""Webdataset shards: tar archives whose members belong together by name, read where they lie.
+
+A sample is the members that share all before the first dot of their names; of each the picture and the label count.
+"""
+
+import glob
+import json
+import re
+import sys
+import tarfile
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ..config import Data, LcmaeError
+from ..config.places import expanded, is_remote
+from ..store.machine import REPOSITORY
+from .fingerprint import fingerprint
+from .hub import download, need
+from .labels import COLUMNS, number_labels, numbers_or_names
+from .paths import EXTENSIONS, files_under
+from .splits import Found, Reader, Split
+
+_SPLITS = {"train": "train", "training": "train", "validation": "validation", "val": "validation",
+           "valid": "validation", "test": "test", "testing": "test"}  # fmt: skip
+
+
+def split_of(root: Path, file: Path) -> str:
+    """train, validation or test by the first word of the file's name that says one, else by its folders' below root."""
+    for part in reversed(file.relative_to(root).parts):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in _SPLITS:
+                return _SPLITS[word]
+    return "train"
+
+
+def by_split(root: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Files of train and of the held-out split, which is validation, else test; without train files all are train."""
+    found: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
+    for file in files:
+        found[split_of(root, file)].append(file)
+    if not found["train"]:
+        return [*files], []
+    return found["train"], found["validation"] or found["test"]
+
+
+# ---- which files
+
+
+def shards(address: str) -> tuple[Path, list[Path]]:
+    """Folder and .tar files that a folder, a file, a brace expression or a wildcard on this machine names.
+
+    What exists under a name is taken as it is, whatever signs are in it: only the rest can be a pattern.
+
+    Raises:
+        LcmaeError: it names nothing, or one of several that is not there.
+    """
+    for base in (Path.cwd(), REPOSITORY):
+        root, pattern = _existing(base / expanded(address))
+        if not pattern and root.is_file():
+            return root.parent, [root]
+        found = [root / f for f in files_under(root, [".tar"])] if not pattern else _matching(root, pattern, address)
+        if found:
+            return root, found
+    raise LcmaeError(f"source 'wds:{address}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
+
+
+def _existing(path: Path) -> tuple[Path, str]:
+    """The longest part of a path that exists, resolved, and the rest."""
+    here = next(place for place in (path, *path.parents) if place.exists())
+    rest = path.relative_to(here).as_posix()
+    return here.resolve(), "" if rest == "." else rest
+
+
+def _matching(root: Path, pattern: str, address: str) -> list[Path]:
+    found: list[str] = []
+    missing = []
+    for one in braces(pattern):
+        there = [one] if (root / one).exists() else sorted(glob.glob(one, root_dir=root))
+        found += there
+        missing += [one] if not there else []
+    if found and missing:
+        raise LcmaeError(f"source 'wds:{address}': no such shards, {missing[0]!r} is not in {root.name!r}")
+    return [root / name for name in dict.fromkeys(found)]
+
+
+def braces(text: str) -> list[str]:
+    """train-{000..009}.tar written out.
+
+    Raises:
+        LcmaeError: a brace without its other half.
+    """
+    if "{" not in text:
+        return [text]
+    need("braceexpand")
+    import braceexpand
+
+    try:
+        return list(braceexpand.braceexpand(text, escape=False))
+    except ValueError as error:
+        raise LcmaeError(f"source 'wds:{text}': {error}, expected such as train-{{000..009}}.tar") from None
+
+
+def wds_identity(address: str) -> str:
+    """Content of shards on this machine; the address itself for remote ones."""
+    if is_remote(address):
+        return f"wds:{address}"
+    root, files = shards(address)
+    return f"wds-{fingerprint((file.relative_to(root).as_posix(), file) for file in files)}"
+
+
+# ---- what is in them
+
+
+@dataclass
+class _Sample:
+    key: str
+    picture: tuple[str, int, int] | None = None
+    """Name of the member, and where its bytes lie."""
+    more: list[str] = field(default_factory=list)
+    """Names of further pictures."""
+    texts: dict[str, bytes] = field(default_factory=dict)
+    extensions: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> Any:
+        """What .cls says, else a label in .json; None where there is neither."""
+        if "cls" in self.texts:
+            return self.texts["cls"].decode("utf-8", "surrogateescape").strip()
+        try:
+            said = json.loads(self.texts.get("json", b"null"))
+        except ValueError:
+            return None
+        value = next((said[name] for name in COLUMNS if name in said), None) if isinstance(said, dict) else None
+        return value if isinstance(value, str) or value is None else str(value)
+
+
+@dataclass(frozen=True, repr=False)
+class _Shard:
+    """Pictures of an archive: names, places of their bytes, labels as texts. A compressed archive cannot be read from
+    the middle: its pictures are held."""
+
+    names: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]
+    labels: tuple[str | None, ...]
+    held: tuple[bytes, ...] | None
+
+
+@lru_cache(maxsize=2**12)
+def _read_shard(path: Path, size: int, changed: int) -> _Shard:
+    """Index of an archive; `size` and `changed` say when to read it again."""
+    try:
+        with tarfile.open(path, "r:*", errors="surrogateescape") as tar:
+            samples = [sample for sample in _samples(tar, path) if sample.extensions]
+            pictures = [sample.picture for sample in samples if sample.picture]
+            held = None if _is_plain(path) else tuple(_bytes(tar, name) for name, _, _ in pictures)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise LcmaeError(f"{path.name}: got {' '.join(str(error).split())}, expected a whole .tar archive") from None
+    _say_what_is_left_out(path, samples)
+    names, places = tuple(name for name, _, _ in pictures), tuple((start, size) for _, start, size in pictures)
+    return _Shard(names, places, tuple(sample.label for sample in samples if sample.picture), held)
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.ReadError:
+        return False
+
+
+def _bytes(tar: tarfile.TarFile, name: str) -> bytes:
+    member = tar.extractfile(name)
+    return member.read() if member else b""
+
+
+def _samples(tar: tarfile.TarFile, path: Path) -> Iterator[_Sample]:
+    """Members grouped by what stands before the first dot of their names; a sample's members follow each other."""
+    sample = _Sample("")
+    for member in tar:
+        folder, slash, name = member.name.rpartition("/")
+        stem, dot, extension = name.partition(".")
+        if not member.isfile() or not stem or not dot:  # folders, hidden files such as ._0001.jpg of a Mac
+            continue
+        key, extension = f"{folder}{slash}{stem}", extension.lower()
+        if key != sample.key:
+            yield sample
+            sample = _Sample(key)
+        if extension in sample.extensions:
+            raise LcmaeError(f"{path.name}: got {member.name!r} twice, expected members with names of their own")
+        _add(sample, extension, member, tar)
+    yield sample
+
+
+def _add(sample: _Sample, extension: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+    sample.extensions.append(extension)
+    last = extension.rpartition(".")[2]
+    if f".{last}" in EXTENSIONS and sample.picture:
+        sample.more.append(member.name)
+    elif f".{last}" in EXTENSIONS:
+        sample.picture = (member.name, member.offset_data, member.size)
+    elif last in ("cls", "json") and last not in sample.texts:
+        found = tar.extractfile(member)
+        sample.texts[last] = found.read() if found else b""
+
+
+def _say_what_is_left_out(path: Path, samples: list[_Sample]) -> None:
+    if not any(sample.picture for sample in samples):
+        got = sorted({e for sample in samples for e in sample.extensions}) or ["nothing"]
+        known = ", ".join(sorted(e[1:] for e in EXTENSIONS))
+        raise LcmaeError(f"{path.name}: no picture in it, got extensions {', '.join(got)}, expected one of: {known}")
+    without = [f"{sample.key}.{sample.extensions[0]}" for sample in samples if not sample.picture]
+    further = [name for sample in samples for name in sample.more]
+    for names, what in ((without, "samples without a picture"), (further, "further pictures of one sample")):
+        if names:
+            print(f"{path.name}: left out {len(names)} {what}, such as {names[0]}", file=sys.stderr)
+
+
+# ---- the source
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Shards:
+    files: tuple[Path, ...]
+    starts: tuple[int, ...]
+    parts: tuple[_Shard, ...]
+
+    def fetch(self, i: int) -> bytes:
+        k = bisect_right(self.starts, i) - 1
+        part, row = self.parts[k], i - self.starts[k]
+        if part.held is not None:
+            return part.held[row]
+        start, size = part.places[row]
+        with self.files[k].open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def name(self, i: int) -> str:
+        k = bisect_right(self.starts, i) - 1
+        return self.parts[k].names[i - self.starts[k]]
+
+
+def _split(files: Iterable[Path], name: str, channels: int) -> tuple[Split, list[str | None]]:
+    files = tuple(files)
+    seen = [file.stat() for file in files]
+    parts = tuple(_read_shard(file, s.st_size, s.st_mtime_ns) for file, s in zip(files, seen))
+    *starts, size = accumulate((len(part.names) for part in parts), initial=0)
+    held = _Shards(files, tuple(starts), parts)
+    split = Split(name, size, None, Reader(held.fetch, held.name, channels), held.name)
+    return split, [label for part in parts for label in part.labels]
+
+
+def open_wds(address: str, data: Data) -> Found:
+    """`wds:ADDRESS`: webdataset shards (a picture of any kind; label cls, a number or a name).
+
+    Local ones are read where they lie; remote ones are downloaded first, once. Words in the names of the shards (or of
+    their folders) say the split: train, validation, val, valid, test.
+    """
+    root, files, places = _local(address)
+    train, held_out = by_split(root, files)
+    named = [(name, part) for name, part in (("train", train), ("validation", held_out)) if part]
+    parts = [_split((places[f] for f in part), name, data.channels) for name, part in named]
+    texts = [part[1] for part in parts]
+    known = iter(numbers_or_names([text for each in texts for text in each]))
+    values = [[next(known) for _ in each] for each in texts]
+    labels = number_labels(f"wds:{address}", values[0], values[1] if held_out else None)
+    first, *others = (replace(part[0], labels=found) for part, found in zip(parts, labels[:2]))
+    return Found(first, others[0] if others else None, labels.classes)
+
+
+def _local(address: str) -> tuple[Path, list[Path], dict[Path, Path]]:
+    """Folder and names of the shards, and where each lies on this machine."""
+    if not is_remote(address):
+        root, files = shards(address)
+        return root, files, {file: file for file in files}
+    urls = braces(address)
+    names = [Path(url) for url in urls]
+    return Path(), names, dict(zip(names, download(f"wds:{address}", urls)))

@@ -1,0 +1,107 @@
+"""Features of whole images under a frozen encoder, made once for all that judges it: kNN and the linear probes.
+
+Letters: B images of a batch, M images of a split, T tokens, D width.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lcmae_core.config import Settings
+from lcmae_core.data.loader import Loader
+from lcmae_core.data.sources import open_source, source_identity
+from lcmae_core.models.encoder import Encoder
+from lcmae_core.training.downstream import Origin, Subject
+from lcmae_core.training.evaluate import evaluation_loader
+
+Precision = Literal["fp32", "bf16"]
+CHUNK = 1024
+"""Images encoded at once, whatever the batch."""
+
+
+class Features(NamedTuple):
+    """values: one vector an image. labels: None where the source has none."""
+
+    values: Float[Tensor, "M D"]
+    labels: Int64[Tensor, "M"] | None
+
+
+class Tokens(NamedTuple):
+    """Both features of each image, and its label, on the CPU."""
+
+    cls: Float[Tensor, "M D"]
+    mean: Float[Tensor, "M D"]
+    labels: Int64[Tensor, "M"] | None
+
+    def of(self, token: str, device: torch.device | str = "cpu") -> Features:
+        """The features by one token, "cls" or "mean", on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Features((self.cls if token == "cls" else self.mean).to(device), labels)
+
+
+class Encoded(NamedTuple):
+    """Features of a source under one encoder; they are shared, so nobody writes to them."""
+
+    train: Tokens
+    validation: Tokens
+    device: torch.device
+
+
+def pooled(tokens: Float[Tensor, "B T D"], token: str) -> Float[Tensor, "B D"]:
+    """The feature of an image: its CLS token ("cls"), or the mean of its patch tokens ("mean")."""
+    return tokens[:, 0] if token == "cls" else tokens[:, 1:].mean(dim=1)
+
+
+@torch.no_grad()
+def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, token: str = "mean") -> Features:
+    """Features of whole, unmasked images (centre view), in order."""
+    batches = [(pooled(encoder(batch.images), token), batch.labels) for batch in loader.evaluation(limit=limit)]
+    values, labels = zip(*batches)
+    return Features(torch.cat(values), None if labels[0] is None else torch.cat(labels))
+
+
+@torch.no_grad()
+def both_tokens(encoder: Encoder, loader: Loader, precision: Precision = "fp32") -> Tokens:
+    """CLS and mean of the patch tokens of whole images (centre view), in order, from one forward pass."""
+    cls, mean, labels = [], [], list[Tensor]()
+    for batch in loader.evaluation():
+        for images in batch.images.split(CHUNK):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                tokens = encoder(images)
+            cls.append(pooled(tokens, "cls").float().cpu())
+            mean.append(pooled(tokens, "mean").float().cpu())
+        labels += [] if batch.labels is None else [batch.labels.cpu()]
+    return Tokens(torch.cat(cls), torch.cat(mean), torch.cat(labels) if labels else None)
+
+
+def encoded(origin: Origin, settings: Settings, precision: Precision = "fp32") -> Encoded:
+    """Features of all training and held-out images of the settings' source. Those asked for last are kept, so that kNN
+    and the probes of both tokens, taken one after the other, read and encode every image once.
+
+    Raises:
+        LcmaeError: the source cannot be read, an encoder of another shape.
+    """
+    said = settings.model_dump_json(exclude={"runtime", "optim"})
+    name = (origin.name, said, settings.runtime.out, settings.runtime.device, source_identity(settings.data.source))
+    return _encoded(_Asked(name, precision, origin, settings))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    name: tuple[str, ...]
+    precision: Precision
+    origin: Origin = field(compare=False)
+    settings: Settings = field(compare=False)
+
+
+@lru_cache(maxsize=1)
+def _encoded(asked: _Asked) -> Encoded:
+    source = open_source(asked.settings.data)
+    encoder = Subject(asked.origin, asked.settings, source, classes=0).encoder
+    loaders = [evaluation_loader(asked.settings, split=split, source=source) for split in ("validation", "train")]
+    validation, train = (both_tokens(encoder, loader, asked.precision) for loader in loaders)
+    return Encoded(train, validation, loaders[0].device)
