@@ -155,7 +155,12 @@ def test_fidelity_is_that_of_the_decoded_photographs(specimen):
         assert found["fsim"][m] == pytest.approx(piq.fsim(*pair).item(), abs=1e-4)
         assert found["psnr"][m] == pytest.approx(piq.psnr(*pair).item(), abs=1e-4)
         assert found["mse"][m] == pytest.approx((pair[0] - pair[1]).square().mean().item(), abs=2e-6)
-    assert {key: len(values) for key, values in found.items()} == dict.fromkeys(("ssim", "fsim", "psnr", "mse"), 16)
+    names = [kind + name for kind in ("", "colour_") for name in ("ssim", "fsim", "psnr", "mse")]
+    assert {key: len(values) for key, values in found.items()} == dict.fromkeys(names, 16)
+    flat = truth.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).mean((3, 5), keepdim=True)  # every patch its mean colour
+    flat = flat.expand(-1, -1, -1, 8, -1, 8).flatten(4, 5).flatten(2, 3)
+    assert found["colour_mse"] == pytest.approx((flat - truth).square().mean((1, 2, 3)).tolist(), abs=2e-6)
+    assert found["colour_ssim"][3] == pytest.approx(piq.ssim(flat[3:4], truth[3:4]).item(), abs=1e-5)
 
 
 def test_only_a_norm_pix_model_is_given_the_true_statistics(specimen):
