@@ -210,7 +210,7 @@ def test_the_command_says_so_in_one_line_and_fails(tmp_path):
         capture_output=True, text=True, check=False, timeout=250, env=os.environ | {"LCMAE_HEADLESS": "1"},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr[-2000:]
-    assert done.stderr.splitlines()[-1].startswith("lcmae: run: "), done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].startswith("lcmae: error: run: "), done.stderr[-2000:]
     assert "was removed while it was trained" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "runs").iterdir())
