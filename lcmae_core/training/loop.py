@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lcmae_core.config import Settings
+from lcmae_core.data.cache import cache_of
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
@@ -130,6 +131,7 @@ def _training_loader(settings: Settings, objective: Objective, device: torch.dev
     return Loader(
         split, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
         device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=objective.crops,
+        cache=cache_of(runtime),
     )  # fmt: skip
 
 
