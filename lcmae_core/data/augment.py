@@ -146,7 +146,11 @@ def crop_resize(
 
 def flip(images: Float[Tensor, "B C h w"], which: Bool[Tensor, "B"]) -> Float[Tensor, "B C h w"]:
     """Mirror the images marked in `which` left to right."""
-    return torch.where(which[:, None, None, None], images.flip(-1), images)
+    if images.device.type != "cpu":
+        return torch.where(which[:, None, None, None], images.flip(-1), images)
+    mirrored = images.clone()  # half the copies, where it costs nothing to wait for the numbers of the images
+    mirrored[which] = images[which].flip(-1)
+    return mirrored
 
 
 def jitter(
@@ -189,7 +193,7 @@ def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
 def normalize(images: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B C h w"]:
     """Pixels in [0, 255] to ImageNet's zero mean and unit deviation; grey uses the means of the colour statistics."""
     mean, std = _statistics(images)
-    return (images / 255 - mean) / std
+    return (images - 255 * mean) / (255 * std)
 
 
 def denormalize(images: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B C h w"]:

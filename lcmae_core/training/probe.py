@@ -27,6 +27,7 @@ from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.methods import Terms
 
 _CHUNK = 1024  # images encoded at once, whatever the batch
+_CPU_CHUNK = 64  # at quick a sixth quicker than 16 or 256: what is between the layers stays in a CPU's cache
 
 
 class Features(NamedTuple):
@@ -41,11 +42,12 @@ def pooled(tokens: Float[Tensor, "B T D"], token: str) -> Float[Tensor, "B D"]:
     return tokens[:, 0] if token == "cls" else tokens[:, 1:].mean(dim=1)
 
 
-@torch.no_grad()
 def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, token: str = "mean") -> Features:
     """Features of whole, unmasked images (centre view), in order."""
-    batches = [(pooled(encoder(batch.images), token), batch.labels) for batch in loader.evaluation(limit=limit)]
-    values, labels = zip(*batches)
+    size = _CPU_CHUNK if loader.device.type == "cpu" else None
+    with torch.inference_mode():
+        whole = loader.evaluation(size, limit)
+        values, labels = zip(*((pooled(encoder(batch.images), token), batch.labels) for batch in whole))
     return Features(torch.cat(values), None if labels[0] is None else torch.cat(labels))
 
 
