@@ -1,7 +1,7 @@
 """The training step of a small model on one CPU thread: `python benchmarks/step.py [--batch 32] [--json OUT]`.
 
-Ours at the shapes of `quick` (64 px, patch 8, 4 blocks of 128, decoder 2 of 96), crops and optimiser included, against a
-plain textbook loop of the same model (`textbook.py`), in turns in one run, and two-view methods against one view. Times
+Ours at the shapes of `quick` (64 px, patch 8, 4 blocks of 128, decoder 2 of 96), crops and optimiser included, against
+a plain textbook loop of the same model (`textbook.py`), in turns in one run, and other methods against plain MAE. Times
 are CPU seconds of this process, so that other work on the machine distorts them less. `lcmae bench` times ViT-B.
 """
 

@@ -1,4 +1,4 @@
-"""A plain training step of MAE, as textbooks and the public recipe write it, to time ours against: no code of this package.
+"""A plain training step of MAE, as textbooks write it, to time ours against: none of this package's code.
 
 timm's blocks, torchvision's transforms image by image, argsort and gather, `torch.optim.AdamW` as it comes.
 Letters: B images, N patches, K kept patches, T tokens, D width.

@@ -180,6 +180,7 @@ def _data() -> Iterator[Finding]:
 
     try:
         source = open_source(Data())
+        source.train.read(0)
         found = f"{len(source.train)} training and {len(source.validation)} validation images"
         yield Finding("data", "photos", "ok", found)
     except Exception as error:

@@ -103,7 +103,9 @@ def resize_weights(
     step = (length.to(real) / out)[:, None, None]  # (B, 1, 1) source pixels an output pixel
     scale = step.clamp(min=1)
     centre = (torch.arange(out, device=start.device)[:, None] + 0.5) * step  # (B, out, 1), from the crop's edge
-    reach = 4 * math.ceil(max(canvas / out, 1.0)) + 1  # pixels under the widest kernel, R, known without asking a device
+    reach = (
+        4 * math.ceil(max(canvas / out, 1.0)) + 1
+    )  # pixels under the widest kernel, R, known without asking a device
     offset = (centre - 2 * scale).floor().long() + torch.arange(reach, device=start.device)  # (B, out, R)
     raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length[:, None, None]))
     so_far = (raw * _FINE).round().cumsum(dim=-1)  # whole numbers: exact, however many zeros stand before them

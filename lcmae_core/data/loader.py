@@ -267,7 +267,10 @@ class Loader:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures, boxes = self._canvas.pixels.index_select(0, self._send(place)), [self._send(box) for _, box in cuts]  # (B, C, H, W)
+        pictures, boxes = (
+            self._canvas.pixels.index_select(0, self._send(place)),
+            [self._send(box) for _, box in cuts],
+        )  # (B, C, H, W)
         cut = [crop_resize(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
 

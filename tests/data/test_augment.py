@@ -165,7 +165,10 @@ def test_sums_are_exact_in_any_order_on_any_canvas():
     pixels = (torch.rand(64, 1, 300, 40, generator=generator) > 0.5).byte() * 255
     uniform = torch.rand(64, A.BOX_DRAWS, generator=generator)
     boxes = A.draw_boxes(uniform, torch.full((64,), 300), torch.full((64,), 40), (0.01, 1.0), (0.1, 10.0))
-    across, down = A.resize_weights(boxes[:, 1], boxes[:, 3], 40, 24), A.resize_weights(boxes[:, 0], boxes[:, 2], 300, 24)
+    across, down = (
+        A.resize_weights(boxes[:, 1], boxes[:, 3], 40, 24),
+        A.resize_weights(boxes[:, 0], boxes[:, 2], 300, 24),
+    )
     assert (across.sum(dim=-1) == 1).all()
     assert (down * 2**15 == (down * 2**15).round()).all()
     rows = (pixels[:, 0].double() @ across.double().mT + 0.5).floor().clamp(0, 255)
