@@ -9,16 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lcmae_core.analysis.collapse import ALIKE as COLLAPSED
+from lcmae_core.analysis.collapse import TIMES_CHANCE as ABOVE_CHANCE
 from lcmae_core.analysis.reductions import Reduction, slope_weights
+from lcmae_core.analysis.specific import LEAST_MASS as SINKS
 from lcmae_core.judge import Cell, Test, gain, linear, shown, smooth
 from lcmae_core.tables import RATIOS
 
-COLLAPSED = 0.95
-"""Mean cosine from which a v counts as constant."""
-ABOVE_CHANCE = 5
-"""How often, in multiples of chance, an image must be found again by a v that is more than its position or mask."""
-SINKS = 0.05
-"""Query-specific attention, as a share of all, below which a layer has no query-specific distance."""
 CONVENTIONS = {"as the authors of ViT": "distance", "renormalised": "distance_renormalized"}
 """What an attention distance is called -> its key in the records."""
 
