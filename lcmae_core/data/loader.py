@@ -20,7 +20,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm import tqdm
 
 from ..config import Data, LcmaeError
-from .augment import crop_resize, flip, jitter, normalize
+from .augment import crop_resize, crop_resize_one, flip, jitter, normalize
 from .cache import Cache, Canvas, canvas_of
 from .convert import UnreadableImage
 from .counter import Positions, positions
@@ -129,10 +129,10 @@ class _Crops(Dataset[list[Tensor]]):
         self.split, self.cuts = split, cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
-        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))[None]
-        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[2:]))
+        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))
+        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[1:]))
         boxes = self.cuts.boxes(epoch, index, height, width)
-        cut = [crop_resize(pixels, box, size)[0].byte() for size, box in boxes]
+        cut = [crop_resize_one(pixels, box[0], size) for size, box in boxes]
         return [*cut, torch.cat([box for _, box in boxes])]
 
 
