@@ -214,10 +214,8 @@ class Loader:
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
         distinct = split if split.period is None else split.subset(range(split.period))
-        shortest, largest = 2 * max(data.image_size), hold_gb * 1e9
-        self._canvas = canvas_of(
-            cache, distinct, shortest, largest, lambda: hold(distinct, data.image_size, data.channels, hold_gb)
-        )
+        how = (data.image_size, data.channels, hold_gb)
+        self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), hold_gb * 1e9, lambda: hold(distinct, *how))
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)
