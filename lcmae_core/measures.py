@@ -74,9 +74,8 @@ def semantic(specimen: Specimen) -> Values:
     features of another image, and gain_centred (M, L), both without the mean feature of the image."""
     images = specimen.held.images
     model, mask = specimen.model().to(images.device), specimen.mask().to(images.device)
-    dino: Any = model_of(
-        pretrain(references(short(specimen.settings, specimen.profile), specimen.profile)["DINO"]), device=images.device
-    )
+    reference = references(short(specimen.settings, specimen.profile), specimen.profile)["DINO"]
+    dino: Any = model_of(pretrain(reference), device=images.device)
 
     def alike(centred: bool, shuffled: bool) -> Tensor:
         parts = images.split(PART)
