@@ -104,7 +104,8 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
     controls, without = _controls(claim, records)
     if profile == "smoke":
         return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
-    notes = [f"{len(absent)} not yet run ({absent[0]})"] * bool(absent) + left_out[:1] + without
+    waiting = [f"{len(absent)} not yet run ({absent[0]})"] if absent else []
+    notes = [*waiting, *left_out[:1], *without]
     fewest = min(o.estimate.seeds for o in outcomes)
     if not small and fewest < 2:
         alone = "one seed: the interval covers images alone"
