@@ -144,7 +144,9 @@ def _study(options: argparse.Namespace) -> int:
 def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
     parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
-    parser.add_argument("--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch")
+    parser.add_argument(
+        "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
+    )
     _add_common(parser, "setting of the recipe, the data or the model")
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
 

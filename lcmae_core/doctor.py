@@ -161,6 +161,17 @@ def _storage(out: str | None) -> Iterator[Finding]:
     low = free < DISK_GB * GB
     advice = f"quick needs about {DISK_GB:.0f} GB: make room or choose another folder with --out" if low else ""
     yield Finding("outputs", str(folder), "missing" if low else "ok", f"{free / GB:.0f} GB free", advice)
+    yield _cache(folder / "cache")
+
+
+def _cache(folder: Path) -> Finding:
+    from lcmae_core.config.groups import Runtime
+    from lcmae_core.data.cache import taken
+
+    count, size = taken(folder)
+    limit = Runtime().cache_gb
+    found = f"{size / GB:.2f} GB in {count} sets of decoded pictures, at most {limit:g} GB (cache_gb)"
+    return Finding("outputs", str(folder), "ok", found, "may be deleted at any time" if count else "")
 
 
 def _data() -> Iterator[Finding]:
@@ -169,6 +180,7 @@ def _data() -> Iterator[Finding]:
 
     try:
         source = open_source(Data())
+        source.train.read(0)
         found = f"{len(source.train)} training and {len(source.validation)} validation images"
         yield Finding("data", "photos", "ok", found)
     except Exception as error:

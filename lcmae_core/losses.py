@@ -83,7 +83,7 @@ def unit(vectors: Float[Tensor, "*B N V"]) -> Float[Tensor, "*B N V"]:
     vectors = _exact(vectors)
     square = vectors.square().sum(dim=-1, keepdim=True)  # (B, N, 1)
     has_direction = square > EPS**2
-    return vectors * torch.where(has_direction, square, 1).rsqrt() * has_direction
+    return vectors * (torch.where(has_direction, square, 1).rsqrt() * has_direction)
 
 
 def similarity(units: Float[Tensor, "*B N V"]) -> Float[Tensor, "*B N N"]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lcmae_core.analysis.collapse import ALIKE
 from lcmae_core.analysis.intervals import Pool, pooled
 from lcmae_core.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.config import LcmaeError, Settings
@@ -19,8 +20,6 @@ from lcmae_core.store.records import Record
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
-COLLAPSED = 0.95
-"""A row whose v is this alike, over images or at the same place of other images, is kept out of a pool."""
 Records = Callable[[str, str], Mapping[str, list[Record]]]
 """study, measure -> row -> its records, one a seed."""
 
@@ -205,7 +204,7 @@ def collapsed(record: Record) -> bool:
     """Whether v of a run is alike for all images or at every place, where that was measured."""
     values = record.measures.get("collapse", {}).get("values", {})
     said = [np.mean(values[key]) for key in ("mean_cosine", "same_place") if key in values]
-    return any(mean > COLLAPSED for mean in said)
+    return any(mean > ALIKE for mean in said)
 
 
 def _of(record: Record, cell: Cell) -> np.ndarray:

@@ -122,7 +122,7 @@ STUDIES: dict[str, Study] = {
     "random": Study("random init", untrained, ("probe", "knn")),
     "collapse": Study("Table 1, collapse", _cases(_collapsing), ("collapse",)),
     "fig6": Study("Fig. 6", _cases(lambda base, p: mask_ratios(short(base, p), p)), ("distance", "reach")),
-    "fig_a1": Study("Fig. A.1", _cases(table3), ("distance", "reach", "probe")),
+    "fig_a1": Study("Fig. A.1", _cases(table3), ("distance", "receptive", "reach", "probe")),
     "erasing": Study("masking and erasing", _cases(erasing), ("probe", "knn")),
     "fig2": Study("Fig. 2 and C13", _cases(_deep), ("similarity",)),
     "fig5": Study("Fig. 5", _cases(_compared), ("distance",)),

@@ -132,8 +132,9 @@ def test_the_siamese_network_reads_what_it_needs(changes, unread):
 
 
 def test_runtime_does_not():
-    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "hold_gb": 1.0, "compile": True, "log_every": 3,
-               "checkpoint_every": 7, "snapshots": 2, "tensorboard": False, "progress": False}  # fmt: skip
+    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "hold_gb": 1.0, "cache_gb": 1.0, "compile": True,
+               "log_every": 3, "checkpoint_every": 7, "snapshots": 2, "tensorboard": False,
+               "progress": False}  # fmt: skip
     assert set(changes) == set(Runtime.model_fields)
     assert digest(replace(Settings(), changes), "x") == digest(Settings(), "x")
 

@@ -130,8 +130,8 @@ def read(specimen, pixels):
     """What the probe says of pixels (M, 3, H, W) in [0, 1], by its weights: BatchNorm without affine, a matrix."""
     weights = {name: value.double() for name, value in specimen.probe().weights().items()}
     tokens = model_of(specimen.run).encoder((pixels - MEAN) / STD).double()  # (M, T, D)
-    assert specimen.probe().recipe.token == "cls"
-    normal = (tokens[:, 0] - weights["norm.running_mean"]) / (weights["norm.running_var"] + 1e-6).sqrt()
+    assert specimen.probe().recipe.token == "mean"
+    normal = (tokens[:, 1:].mean(dim=1) - weights["norm.running_mean"]) / (weights["norm.running_var"] + 1e-6).sqrt()
     return (normal @ weights["head.weight"].T + weights["head.bias"]).argmax(dim=1)
 
 
@@ -155,7 +155,12 @@ def test_fidelity_is_that_of_the_decoded_photographs(specimen):
         assert found["fsim"][m] == pytest.approx(piq.fsim(*pair).item(), abs=1e-4)
         assert found["psnr"][m] == pytest.approx(piq.psnr(*pair).item(), abs=1e-4)
         assert found["mse"][m] == pytest.approx((pair[0] - pair[1]).square().mean().item(), abs=2e-6)
-    assert {key: len(values) for key, values in found.items()} == dict.fromkeys(("ssim", "fsim", "psnr", "mse"), 16)
+    names = [kind + name for kind in ("", "colour_") for name in ("ssim", "fsim", "psnr", "mse")]
+    assert {key: len(values) for key, values in found.items()} == dict.fromkeys(names, 16)
+    flat = truth.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).mean((3, 5), keepdim=True)  # every patch its mean colour
+    flat = flat.expand(-1, -1, -1, 8, -1, 8).flatten(4, 5).flatten(2, 3)
+    assert found["colour_mse"] == pytest.approx((flat - truth).square().mean((1, 2, 3)).tolist(), abs=2e-6)
+    assert found["colour_ssim"][3] == pytest.approx(piq.ssim(flat[3:4], truth[3:4]).item(), abs=1e-5)
 
 
 def test_only_a_norm_pix_model_is_given_the_true_statistics(specimen):

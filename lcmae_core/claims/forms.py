@@ -9,16 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lcmae_core.analysis.collapse import ALIKE as COLLAPSED
+from lcmae_core.analysis.collapse import TIMES_CHANCE as ABOVE_CHANCE
 from lcmae_core.analysis.reductions import Reduction, slope_weights
+from lcmae_core.analysis.specific import LEAST_MASS as SINKS
 from lcmae_core.judge import Cell, Test, gain, linear, shown, smooth
 from lcmae_core.tables import RATIOS
 
-COLLAPSED = 0.95
-"""Mean cosine from which a v counts as constant."""
-ABOVE_CHANCE = 5
-"""How often, in multiples of chance, an image must be found again by a v that is more than its position or mask."""
-SINKS = 0.05
-"""Query-specific attention, as a share of all, below which a layer has no query-specific distance."""
 CONVENTIONS = {"as the authors of ViT": "distance", "renormalised": "distance_renormalized"}
 """What an attention distance is called -> its key in the records."""
 
@@ -68,14 +65,14 @@ def collapsing(row: str, key: str, study: str = "collapse") -> Cell:
     return Cell(study, row, "collapse", key)
 
 
-def alive(row: str, kind: str = "", study: str = "collapse") -> tuple[Test, Test]:
+def alive(row: str, kind: str = "", study: str = "collapse", across: str = "two masks") -> tuple[Test, Test]:
     """v (or, with kind "encoder", its tokens) is neither a constant nor a function of position or mask alone."""
     of, name = f"{kind + ' tokens' if kind else 'v'} in ({row})", f"{kind}_" if kind else ""
     found, chance = collapsing(row, f"{name}found", study), collapsing(row, "chance", study)
     return (
         linear(f"cosine of {of} at the same place of other images: below {COLLAPSED}",
                {collapsing(row, f"{name}same_place", study): 1}, high=COLLAPSED),
-        linear(f"image found by {of} across two masks - {ABOVE_CHANCE} x chance: above 0",
+        linear(f"image found by {of} across {across} - {ABOVE_CHANCE} x chance: above 0",
                {found: 1, chance: -ABOVE_CHANCE}, low=0),
     )  # fmt: skip
 

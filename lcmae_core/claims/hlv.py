@@ -96,7 +96,9 @@ HLV: tuple[Claim, ...] = (
               *_structure("ssim"), *_structure("fsim"), *_pixels("psnr", ", dB", 1), *_pixels("mse", "", -1),
               *(_peaks(row, other) for row in _INSIDE for other in _EXTREME)), controls=(
               shown("supervised: answers by shape", Cell("shape", "supervised", "cues", "shape")),
-              shown("supervised: answers by texture", Cell("shape", "supervised", "cues", "texture")))),
+              shown("supervised: answers by texture", Cell("shape", "supervised", "cues", "texture")),
+              *(shown(f"{key.upper()} of each patch's mean colour", _fidelity("0.5", f"colour_{key}"))
+                for key in ("ssim", "fsim", "psnr", "mse")))),
     Claim("C19", "in a hierarchical latent model MAE identifies exactly the latents shared by hidden and visible "
           "parts; ratio and unit choose which", "HLV, Theorems 1 and 2", "theorem", (
               _latents("rank correlation of measured with predicted recovery: above 0.5", rank_correlation,

@@ -203,7 +203,7 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C15", "a Siamese network without masking and explicit decoder learns useful features (our reading: it does "
           "not collapse, sees more like MAE than like DINO, and is read better than before training)",
           "v1, abstract; our reconstruction", "not available", (
-              alive("Siamese", study="siamese")[0],
+              *alive("Siamese", study="siamese", across="mirroring"),
               linear("CKA with MAE - CKA with DINO, mean over layers: above 0",
                      {Cell("siamese", "Siamese", "cka", "cka_MAE"): 1,
                       Cell("siamese", "Siamese", "cka", "cka_DINO"): -1}, low=0),

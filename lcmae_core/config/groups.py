@@ -250,6 +250,7 @@ class Runtime(Group):
     out: str = Field("outputs", description="folder of the runs")
     workers: int = Field(2, ge=0, description="decoding processes of sources too large to hold in memory")
     hold_gb: float = Field(4.0, ge=0, description="sources up to this size are held on the device as uint8")
+    cache_gb: float = Field(10.0, ge=0, description="decoded pictures kept in <out>/cache, shared by all runs; 0: none")
     compile: bool = Field(False, description="torch.compile the model")
     log_every: int = Field(10, gt=0, description="steps between log lines")
     checkpoint_every: int = Field(100, gt=0, description="steps between resumable checkpoints")

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from lcmae_core.config.names import spellings
+
 FILE = "file://"
 
 
@@ -22,9 +24,9 @@ def expanded(path: str) -> Path:
 
 
 def find(path: str, root: Path) -> Path | None:
-    """What lies at a path as seen from the current folder, else from `root`."""
-    given = expanded(path)
-    return next((place for place in (given, root / given) if path and os.path.exists(place)), None)
+    """What lies at a path as seen from the current folder, else from `root`, under whatever of its `spellings`."""
+    given = map(expanded, spellings(path) if path else ())
+    return next((place for way in given for place in (way, root / way) if os.path.exists(place)), None)
 
 
 def hub_folder(name: str, root: Path) -> tuple[Path, str] | None:

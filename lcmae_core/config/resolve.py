@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.places import anchored
+from lcmae_core.config.names import printable
+from lcmae_core.config.places import anchored, find
 from lcmae_core.config.profiles import PROFILES
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -53,12 +54,10 @@ def check_source(source: str) -> str:
         raise LcmaeError(f"data: got {source!r}, expected something after {scheme + colon!r}")
     if scheme not in ("folder", "parquet"):
         return anchored(source, project_root())
-    path = Path(rest).expanduser()
-    if not path.is_absolute() and not path.exists() and (project_root() / path).exists():
-        path = project_root() / path
-    if not path.exists():
+    path = find(rest, project_root())
+    if path is None:
         raise LcmaeError(f"data: got {source!r}, expected a folder or file that exists")
-    return f"{scheme}:{path.resolve()}"
+    return printable(f"{scheme}:{path.resolve()}")
 
 
 def _check_seed(seed: int) -> int:

@@ -1,8 +1,10 @@
 """Random crops, resizing, mirroring and normalisation of whole batches on the device, straight from uint8.
 
-Letters: B images, C channels, H W canvas, h w crop, K random numbers an image, T tries.
+Letters: B images, C channels, H W canvas, h w crop, K random numbers an image, T tries,
+R pixels under a kernel.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +18,9 @@ TRIES = 10
 BOX_DRAWS = 2 * TRIES + 2
 """Random numbers a box takes: area and aspect of each try, then top and left."""
 _CHUNK = 2**26  # floats of a temporary in crop_resize: 256 MB, whatever the batch
+
+_FINE, _SHARES = 2.0**30, 2.0**15
+"""Steps a kernel's values, and the shares made of them, are rounded to."""
 
 Boxes = Int64[Tensor, "B 4"]
 """Top, left, height, width in pixels."""
@@ -89,15 +94,26 @@ def resize_weights(
 ) -> Float[Tensor, "B out canvas"]:
     """The share of every canvas pixel in every output pixel, when pixels [start, start + length) become `out` pixels.
 
-    Shrinking widens the kernel (antialiasing); shares beyond the crop are cut and the rest sums to 1.
+    Shrinking widens the kernel (antialiasing); shares beyond the crop are cut and the rest sums to 1. Shares are
+    rounded to multiples of 2^-15: times a grey level below 2^8 each is a multiple of 2^-15, and so is every partial
+    sum, which stays below 2^9 and fits float32's 24 bits. So sums of pixels are exact, in whatever order, canvas, batch
+    or device they are made. Only the few pixels that a kernel reaches are looked at.
     """
-    pixel = torch.arange(canvas, device=start.device)
-    step = (length.float() / out)[:, None, None]  # (B, 1, 1) source pixels an output pixel
+    real = _real(start.device)
+    step = (length.to(real) / out)[:, None, None]  # (B, 1, 1) source pixels an output pixel
+    scale = step.clamp(min=1)
     centre = (torch.arange(out, device=start.device)[:, None] + 0.5) * step  # (B, out, 1), from the crop's edge
-    offset = pixel - start[:, None, None]  # (B, 1, canvas), whole numbers: exact
-    weights = _cubic((offset + 0.5 - centre) / step.clamp(min=1))
-    weights = weights * ((offset >= 0) & (offset < length[:, None, None]))
-    return weights / weights.sum(dim=-1, keepdim=True)
+    reach = (
+        4 * math.ceil(max(canvas / out, 1.0)) + 1
+    )  # pixels under the widest kernel, R, known without asking a device
+    offset = (centre - 2 * scale).floor().long() + torch.arange(reach, device=start.device)  # (B, out, R)
+    raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length[:, None, None]))
+    so_far = (raw * _FINE).round().cumsum(dim=-1)  # whole numbers: exact, however many zeros stand before them
+    border = (so_far / so_far[..., -1:] * _SHARES).round() / _SHARES
+    shares = border.diff(dim=-1, prepend=torch.zeros_like(border[..., :1]))  # sum to 1 exactly
+    place = (offset + start[:, None, None]).clamp(0, canvas - 1)
+    weights = torch.zeros(len(start), out, canvas, device=start.device)
+    return weights.scatter_add_(2, place, shares.float())  # beyond the crop zeros are added
 
 
 def _eight_bit(images: Tensor) -> Tensor:
@@ -120,8 +136,9 @@ def crop_resize(
 ) -> Float[Tensor, "B C h w"]:
     """Cut each image's box and resize it to `size` (h, w), antialiased bicubic; whole numbers in [0, 255].
 
-    Two batched matrix products with a weight matrix for each image: no loop over images, no synchronisation. Equals
-    8-bit torchvision and Pillow (across, then down) but for the last bit of their fixed-point sums.
+    Two batched matrix products with a weight matrix for each image: no loop over images, no synchronisation. The same
+    to the last bit in any batch, on any canvas and device (`resize_weights`). Equals 8-bit torchvision and Pillow
+    (across, then down) but for the last bit of their fixed-point sums.
     """
     chunk = max(1, _CHUNK // (images[0].numel() + size[0] * images.shape[2] + size[1] * images.shape[3]))
     with torch.autocast(images.device.type, enabled=False):
@@ -131,7 +148,11 @@ def crop_resize(
 
 def flip(images: Float[Tensor, "B C h w"], which: Bool[Tensor, "B"]) -> Float[Tensor, "B C h w"]:
     """Mirror the images marked in `which` left to right."""
-    return torch.where(which[:, None, None, None], images.flip(-1), images)
+    if images.device.type != "cpu":
+        return torch.where(which[:, None, None, None], images.flip(-1), images)
+    mirrored = images.clone()  # half the copies, where it costs nothing to wait for the numbers of the images
+    mirrored[which] = images[which].flip(-1)
+    return mirrored
 
 
 def jitter(
@@ -174,7 +195,7 @@ def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
 def normalize(images: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B C h w"]:
     """Pixels in [0, 255] to ImageNet's zero mean and unit deviation; grey uses the means of the colour statistics."""
     mean, std = _statistics(images)
-    return (images / 255 - mean) / std
+    return (images - 255 * mean) / (255 * std)
 
 
 def denormalize(images: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B C h w"]:

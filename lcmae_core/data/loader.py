@@ -1,7 +1,7 @@
 """Batches on the device: order, crops and flips are a function of (seed, epoch, index), so training resumes anywhere.
 
 Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by
-worker processes. Both draw the same boxes from the same pictures.
+worker processes. Both cut the same pixels from the same pictures, bit by bit (`augment.resize_weights`).
 Letters: B images, C channels, M images of the split, H W canvas, h w crop.
 """
 
@@ -21,6 +21,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
 from .augment import crop_resize, flip, normalize
+from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
 from .counter import Positions, positions
@@ -52,14 +53,6 @@ class Batch(NamedTuple):
         crops = zip(*(crop.chunk(parts) for crop in self.crops)) if self.crops else [()] * parts
         places = zip(*(place.chunks(parts) for place in self.places)) if self.places else [()] * parts
         return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops, places)]
-
-
-class Canvas(NamedTuple):
-    """All pictures of a split, each in the top left corner of its own H x W."""
-
-    pixels: UInt8[Tensor, "M C H W"]
-    heights: Int64[Tensor, "M"]
-    widths: Int64[Tensor, "M"]
 
 
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -128,10 +121,10 @@ class _Crops(Dataset[list[Tensor]]):
         self.split, self.cuts = split, cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
-        picture = shrink(self.split.read(place[1]), self.cuts.size)
-        epoch, index, width, height = (torch.tensor([n]) for n in (*place, *picture.size))
+        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))[None]
+        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[2:]))
         boxes = self.cuts.boxes(epoch, index, height, width)
-        cut = [pixels_of(cut_resize(picture, box[0].tolist(), size)) for size, box in boxes]
+        cut = [crop_resize(pixels, box, size)[0].byte() for size, box in boxes]
         return [*cut, torch.cat([box for _, box in boxes])]
 
 
@@ -193,6 +186,7 @@ class Loader:
         workers: decoding processes when streaming.
         crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
         progress: say how far the reading of a split that is held has come.
+        cache: where decoded pictures are kept for the next loader of them, in whatever process.
     """
 
     def __init__(
@@ -207,13 +201,18 @@ class Loader:
         workers: int = 2,
         crops: tuple[Views, ...] = (),
         progress: bool = True,
+        cache: Cache | None = None,
     ) -> None:
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
         distinct = split if split.period is None else split.subset(range(split.period))
-        self._canvas = hold(distinct, data.image_size, data.channels, hold_gb, progress=progress)
+        shortest, largest = 2 * max(data.image_size), hold_gb * 1e9
+        self._canvas = canvas_of(
+            cache, distinct, shortest, largest,
+            lambda: hold(distinct, data.image_size, data.channels, hold_gb, progress=progress),
+        )  # fmt: skip
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)
@@ -263,7 +262,10 @@ class Loader:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures, boxes = self._canvas.pixels[self._send(place)], [self._send(box) for _, box in cuts]  # (B, C, H, W)
+        pictures, boxes = (
+            self._canvas.pixels.index_select(0, self._send(place)),
+            [self._send(box) for _, box in cuts],
+        )  # (B, C, H, W)
         cut = [crop_resize(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
 
@@ -285,8 +287,7 @@ class Loader:
         return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
-        if view.mirror:
-            pixels = flip(pixels, self._send(view.flips(epoch, index)))
+        pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels
         return shade(pixels, self._send(view.shades(epoch, index)), view.colours) if view.colours.any else pixels
 
     def _send(self, tensor: Tensor) -> Tensor:

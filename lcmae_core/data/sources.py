@@ -1,10 +1,11 @@
 """One string names any source of pictures: `open_source` gives its train and validation splits."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from ..config import Data, LcmaeError, nearest
 from ..config.names import printable
@@ -12,6 +13,10 @@ from . import hub, paths, photos, shards, tables
 from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
+
+
+_CROPS = ("image_size", "crop_scale", "crop_ratio", "flip")
+"""Leaves that say how pictures are cut, not which they are."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,14 @@ def open_source(settings: Data) -> Source:
     Raises:
         LcmaeError: unknown scheme, missing path, empty folder, missing package, unreachable hub.
     """
+    pictures = settings.model_copy(update={leaf: Data.model_fields[leaf].default for leaf in _CROPS})
+    where = (os.getcwd(), os.environ.get("LCMAE_DATA_ROOT"))  # what relative names are relative to
+    return _opened(pictures, source_identity(settings.source), *where)
+
+
+@lru_cache(maxsize=4)
+def _opened(settings: Data, identity: str, *where: str | None) -> Source:
+    """Opened once a process for the same settings, as long as it holds the same."""
     spec = settings.source
     found = _scheme(spec).open(spec.partition(":")[2], settings)
     train = large_enough(found.train, settings.min_side)
@@ -105,19 +118,15 @@ def open_source(settings: Data) -> Source:
             raise LcmaeError(f"source {spec!r}: none of {len(skipped)} images is readable, the first is {skipped[0]}")
     if validation is None:
         train, validation = hold_out(train, settings.validation_fraction)
-    train = renamed(train, "train")
+    listed = [settings.channels, settings.min_side, settings.validation_fraction, skipped]
+    train, validation = (
+        renamed(split, name, json.dumps([identity, name, len(split), *listed]))
+        for split, name in ((train, "train"), (validation, "validation"))
+    )
     if settings.train_images is not None:
         train = train.first(settings.train_images)
     labelled = train.labels is not None
     left_out = _left_out(spec, found.left_out, skipped)
     if left_out:
         say_once(left_out)
-    return Source(
-        spec,
-        source_identity(spec),
-        found.classes if labelled else None,
-        train,
-        renamed(validation, "validation"),
-        skipped,
-        left_out,
-    )
+    return Source(spec, identity, found.classes if labelled else None, train, validation, skipped, left_out)

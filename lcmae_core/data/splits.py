@@ -34,6 +34,10 @@ class Split:
     names: Callable[[int], str]
     period: int | None = None
     """Pictures repeat after so many; None where all differ."""
+    identity: str | None = None
+    """What the pictures are, wherever they lie: `data.cache` keeps them under it, and none that have none."""
+    rows: np.ndarray | None = None
+    """Numbers of these pictures among those that `identity` names; None for all of them."""
 
     def __len__(self) -> int:
         return self.size
@@ -46,7 +50,9 @@ class Split:
         """The pictures at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         labels = None if self.labels is None else self.labels[chosen]
-        return Split(name or self.name, len(chosen), labels, _At(self.read, chosen), _At(self.names, chosen))
+        rows = chosen if self.rows is None else self.rows[chosen]
+        read, names = _At(self.read, chosen), _At(self.names, chosen)
+        return Split(name or self.name, len(chosen), labels, read, names, identity=self.identity, rows=rows)
 
     def first(self, count: int) -> "Split":
         """The first `count` pictures over and over, as many as there were, so that an epoch keeps its length.
@@ -182,6 +188,6 @@ def without_unreadable(split: Split) -> tuple[Split, tuple[str, ...]]:
     return (split.subset(np.flatnonzero(good)) if bad else split), bad
 
 
-def renamed(split: Split, name: str) -> Split:
-    """The same pictures under the name of another split."""
-    return replace(split, name=name)
+def renamed(split: Split, name: str, identity: str) -> Split:
+    """The same pictures as a split of a source, which has an identity of its own."""
+    return replace(split, name=name, identity=identity, rows=None)

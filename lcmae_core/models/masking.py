@@ -35,6 +35,8 @@ class Mask(NamedTuple):
 
 def stack_views(*masks: Mask) -> Mask:
     """Masks of several views as one batch, [view 1; view 2]; all keep the same number of patches."""
+    if len(masks) == 1:
+        return masks[0]
     return Mask(*(torch.cat(parts) for parts in zip(*masks)))
 
 

@@ -124,9 +124,7 @@ class Run:
         """
         holder = self.path / ".holder"
         if not (self.path / SETTINGS).exists():
-            raise RunLostError(
-                f"run: {str(self.path)!r} was removed while it was trained, expected it to stay: stopped"
-            )
+            raise RunLostError(f"run: {str(self.path)!r} was removed while it was trained, expected it to stay")
         with suppress(OSError):
             if (who := holder.read_text().strip()) != str(os.getpid()):
                 raise RunLostError(f"run: {str(self.path)!r} is written by process {who} now, expected {os.getpid()}")

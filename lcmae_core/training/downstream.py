@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings, replace
 from lcmae_core.config.downstream import AnyRecipe, Recipe
+from lcmae_core.data.cache import cache_of
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.data.splits import Source
@@ -193,7 +194,7 @@ def crop_loader(settings: Settings, recipe: Recipe, source: Source) -> Loader:
     return Loader(
         source.train, settings.data.model_copy(update=crops), seed=settings.seed, batch_size=recipe.batch_size,
         device=pick_device(runtime.device), hold_gb=runtime.hold_gb, workers=runtime.workers,
-        progress=runtime.progress,
+        progress=runtime.progress, cache=cache_of(runtime),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, replace
+from lcmae_core.data.cache import cache_of
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Source
@@ -47,6 +48,7 @@ def evaluation_loader(
         workers=settings.runtime.workers,
         progress=settings.runtime.progress,
         crops=crops,
+        cache=cache_of(settings.runtime),
     )
 
 

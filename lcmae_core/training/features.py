@@ -19,8 +19,9 @@ from lcmae_core.training.downstream import Origin, Subject
 from lcmae_core.training.evaluate import evaluation_loader
 
 Precision = Literal["fp32", "bf16"]
-CHUNK = 1024
-"""Images encoded at once, whatever the batch."""
+CHUNK, CPU_CHUNK = 1024, 64
+"""Images encoded at once, whatever the batch; on a CPU few, so that what is between the layers stays in its cache (at
+quick a sixth quicker than 16 or 256)."""
 
 
 class Features(NamedTuple):
@@ -56,11 +57,15 @@ def pooled(tokens: Float[Tensor, "B T D"], token: str) -> Float[Tensor, "B D"]:
     return tokens[:, 0] if token == "cls" else tokens[:, 1:].mean(dim=1)
 
 
+def _size(loader: Loader) -> int | None:
+    return CPU_CHUNK if loader.device.type == "cpu" else None
+
+
 @torch.no_grad()
 def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, token: str = "mean") -> Features:
     """Features of whole, unmasked images (centre view), in order."""
-    batches = [(pooled(encoder(batch.images), token), batch.labels) for batch in loader.evaluation(limit=limit)]
-    values, labels = zip(*batches)
+    whole = loader.evaluation(_size(loader), limit)
+    values, labels = zip(*((pooled(encoder(batch.images), token), batch.labels) for batch in whole))
     return Features(torch.cat(values), None if labels[0] is None else torch.cat(labels))
 
 
@@ -68,7 +73,7 @@ def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, t
 def both_tokens(encoder: Encoder, loader: Loader, precision: Precision = "fp32") -> Tokens:
     """CLS and mean of the patch tokens of whole images (centre view), in order, from one forward pass."""
     cls, mean, labels = [], [], list[Tensor]()
-    for batch in loader.evaluation():
+    for batch in loader.evaluation(_size(loader)):
         for images in batch.images.split(CHUNK):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 tokens = encoder(images)

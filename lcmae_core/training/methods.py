@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcmae_core.config import Settings
+from lcmae_core.data.cache import cache_of
 from lcmae_core.data.loader import Batch, Loader
 from lcmae_core.data.randaugment import AugmentedLoader, Pictures, lent_randomness, seed_of
 from lcmae_core.data.splits import Source
@@ -54,7 +55,7 @@ class Objective(ABC, Generic[M]):
         return Loader(
             self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
             device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=self.crops,
-            progress=runtime.progress,
+            progress=runtime.progress, cache=cache_of(runtime),
         )  # fmt: skip
 
     @abstractmethod

@@ -46,7 +46,12 @@ def view_masks(settings: Settings, batch: Batch, views: int) -> list[Mask]:
 
 def forward_views(model: MAE, images: Float[Tensor, "B C H W"], masks: list[Mask]) -> Output:
     """All views as one batch, [view 1; view 2]: the same images under each mask."""
-    return model(images.repeat(len(masks), 1, 1, 1), stack_views(*masks))
+    return model(_per_view(images, len(masks)), stack_views(*masks))
+
+
+def _per_view(values: Tensor, views: int) -> Tensor:
+    """The batch once for each view; itself, not a copy, for one."""
+    return values if views == 1 else torch.cat([values] * views)
 
 
 def loss_terms(output: Output, images: Float[Tensor, "B C H W"], masks: list[Mask], patch: int, loss: Loss) -> Terms:
@@ -61,14 +66,14 @@ def loss_terms(output: Output, images: Float[Tensor, "B C H W"], masks: list[Mas
     reconstruction = cross = inside = None
     if loss.reconstruction > 0:
         target = normalize_patches(pixels) if loss.norm_pix else pixels
-        reconstruction = reconstruction_loss(output.pred, target.repeat(views, 1, 1), hidden, reduction=loss.reduction)
+        reconstruction = reconstruction_loss(output.pred, _per_view(target, views), hidden, reduction=loss.reduction)
         total = total + loss.reconstruction * reconstruction
     if loss.cross_view > 0:
         v1, v2 = _vectors(output).chunk(2)
         cross = cross_view_loss(v1, v2, masks[0].hidden, masks[1].hidden, reduction=loss.reduction)
         total = total + loss.cross_view * cross
     if loss.in_view > 0:
-        x = in_view_pixels(images, patch, loss.in_view_pixels).repeat(views, 1, 1)
+        x = _per_view(in_view_pixels(images, patch, loss.in_view_pixels), views)
         inside = in_view_loss(_vectors(output), x, hidden, reduction=loss.reduction)
         total = total + loss.in_view * inside
     return Terms(total, reconstruction, cross, inside)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.config.names import plain, printable, spellings
+from lcmae_core.config.resolve import check_source
 from lcmae_core.data import open_source, source_identity
 from lcmae_core.data.listing import list_files
 from lcmae_core.execute import Request, make_plan
@@ -280,6 +281,8 @@ def test_names_that_are_no_utf8_are_text_everywhere(latin, capsys):
     assert np.array_equal(source.train.read(0), picture(int(names(source.train)[0][-6:-4]), width=72, height=72))
     again = open_source(Data.model_validate_json(Data(source=source.spec, on_unreadable="skip").model_dump_json()))
     assert names(again.train) == names(source.train)
+    for said in (f"folder:{latin}", source.spec):  # by a shell, and by the settings of a run
+        assert check_source(said) == source.spec
     with pytest.raises(LcmaeError, match=r"no\\udce9.png: the content is text"):
         opened(latin).train.read(names(opened(latin).train).index(r"\udce9cole1/no\udce9.png"))
 

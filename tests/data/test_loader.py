@@ -1,5 +1,5 @@
 """Claims: a training batch is a pure function of (seed, step) wherever and however it is read; evaluation is fixed;
-held and streamed pictures agree; labels and indices stay with their pictures.
+held and streamed pictures agree to the last bit; labels and indices stay with their pictures.
 """
 
 import numpy as np
@@ -61,14 +61,12 @@ def test_workers_change_nothing(pictures, workers):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_held_and_streamed_agree(pictures):
+def test_held_and_streamed_agree_to_the_last_bit(pictures):
     held, streamed = loader_of(pictures), loader_of(pictures, hold_gb=0.0)
     for step in range(4):
         a, b = held.batch(step), streamed.batch(step)
-        assert same(a[1:4], b[1:4])
-        assert (grey_levels(a.images) - grey_levels(b.images)).abs().max() <= 2.01
-    for a, b in zip(held.evaluation(), streamed.evaluation(), strict=True):
-        assert (grey_levels(a.images) - grey_levels(b.images)).abs().max() <= 2.01
+        assert same(a, b)
+    assert all(same(a, b) for a, b in zip(held.evaluation(), streamed.evaluation(), strict=True))
 
 
 def test_labels_and_indices_belong_to_their_pictures():
@@ -93,7 +91,7 @@ def test_an_epoch_visits_all_and_crops_differ_between_epochs(pictures):
 
 def test_crop_of_an_image_does_not_depend_on_its_batch(pictures):
     by_four, by_seven = loader_of(pictures, batch_size=4).batch(0), loader_of(pictures, batch_size=7).batch(0)
-    assert torch.allclose(by_four.images, by_seven.images[:4], atol=1e-5)
+    assert torch.equal(by_four.images, by_seven.images[:4])
 
 
 def test_half_is_mirrored_and_flip_off_mirrors_none():
@@ -141,8 +139,7 @@ def test_large_pictures_are_shrunk_once_small_ones_never_grow(pictures):
     large = [picture(i, 300, 200) for i in range(3)]
     held, streamed = loader_of(large), loader_of(large, hold_gb=0.0)
     assert held._canvas.pixels.shape == (3, 3, 64, 96)
-    gap = grey_levels(held.batch(0).images) - grey_levels(streamed.batch(0).images)
-    assert gap.abs().max() <= 2.01
+    assert same(held.batch(0), streamed.batch(0))
 
 
 def test_a_picture_smaller_than_the_crop_is_enlarged():
@@ -172,8 +169,7 @@ def test_files_from_disk_with_workers(tmp_path):
         Loader(split, Data(image_size=16), seed=0, batch_size=3, device="cpu", hold_gb=h, workers=2) for h in (1.0, 0.0)
     ]
     for a, b in zip(*(source.batches(0, 3) for source in pair), strict=True):
-        assert torch.equal(a.labels, b.labels)
-        assert (grey_levels(a.images) - grey_levels(b.images)).abs().max() <= 2.01
+        assert same(a, b)
 
 
 def test_imagenette_statistics(imagenette):

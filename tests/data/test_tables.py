@@ -55,7 +55,9 @@ def test_paths_are_beside_the_table_below_the_source_or_absolute(tmp_path):
     root = tmp_path / "below"
     shutil.copytree(tmp_path / "pics", root / "pics")
     write(root / "data" / "train.parquet", pa.array([f"pics/{i}.png" for i in range(4)]))
-    assert len(everything(opened(root))) == 4
+    assert len(everything(opened(root))) == 4  # relative to the source
+    (root / "pics").rename(root / "data" / "pics")
+    assert len(everything(opened(root))) == 4  # relative to the table
 
 
 def test_bytes_paths_and_nothing_in_one_table(tmp_path):

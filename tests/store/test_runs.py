@@ -1,6 +1,7 @@
 """A run is one folder named by what affects its results, with one writer, and its snapshots come back by step; a
 flipped bit in its weights is noticed by whoever reads them, export included; a folder that was removed is no run."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -123,14 +124,14 @@ def test_export_and_load_refuse_every_flipped_bit_of_a_run(settings, tmp_path, c
             said = capsys.readouterr().err.strip()
             assert stop.value.code == 2
             assert "\n" not in said
-            assert said.endswith(
-                f"weights: got {str(file)!r}, whose bytes differ from the run's manifest, expected them whole"
-            )
+            assert said.startswith(f"lcmae: error: weights: got {str(file)!r}, ")
+            if source == run.path:  # a file alone is first asked for its keys
+                assert said.endswith("whose bytes differ from the run's manifest, expected them whole")
         assert not target.exists()
     file.write_bytes(whole)
     assert main(["export", str(run.path), str(target), "--to", "timm"]) == 0
     snapshot = run.path / "snapshots" / "step-00000000.safetensors"
-    snapshot.write_bytes(snapshot.read_bytes()[:-1] + b"?")
+    snapshot.write_bytes(snapshot.read_bytes()[:-1] + bytes([snapshot.read_bytes()[-1] ^ 1]))
     with pytest.raises(LcmaeError, match="whose bytes differ from the run's manifest"):
         load_mae(snapshot)
 
@@ -152,22 +153,34 @@ def test_weights_copied_out_of_a_run_load_and_a_damaged_manifest_is_said(setting
         load_mae(run.path)
 
 
+def refused_while_locked(run, write) -> str:
+    """What a writer that holds the run is told."""
+    with pytest.raises(RunLostError) as error, run.lock():  # noqa: PT012
+        write()
+        run.finish({"w": torch.zeros(1)}, {"steps": 1})
+    return str(error.value)
+
+
 def test_nothing_is_written_into_a_folder_that_was_removed(settings):
     run = open_run(settings, "x")
-    with pytest.raises(RunLostError, match="was removed while it was trained"), run.lock():  # noqa: PT012
-        shutil.rmtree(run.path)
-        with pytest.raises(RunLostError):
-            run.keep_snapshot(1, {"w": torch.zeros(1)})
-        run.finish({"w": torch.zeros(1)}, {"steps": 1})
+    assert "was removed while it was trained" in refused_while_locked(run, lambda: shutil.rmtree(run.path))
+    with pytest.raises(RunLostError):
+        run.keep_snapshot(1, {"w": torch.zeros(1)})
     assert not run.path.exists()
-    again = open_run(settings, "x")
-    with pytest.raises(RunLostError, match=r"is written by process 12 now, expected \d+$"), again.lock():  # noqa: PT012
-        (again.path / ".holder").write_text("12\n")
-        again.finish({"w": torch.zeros(1)}, {"steps": 1})
-    assert not again.done
-    assert (again.path / ".holder").read_text() == "12\n", "another's mark is left alone"
-    with pytest.raises(RunLostError, match="was removed"), again.lock():  # noqa: PT012
-        shutil.rmtree(again.path)
-        (again.path / "x").write_text("a file that is written without asking")
+    open_run(settings, "x")
+    line = refused_while_locked(run, lambda: (run.path / ".holder").write_text("12\n"))
+    assert line.endswith(f"is written by process 12 now, expected {os.getpid()}")
+    assert not run.done
+    assert (run.path / ".holder").read_text() == "12\n", "another's mark is left alone"
+
+
+def test_a_file_that_cannot_be_written_says_so_unless_the_folder_is_gone(settings):
+    run = open_run(settings, "x")
+
+    def unasked():
+        shutil.rmtree(run.path)
+        (run.path / "x").write_text("")
+
+    assert "was removed while it was trained" in refused_while_locked(run, unasked)
     with pytest.raises(FileNotFoundError), open_run(settings, "x").lock():
-        (again.path / "no" / "x").write_text("an error of another kind stays what it is")
+        (run.path / "no" / "x").write_text("")
