@@ -82,7 +82,7 @@ def _read(asked: Sequence[Job], known: dict[Path, Record]) -> Mapping[str, list[
         job = _Known(*job)
         job.known = known[path] if path in known and known[path].content else _Kept(path)
         known[path] = job.known
-        found.setdefault(job.row, []).extend([job.known] if job.readable else [])
+        found.setdefault(job.row, []).extend([job.known] if job.measures and job.readable else [])
     return found
 
 
