@@ -137,7 +137,7 @@ def _controls(claim: Claim, records: Records) -> tuple[tuple[Outcome, ...], list
     """What is shown beside a claim, and what of it is missing; neither changes the verdict."""
     found, absent, left_out = _outcomes(claim.controls, records)
     missing = [*absent, *left_out]
-    return found, [f"{len(missing)} controls missing ({missing[0]})"] if missing else []
+    return found, [f"{len(missing)} control{'s' * (len(missing) > 1)} missing ({missing[0]})"] if missing else []
 
 
 def _signs(outcomes: Sequence[Outcome]) -> str:
