@@ -24,6 +24,7 @@ from lcmae_core.specimen import Specimen, blocked
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.records import Values, averaged, packed, rounded
 from lcmae_core.studies import beside, references
+from lcmae_core.tables import short
 from lcmae_core.training.features import encoded
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.latents import new_mae, train_on_latents
@@ -69,11 +70,13 @@ def _fine_tuned(specimen: Specimen, measure: str) -> Values:
 
 
 def semantic(specimen: Specimen) -> Values:
-    """S_sim of every decoder layer (Eq. 8) to a DINO of the same data and seed: s_sim (M, L), gain (M, L) above DINO's
-    features of another image, and gain_centred (M, L), both without the mean feature of the image."""
+    """S_sim of every decoder layer (Eq. 8) to a DINO of the same data and seed, at the shorter horizon where a profile
+    has two: s_sim (M, L), gain (M, L) above DINO's features of another image, and gain_centred (M, L), both without the
+    mean feature of the image."""
     images = specimen.held.images
     model, mask = specimen.model().to(images.device), specimen.mask().to(images.device)
-    dino: Any = model_of(pretrain(references(specimen.settings, specimen.profile)["DINO"]), device=images.device)
+    shorter = short(specimen.settings, specimen.profile)
+    dino: Any = model_of(pretrain(references(shorter, specimen.profile)["DINO"]), device=images.device)
 
     def alike(centred: bool, shuffled: bool) -> Tensor:
         parts = images.split(PART)
