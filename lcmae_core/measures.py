@@ -70,12 +70,13 @@ def _fine_tuned(specimen: Specimen, measure: str) -> Values:
 
 
 def semantic(specimen: Specimen) -> Values:
-    """S_sim of every decoder layer (Eq. 8) to a DINO of the same data and seed: s_sim (M, L), gain (M, L) above DINO's
-    features of another image, and gain_centred (M, L), both without the mean feature of the image."""
+    """S_sim of every decoder layer (Eq. 8) to a DINO of the same data and seed, at the shorter horizon where a profile
+    has two: s_sim (M, L), gain (M, L) above DINO's features of another image, and gain_centred (M, L), both without the
+    mean feature of the image."""
     images = specimen.held.images
     model, mask = specimen.model().to(images.device), specimen.mask().to(images.device)
-    reference = references(short(specimen.settings, specimen.profile), specimen.profile)["DINO"]
-    dino: Any = model_of(pretrain(reference), device=images.device)
+    shorter = short(specimen.settings, specimen.profile)
+    dino: Any = model_of(pretrain(references(shorter, specimen.profile)["DINO"]), device=images.device)
 
     def alike(centred: bool, shuffled: bool) -> Tensor:
         parts = images.split(PART)

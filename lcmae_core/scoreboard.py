@@ -82,7 +82,7 @@ def _read(asked: Sequence[Job], known: dict[Path, Record]) -> Mapping[str, list[
         job = _Known(*job)
         job.known = known[path] if path in known and known[path].content else _Kept(path)
         known[path] = job.known
-        found.setdefault(job.row, []).extend([job.known] if job.readable else [])
+        found.setdefault(job.row, []).extend([job.known] if job.measures and job.readable else [])
     return found
 
 
@@ -103,7 +103,8 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
     controls, without = _controls(claim, records)
     if profile == "smoke":
         return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
-    notes = [f"{len(absent)} not yet run ({absent[0]})"] * bool(absent) + left_out[:1] + without
+    waiting = [f"{len(absent)} not yet run ({absent[0]})"] if absent else []
+    notes = [*waiting, *left_out[:1], *without]
     fewest = min(o.estimate.seeds for o in outcomes)
     if not small and fewest < 2:
         alone = "one seed: the interval covers images alone"
@@ -136,7 +137,7 @@ def _controls(claim: Claim, records: Records) -> tuple[tuple[Outcome, ...], list
     """What is shown beside a claim, and what of it is missing; neither changes the verdict."""
     found, absent, left_out = _outcomes(claim.controls, records)
     missing = [*absent, *left_out]
-    return found, [f"{len(missing)} controls missing ({missing[0]})"] if missing else []
+    return found, [f"{len(missing)} control{'s' * (len(missing) > 1)} missing ({missing[0]})"] if missing else []
 
 
 def _signs(outcomes: Sequence[Outcome]) -> str:

@@ -141,7 +141,7 @@ STUDIES: dict[str, Study] = {
     "table2": Study("Table 2", _cases(table2), ACCURACY),
     "hlv_ratios": Study("HLV, mask ratio", _cases(mask_levels), LEVEL),
     "hlv_units": Study("HLV, mask unit", _cases(mask_units), LEVEL),
-    "shape": Study("HLV, shape bias of a supervised ViT", _cases(_supervised), ("cues",)),
+    "shape": Study("HLV, shape bias of a supervised ViT", _cases(_supervised), ("cues", "probe")),
     "siamese": Study("v1", _cases(siamese), ("collapse", "cka", "distance", "probe", "knn")),
     "beside": Study("v1, beside it", _cases(beside), ("distance", "probe", "knn")),
     "depth": Study("decoder depth", _cases(decoder_depths), ("probe", "finetune")),

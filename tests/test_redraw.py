@@ -57,6 +57,11 @@ def made_up(name, rng):
     }.get(name, {"accuracy": 0.75, "right": packed(np.arange(20) % 4 > 0)})  # fmt: skip
 
 
+def drawn_of(study, base):
+    """Titles and what is shown of one study; others that share its runs are drawn too."""
+    return [(title, shown) for title, shown in figures(base, "lab") if title.startswith(STUDIES[study].title)]
+
+
 def test_an_accuracy_with_its_interval(tmp_path):
     base = write(tmp_path, "table2", ("finetune",))
     found = rows("table2", base, "lab", (0, 1, 2), ("finetune",))
@@ -86,9 +91,9 @@ def test_a_table_says_what_is_missing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("study", ["table2", "fig2", "fig3", "fig5", "fig_a1", "latents", "hlv_ratios", "hlv_units"])
 def test_what_has_records_is_drawn(study, tmp_path):
     base = write(tmp_path, study, STUDIES[study].measures)
-    drawn = [shown for title, shown in figures(base, "lab") if title.startswith(STUDIES[study].title)]
+    drawn = drawn_of(study, base)
     assert drawn
-    for shown in drawn:
+    for _, shown in drawn:
         assert len(shown._repr_png_() if isinstance(shown, Picture) else shown._repr_html_()) > 100
 
 
@@ -187,7 +192,7 @@ def test_a_row_that_is_missing_leaves_a_gap_not_a_shift(tmp_path):
     found = {row: r for row, r in rows("hlv_ratios", base, "lab", (0, 1, 2)).items() if r}
     x, y = lines(reading_by_level("hlv_ratios", found))["linear probe, %"]["published (HLV, ViT-B on ImageNet)"]
     assert (x, y) == ([0.1, 0.5, 0.75, 0.9], [47.45, 60.07, 67.41, 62.97])
-    assert len([*figures(base, "lab")]) == 3
+    assert len(drawn_of("hlv_ratios", base)) == 3
 
 
 @every_level
@@ -197,7 +202,7 @@ def test_without_corruptions_the_others_are_drawn(study, tmp_path, monkeypatch):
     found = rows(study, base, "lab", (0, 1, 2))
     assert all(len(records) == 3 for records in found.values())
     assert [*lines(reading_by_level(study, found))] == ["linear probe, %", "kNN, %", "shape bias"]
-    assert len([*figures(base, "lab")]) == 3
+    assert len(drawn_of(study, base)) == 3
 
 
 @every_level
@@ -205,6 +210,6 @@ def test_without_labels_the_reconstructions_are_drawn(study, tmp_path, monkeypat
     real, nothing = made_up, {"left_out": "the source has no labels"}
     monkeypatch.setitem(globals(), "made_up", lambda name, rng: real(name, rng) if name == "fidelity" else nothing)
     base = write(tmp_path, study, STUDIES[study].measures)
-    table, picture = (shown for _, shown in figures(base, "lab"))
+    table, picture = (shown for _, shown in drawn_of(study, base))
     assert {cell for row in table.rows for cell in row[2:]} == {"no labels"}
     assert [*lines(picture)] == ["SSIM", "FSIM", "PSNR, dB", "MSE"]

@@ -17,6 +17,7 @@ from lcmae_core import cli, measures
 from lcmae_core.execute import study
 from lcmae_core.execute.study import _without_jobs, run_studies, seconds_of
 from lcmae_core.jobs import jobs
+from lcmae_core.studies import ACCURACY
 from lcmae_core.training import loop
 from lcmae_core.training.watch import NonFiniteLossError, stop_requests
 from tests.loops import over
@@ -109,6 +110,8 @@ def test_work_and_status(tmp_path, capsys):
         "table1": (0, 7), "fig6": (0, 5), "table3": (0, 6), "table2": (0, 3), "fig2": (0, 1), "fig3": (0, 1),
         "fig5": (0, 3), "fig_a1": (0, 5), "table_a1": (0, 3), "section32": (0, 1), "controls": (0, 1),
         "siamese": (0, 4), "beside": (0, 4), "hlv_ratios": (0, 5), "hlv_units": (0, 2), "latents": (0, 6),
+        "random": (0, 1), "collapse": (0, 4), "erasing": (0, 2), "erasing_tuned": (0, 2), "fig5_supervised": (0, 2),
+        "shape": (0, 2), "depth": (0, 3),
     }  # fmt: skip
     assert {cells[2].strip() for cells in before.values()} == {"?"}
     assert not list(tmp_path.iterdir())
@@ -117,9 +120,9 @@ def test_work_and_status(tmp_path, capsys):
     assert said.startswith("5 of 5 jobs to do at smoke\n")
     assert said.count("fig6 · ") == 5
     assert re.search(r"5 jobs done in \d+ s, 0 left\n$", said)
-    after = status("fig6", "fig5", "fig_a1")
+    after = status("fig6", "fig5", "fig_a1")  # MAE of fig_a1 is trained, but has measures of its own
     assert {name: [cell.strip() for cell in cells[:2]] for name, cells in after.items()} == {
-        "fig6": ["5", "0"], "fig5": ["1", "2"], "fig_a1": ["1", "4"],
+        "fig6": ["5", "0"], "fig5": ["1", "2"], "fig_a1": ["0", "5"],
     }  # fmt: skip
     assert after["fig6"][2].strip() == "-"
     assert after["fig5"][2].strip().endswith(" s")
@@ -129,11 +132,11 @@ def test_work_and_status(tmp_path, capsys):
 
 def test_what_studies_share_is_counted_once(tmp_path):
     every = jobs(["table1", "table3"], tiny_settings(tmp_path), "smoke")
-    speed, seen = dict.fromkeys(("train", "collapse", "finetune", "probe", "knn"), 100.0), set()
+    speed, seen = dict.fromkeys(("train", "collapse", *ACCURACY), 100.0), set()
     trained = 100 * 2 * 8  # seconds an image x steps x batch
     mine = {name: [job for job in every if job.study == name] for name in ("table1", "table3")}
     assert study._to_go(mine["table1"], seen, speed) == f"{7 * (trained + 400) / 3600:.2f} h"
-    assert study._to_go(mine["table3"], seen, speed) == f"{(4 * (trained + 300) + 300) / 3600:.2f} h"  # not MAE
+    assert study._to_go(mine["table3"], seen, speed) == f"{(4 * (trained + 300) + 400) / 3600:.2f} h"  # not MAE
     assert study._to_go(mine["table3"], seen, speed) == "counted above"
     assert study._to_go(mine["table3"], set(), {"train": 100.0}).startswith("over ")
 
@@ -248,7 +251,7 @@ def test_two_processes_do_no_job_twice(tmp_path):
     assert sum(int(n) for n in re.findall(r"^(\d+) jobs done", said, flags=re.MULTILINE)) == len(titles)
     records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "runs").glob("*.json")]
     assert len(records) == 5
-    assert all(set(record["measures"]) == {"distance"} for record in records)
+    assert all(set(record["measures"]) == {"distance", "reach"} for record in records)
 
 
 def test_helpers_get_the_command_without_jobs():

@@ -72,7 +72,7 @@ def alive(row: str, kind: str = "", study: str = "collapse", across: str = "two 
     return (
         linear(f"cosine of {of} at the same place of other images: below {COLLAPSED}",
                {collapsing(row, f"{name}same_place", study): 1}, high=COLLAPSED),
-        linear(f"image found by {of} across {across} - {ABOVE_CHANCE} x chance: above 0",
+        linear(f"image found by {of} across {across} - {ABOVE_CHANCE:g} x chance: above 0",
                {found: 1, chance: -ABOVE_CHANCE}, low=0),
     )  # fmt: skip
 
@@ -149,6 +149,14 @@ def specific_growth(text: str, measure: str, reduce: Reduction) -> Test:
     return smooth(text, cells, slope, low=0)
 
 
+def specific(study: str, row: str) -> Test:
+    """Control: the query-specific distance, mean over layers; not defined where a layer has none."""
+    cells = tuple(far(study, row, f"specific_{key}") for key in ("far", "mass"))
+    return smooth(
+        f"{row} ({study}): query-specific distance, px", cells, lambda *means: float(specific_distance(*means).mean())
+    )
+
+
 def profile_above(text: str, cell: Cell, other: Cell, statistic: Callable[[np.ndarray], float]) -> Test:
     """A smooth number of a mean profile over layers above that of another."""
     return smooth(text, (cell, other), lambda one, two: statistic(one) - statistic(two), low=0)
@@ -156,4 +164,6 @@ def profile_above(text: str, cell: Cell, other: Cell, statistic: Callable[[np.nd
 
 def looks(study: str, rows: Sequence[str], *keys: str) -> tuple[Test, ...]:
     """Controls: numbers of the attention of some rows, means over layers."""
-    return tuple(shown(f"{row}: {key.replace('_', ' ')}", far(study, row, key)) for row in rows for key in keys)
+    return tuple(
+        shown(f"{row} ({study}): {key.replace('_', ' ')}", far(study, row, key)) for row in rows for key in keys
+    )

@@ -25,6 +25,7 @@ from lcmae_core.claims.forms import (
     looks,
     probed,
     profile_above,
+    specific,
     specific_growth,
     tuned,
 )
@@ -154,7 +155,9 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C7", "MAE's attention distance is below DINO's and supervised DeiT's", "Fig. 5", "shape only",
           (*less_far("fig5", "DINO"), *less_far("fig5_supervised", "supervised")), controls=(
               *looks("fig5", ("MAE", "DINO"), "nmi", "specific_mass"),
-              *looks("fig5_supervised", ("MAE", "supervised"), "nmi", "specific_mass"))),
+              *looks("fig5_supervised", ("MAE", "supervised"), "nmi", "specific_mass"),
+              *(specific(study, row) for study, row in (("fig5", "MAE"), ("fig5", "DINO"), ("fig5_supervised", "MAE"),
+                                                        ("fig5_supervised", "supervised"))))),
     Claim("C8", "attention distance grows with the mask ratio, most in deep layers", "Fig. 6", "shape only", (
         *(growth(f"growth from .3 to .9, {where}, px, {name}: above 0", key, reduce)
           for name, key in CONVENTIONS.items()
@@ -172,6 +175,7 @@ LCMAE: tuple[Claim, ...] = (
                      gates=(gain(*TABLE3),)),
               of_gain("AE7 - random - .5 gain, fine-tuned: above 0", {tuned("table3", "AE7"): 1, UNTRAINED: -1},
                       *TABLE3, 0.5, above=True)), controls=(
+              shown("random init by the recipe of all rows, %", UNTRAINED, scale=100),
               shown("random init by the recipe for training from scratch, %",
                     Cell("table3", RANDOM, "finetune_scratch", "right"), scale=100),)),
     Claim("C10", "the linear probe of every autoencoder is about a tenth of MAE's", "Table 3",
