@@ -64,7 +64,8 @@ def test_a_training_in_a_pipe_writes_no_carriage_return(tmp_path):
     quiet = [*TRAIN, "--out", str(tmp_path / "quiet")]
     assert stderr_of(quiet) == ""  # smoke asks for none
     loud = [*TRAIN, "--out", str(tmp_path / "loud"), "-p", "progress=true"]
-    assert stderr_of(loud) == ""  # sooner done than three seconds of steps
+    lines = stderr_of(loud).split("\n")  # none, or on a slow machine one at the start and one at the end
+    assert all("\r" not in line and (not line or line.startswith("reading train: ")) for line in lines), lines
     assert next((tmp_path / "loud").glob("runs/*/model.safetensors"))
 
 
