@@ -89,6 +89,11 @@ def _compared(base: Settings, profile: str) -> dict[str, Settings]:
     return {"MAE": base} | ({"DINO": others["DINO"]} if profile in SHORT else others)
 
 
+def _anchored(base: Settings, profile: str) -> dict[str, Settings]:
+    """The rows of Table 3 that are fine-tuned on all labels too, where the profile's recipe has few of them."""
+    return {row: settings for row, settings in table3(base, profile).items() if row in ("MAE", "AE1", "AE7")}
+
+
 def _supervised(base: Settings, profile: str) -> dict[str, Settings]:
     return {"MAE": base, "supervised": references(base, profile)["supervised"]}
 
@@ -131,6 +136,7 @@ STUDIES: dict[str, Study] = {
     "table3": Study("Table 3", _cases(table3, random=True), ACCURACY),
     "erasing_tuned": Study("masking and erasing, fine-tuned", _cases(erasing), ("finetune",)),
     "table_a1": Study("Table A.1", _cases(table_a1, random=True), ACCURACY),
+    "anchor": Study("Table 3, all labels", _cases(_anchored, random=True), ("finetune_anchor",)),
     "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
     "table2": Study("Table 2", _cases(table2), ACCURACY),
     "hlv_ratios": Study("HLV, mask ratio", _cases(mask_levels), LEVEL),

@@ -44,9 +44,13 @@ def test_what_is_absent_or_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LCMAE_PROFILE", raising=False)
-    (found,) = doctor._storage(str(tmp_path / "new"))
-    assert found.state == "ok"
+    found, cache = doctor._storage(str(tmp_path / "new"))
+    assert found.state == cache.state == "ok"
+    assert "0.00 GB in 0 sets of decoded pictures" in cache.found
     assert not (tmp_path / "new").exists()
+    (tmp_path / "old" / "cache").mkdir(parents=True)
+    (tmp_path / "old" / "cache" / "x.npy").write_bytes(bytes(20_000_000))
+    assert "0.02 GB in 1 sets" in list(doctor._storage(str(tmp_path / "old")))[1].found
     (tmp_path / "file").write_text("")
     assert next(doctor._storage(str(tmp_path / "file" / "below"))).state == "missing"
     monkeypatch.setattr(doctor, "_hub_reachable", lambda: False)

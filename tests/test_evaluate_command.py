@@ -56,10 +56,14 @@ def test_a_checkpoint_is_judged_where_its_images_fit(run, capsys, tmp_path):
     wide = replace(run.settings, width=192, depth=1, heads=3, decoder_width=512, decoder_depth=1, decoder_heads=16)
     file = export_official(build_model(wide), tmp_path / "mae.pth")
     fits = ["-p", "image_size=32", "-p", "patch_size=8"]
+    with pytest.warns(UserWarning, match="models of width 192 differ; took 3"):
+        assert "kNN of weights-" in evaluated(capsys, file, "--by", "knn", "--out", tmp_path, *fits)
+    fits += ["-p", "heads=3"]
     assert "kNN of weights-" in evaluated(capsys, file, "--by", "knn", "--out", tmp_path, *fits)
-    wrong = ["-p", "image_size=32", "-p", "patch_size=16"]
+    heads = ["-p", "heads=3"]
+    wrong = ["-p", "image_size=32", "-p", "patch_size=16", *heads]
     assert "patch_size: got 16, expected 8, that of the checkpoint" in refused(capsys, file, "--by", "knn", *wrong)
-    assert "image_size: got (64, 64), expected (32, 32)" in refused(capsys, file, "--by", "knn")
+    assert "image_size: got (64, 64), expected (32, 32)" in refused(capsys, file, "--by", "knn", *heads)
 
 
 @pytest.mark.parametrize("layout", ["timm", "official", "hf"])

@@ -235,7 +235,7 @@ def test_a_study_names_what_some_of_its_runs_leave_alone_and_refuses_what_all_do
         (["table1"], "mask_ratio=0.5", None, ""),
         (["fig6"], "mask_ratio=0.5", "", "mask_ratio: got 0.5, which these studies set themselves, expected 0.3, 0.45"),
         (["table1"], "hlv=1", "", "unknown setting 'hlv' (= 1)"),
-        ([], "positive_radius=1.0", "in table1, ", ""),
+        ([], "positive_radius=1.0", "in section32, ", ""),
     ]
     for names, assignment, noted, refused in cases:
         words = ["study", *names, "--profile", "smoke", "-p", assignment]
@@ -252,7 +252,11 @@ def test_an_evaluation_reads_its_recipe_the_data_and_the_encoder(home, capsys):
     for way, given, expected in (
         ("knn", "batch_size=4", "batch_size: got 4, which evaluate --by knn does not read, "),
         ("knn", "crop_scale=[.5,1]", "crop_scale: got [0.5, 1], which evaluate --by knn does not read, "),
-        ("knn", "log_every=4", "log_every: got 4, which evaluate --by knn does not read, expected one of: channels, "),
+        (
+            "knn",
+            "log_every=4",
+            "log_every: got 4, which evaluate --by knn does not read, expected one of: cache_gb, channels, ",
+        ),
         ("probe", "mask_ratio=0.5", "mask_ratio: got 0.5, which evaluate --by probe does not read, "),
         ("probe", "method=ae", "method: got 'ae', which evaluate --by probe does not read, "),
         ("finetune", "decoder_width=8", "decoder_width: got 8, which evaluate --by finetune does not read, "),

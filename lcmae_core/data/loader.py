@@ -20,7 +20,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
-from .augment import crop_resize, flip, normalize
+from .augment import crop_resize, crop_resize_one, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
@@ -121,10 +121,10 @@ class _Crops(Dataset[list[Tensor]]):
         self.split, self.cuts = split, cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
-        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))[None]
-        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[2:]))
+        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))
+        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[1:]))
         boxes = self.cuts.boxes(epoch, index, height, width)
-        cut = [crop_resize(pixels, box, size)[0].byte() for size, box in boxes]
+        cut = [crop_resize_one(pixels, box[0], size) for size, box in boxes]
         return [*cut, torch.cat([box for _, box in boxes])]
 
 
@@ -208,11 +208,8 @@ class Loader:
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
         distinct = split if split.period is None else split.subset(range(split.period))
-        shortest, largest = 2 * max(data.image_size), hold_gb * 1e9
-        self._canvas = canvas_of(
-            cache, distinct, shortest, largest,
-            lambda: hold(distinct, data.image_size, data.channels, hold_gb, progress=progress),
-        )  # fmt: skip
+        how = (data.image_size, data.channels, hold_gb, progress)
+        self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), hold_gb * 1e9, lambda: hold(distinct, *how))
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)

@@ -11,7 +11,7 @@ import torch
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.config.downstream import HELD, AnyRecipe, FineTune, Recipe
 from lcmae_core.data.counter import counter_uniform
-from lcmae_core.data.splits import Source, renamed
+from lcmae_core.data.splits import Source
 from lcmae_core.models.reference import class_count
 
 
@@ -29,7 +29,7 @@ def labelled_part(source: Source, recipe: AnyRecipe, seed: int) -> Source:
         source, labels = replace(source, train=source.train.subset(chosen)), labels[chosen]
     if recipe.held_fifth:
         held = drawn_by_class(labels, HELD, seed, "held fifth", least=0)
-        judged = renamed(source.train.subset(np.flatnonzero(held)), "held fifth of train")
+        judged = replace(source.train.subset(np.flatnonzero(held)), name="held fifth of train")
         source = replace(source, train=source.train.subset(np.flatnonzero(~held)), validation=judged)
     return source
 

@@ -171,12 +171,12 @@ def test_whole_images_are_rebuilt_patch_by_patch(norm_pix, channels, generator):
     for image in range(2):
         for place in range(6):
             top, left = 8 * (place // 3), 8 * (place % 3)
-            true = photo[image, :, top : top + 8, left : left + 8]
+            true = images[image, :, top : top + 8, left : left + 8]  # in the space of the target, then de-normalised
             centre, spread = true.mean(), (true.var() + 1e-6).sqrt()
             for value in range(64 * channels):
                 pixel, channel = divmod(value, channels)
                 y, x, said = top + pixel // 8, left + pixel % 8, pred[image, place, value]
-                scaled = said * spread + centre if norm_pix else said * std[channel] + mean[channel]
+                scaled = (said * spread + centre if norm_pix else said) * std[channel] + mean[channel]
                 expected[image, channel, y, x] = min(1.0, max(0.0, float(scaled)))
     found = rec.rebuild_whole(model, images, norm_pix=norm_pix)
     assert (found - expected).abs().max() < 1e-5

@@ -175,6 +175,8 @@ def test_sums_are_exact_in_any_order_on_any_canvas():
     exact = (down.double() @ rows + 0.5).floor().clamp(0, 255)
     got = A.crop_resize(pixels, boxes, (24, 24))
     assert torch.equal(got[:, 0].double(), exact)
+    one_by_one = [A.crop_resize_one(*pair, (24, 24)) for pair in zip(pixels, boxes)]
+    assert torch.equal(torch.stack(one_by_one).float(), got)
     wide = torch.nn.functional.pad(pixels, (0, 500, 0, 77), value=99)
     assert torch.equal(A.crop_resize(wide, boxes, (24, 24)), got)
     backwards = A.crop_resize(pixels.flip(0), boxes.flip(0), (24, 24)).flip(0)
