@@ -19,20 +19,25 @@ from lcmae_core.scoreboard import POOLED, all_described, collapsed, row_pool, sc
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
 from lcmae_core.studies import STUDIES, TREE
+from lcmae_core.tables import judged_seeds
 from lcmae_core.viewer.figures import Picture, curves
 from lcmae_core.viewer.layers import Band, head_spread, layer_bands
 from lcmae_core.viewer.tables import Table
 from lcmae_core.viewer.trees import recovery_maps
 
-SEEDS = (0, 1, 2)
 ABSENT = "not yet run"
 _ACCURACIES = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
 Rows = Mapping[str, Sequence[Record]]
 
 
+def shipped(name: str) -> Settings:
+    """A profile's settings, for reading the results that the collection ships."""
+    return recorded(REPOSITORY / "outputs" / name, name)
+
+
 def lab() -> Settings:
-    """The lab profile's settings, for reading the results that the collection ships."""
-    return recorded(REPOSITORY / "outputs" / "lab", "lab")
+    """Those of `lab`."""
+    return shipped("lab")
 
 
 def recorded(out: Path, name: str) -> Settings:
@@ -78,7 +83,7 @@ def accuracy_table(
     """A table of the paper: for every measure its column in the paper, at lab, and `here` (at quick: one seed, no
     judgement). `published`: measure -> row -> what the paper reports. `labels`: row -> what to call it.
     """
-    far = rows(study, lab(), "lab", SEEDS, do=False)
+    far = rows(study, lab(), "lab", judged_seeds("lab"), do=False)
     columns, lines = [STUDIES[study].title], []
     shown = {m for m in _ACCURACIES if all(m in r.measures for found in here.values() for r in found)}
     measures = [m for m in _ACCURACIES if m in shown | published.keys()]
@@ -96,10 +101,14 @@ def accuracy_table(
     return Table(columns, lines, "top-1 accuracy in %, 95 % interval over seeds and images")
 
 
-def figures(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, Picture | Table]]:
+def figures(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Iterator[tuple[str, Picture | Table]]:
     """Every table and figure for which a profile has records, with its title."""
     for study, entry in STUDIES.items():
-        found = {row: records for row, records in rows(study, base, name, seeds, do=False).items() if records}
+        found = {
+            row: records
+            for row, records in rows(study, base, name, seeds or judged_seeds(name), do=False).items()
+            if records
+        }
         for drawn in _drawn(study, found) if found else ():
             yield f"{entry.title}, profile {name}", drawn
 
@@ -233,7 +242,7 @@ def _loss_curves(found: Rows) -> Picture:
     )
 
 
-def scores(base: Settings, name: str, seeds: Sequence[int] = SEEDS) -> Table:
+def scores(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Table:
     """The scoreboard of a profile in words: claim, verdict, why, and every test with our number."""
     lines = []
     for found in score(base, name, seeds, do=False):

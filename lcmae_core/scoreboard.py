@@ -17,6 +17,7 @@ from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.jobs import HERE, Job, jobs
 from lcmae_core.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.store.records import Record
+from lcmae_core.tables import judged_seeds
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
@@ -35,19 +36,20 @@ class Verdict(NamedTuple):
     controls: tuple[Outcome, ...] = ()
 
 
-def score(base: Settings, profile: str, seeds: Sequence[int] = (0, 1, 2), *, do: bool | None = None) -> list[Verdict]:
-    """Every claim judged by the records of a profile, each file read once. At smoke and quick those missing are made
-    first (one seed); at quick only signs are judged, at smoke nothing.
+def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, do: bool | None = None) -> list[Verdict]:
+    """Every claim judged by the records of a profile (by default of its own seeds), each file read once. At smoke and
+    quick those missing are made first (one seed); at quick only signs are judged, at smoke nothing.
 
     Raises:
         LcmaeError: data or settings are not usable.
     """
     small = profile in HERE
+    wanted = ((base.seed,) if small else judged_seeds(profile)) if seeds is None else seeds
     known: dict[Path, Record] = {}
 
     @cache
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
-        asked = jobs([study], base, profile, seeds[:1] if small else seeds, (measure,))
+        asked = jobs([study], base, profile, wanted[:1] if small else wanted, (measure,))
         if small if do is None else do:
             for job in asked:
                 job.do(wait=True)
@@ -110,7 +112,9 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
         alone = "one seed: the interval covers images alone"
         return Verdict(claim, "unresolved", "; ".join([alone, *notes]), outcomes, controls)
     why = "; ".join([_signs(outcomes) if small else _why(outcomes), *notes])
-    return Verdict(claim, verdict(outcomes, missing=len(absent), signs_only=small), why, outcomes, controls)
+    return Verdict(
+        claim, verdict(outcomes, missing=len(absent) + len(left_out), signs_only=small), why, outcomes, controls
+    )
 
 
 def _outcomes(tests: Sequence[Test], records: Records) -> tuple[tuple[Outcome, ...], list[str], list[str]]:

@@ -147,7 +147,7 @@ def test_digests_of_the_profiles_are_pinned():
 PINNED = {
     "smoke": "6ac1881f4a",
     "quick": "68e956be49",
-    "desk": "0f0f0b6d4e",
+    "desk": "e671e8b2b7",
     "lab": "d5c654d21c",
     "paper": "c3632a5dfb",
 }

@@ -128,7 +128,7 @@ LCMAE: tuple[Claim, ...] = (
               shown("S_attn, mean over layers", _s_attn()),
               shown("untrained decoder: S_attn, mean over layers", _s_attn("untrained_s_attn")))),
     Claim("C2", "S_sim to DINO is low in shallow and high in deep decoder layers", "Fig. 3", "shape only", (
-        _semantic("slope of S_sim over depth: above 0", "s_sim"),
+        _semantic("slope of S_sim over depth, to a DINO of the same data, size and seed: above 0", "s_sim"),
         _semantic("slope of what S_sim has above another image's DINO: above 0", "gain")), controls=(
         shown("the same slope with each image's mean feature taken away",
               Cell("fig3", "MAE", "semantic", "gain_centred"), reduce=depth_slope),)),

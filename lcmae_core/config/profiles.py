@@ -26,8 +26,8 @@ _PROFILE_LEAVES: dict[str, dict[str, Any]] = {
     },
     "quick": {"steps": 500, "batch_size": 16, "base_lr": 3.2e-2, "log_every": 10, "tensorboard": False},
     "desk": {
-        "batch_size": 32, "steps": None, "epochs": 30, "base_lr": 1.2e-2, "log_every": 100, "checkpoint_every": 500,
-        "tensorboard": False, "source": "torchvision:Imagenette", "dino_dim": 256,
+        "seed": 1, "batch_size": 32, "steps": None, "epochs": 30, "base_lr": 1.2e-2, "log_every": 100,
+        "checkpoint_every": 500, "tensorboard": False, "source": "torchvision:Imagenette", "dino_dim": 256,
     },
     "lab": {
         "image_size": 112, "patch_size": 8, "width": 192, "depth": 12, "heads": 3,

@@ -30,7 +30,7 @@ def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
     recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
     names = set() if recipe is None else set(type(recipe).model_fields)
     mine = {name: value for name, value in asked.own.items() if name in names}
-    base = settings_from(asked, without=names)
+    base = settings_from(asked, without=names | _said_of_the_file(source))
     refuse_unread_by(way, names, asked.own)
     origin = _origin(source, base, asked)
     images = open_source(origin.settings.data)
@@ -46,6 +46,12 @@ def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
     _say(found.predictions, f"{found.recipe.kind} of {found.origin}", images.classes)
     print(f"evaluation: {found.path}")
     return 0
+
+
+def _said_of_the_file(source: str) -> set[str]:
+    """Parameters that say what a checkpoint does not, and are no settings: its heads need not divide our width."""
+    ours = source == "untrained" or (Path(source).expanduser() / "settings.json").exists()
+    return set() if ours else {"heads", "decoder_heads"}
 
 
 def _origin(source: str, base: Settings, asked: Asked) -> Any:
