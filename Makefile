@@ -20,7 +20,7 @@ PLAINER := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYP
 PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run notebooks test test-plain lint lab bench report clean
+.PHONY: help install run notebooks desk test test-plain lint lab bench report clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,10 @@ lint: $(STAMP) ## ruff (rules and format) and mypy
 lab: $(STAMP) ## on a GPU: advance the studies by BUDGET, then redraw their report (DATA="parquet:...")
 	@$(BIN)/lcmae study --profile lab --budget $(BUDGET) $(if $(DATA),--data $(DATA)) $(ARGS)
 	@$(BIN)/lcmae report --profile lab
+
+desk: $(STAMP) ## on two CPU cores, days: advance the studies of `desk`, then redraw their report (DATA="parquet:...")
+	@OMP_NUM_THREADS=1 nice -n 19 $(BIN)/lcmae study --profile desk --seeds 5 --jobs $(JOBS) $(if $(DATA),--data $(DATA)) $(ARGS)
+	@$(BIN)/lcmae report --profile desk
 
 bench: $(STAMP) ## time a training step against the Hugging Face implementation
 	@$(BIN)/lcmae bench $(ARGS)
