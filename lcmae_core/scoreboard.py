@@ -52,7 +52,9 @@ def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, d
         asked = jobs([study], base, profile, wanted[:1] if small else wanted, (measure,))
         if small if do is None else do:
             for job in asked:
-                job.do(wait=True)
+                if not job.done:
+                    job.do(wait=True)
+                    known.pop(job.record.path, None)  # it says more now than when it was read
         return _read(asked, known)
 
     return [judged(claim, records, profile) for claim in CLAIMS]
@@ -238,9 +240,15 @@ def lines_of_tests(verdicts: Sequence[Verdict]) -> list[list[str]]:
 
 def _line(claim: str, o: Outcome, said: str) -> list[str]:
     e = o.estimate
-    free = f"{e.df:.3g}" if np.isfinite(e.df) else "none"
+    free = f"{e.df:.3g}" if np.isfinite(e.df) and e.df else "none"
     count = f"{e.seeds} x {e.images}" + ", seeds pooled" * e.pooled
-    return [claim, o.test.text, f"{e.value:.4g}", f"[{e.low:.4g}, {e.high:.4g}]", free, count, said]
+    value = f"{e.value:.4g}" if np.isfinite(e.value) else "not defined"
+    return [claim, o.test.text, value, _ends(e.low, e.high), free, count, said]
+
+
+def _ends(low: float, high: float) -> str:
+    """An interval; of a single number, which has none, nothing."""
+    return f"[{low:.4g}, {high:.4g}]" if np.isfinite([low, high]).any() else ""
 
 
 def _said(o: Outcome) -> str:

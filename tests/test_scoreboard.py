@@ -14,6 +14,7 @@ from lcmae_core.jobs import jobs
 from lcmae_core.judge import Cell, gain, linear, shown, smooth
 from lcmae_core.scoreboard import COLUMNS, all_described, judged, lines_of_tests, outcome, row_pool, score
 from lcmae_core.store.records import Record, packed, recorded_fingerprint
+from tests.tiny_studies import tiny_settings
 
 IMAGES = 300
 SHARES = {"a": 0.62, "b": 0.6, "c": 0.3, "d": 0.58, "random init": 0.4}
@@ -128,3 +129,12 @@ def test_every_file_is_read_once(tmp_path, monkeypatch):
     assert len(read) == len(files) > 10
     assert scoreboard.score(base, "lab", (0, 1), do=False) == said
     assert len(read) == 2 * len(files)  # and afresh by the next call
+
+
+def test_what_is_measured_for_a_later_claim_is_read_again(tmp_path, monkeypatch):
+    """At smoke and quick a claim may add a measure to a record that an earlier one has read."""
+    of = {key: Cell("fig6", "0.3", measure, key) for measure, key in (("distance", "distance"), ("reach", "loss_full"))}
+    two = [claim(linear(key, {one: 1}, low=0)) for key, one in of.items()]
+    monkeypatch.setattr(scoreboard, "CLAIMS", two)
+    said = score(tiny_settings(tmp_path), "smoke")
+    assert [len(found.outcomes) for found in said] == [1, 1], [found.why for found in said]
