@@ -104,7 +104,7 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
     outcomes, absent, left_out = _outcomes(tests, records)
     if not outcomes:
         return Verdict(claim, "not yet run" if absent else "not judged", (absent or left_out)[0])
-    controls, without = _controls(claim, records)
+    controls, without = _controls([c for c in claim.controls if not (small and reads_labels(c))], records)
     if profile == "smoke":
         return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
     waiting = [f"{len(absent)} not yet run ({absent[0]})"] if absent else []
@@ -139,9 +139,9 @@ def outcome(test: Test, records: Records) -> Outcome:
     return run_test(test, values, _pool(test, records, seeds), gates)
 
 
-def _controls(claim: Claim, records: Records) -> tuple[tuple[Outcome, ...], list[str]]:
+def _controls(controls: Sequence[Test], records: Records) -> tuple[tuple[Outcome, ...], list[str]]:
     """What is shown beside a claim, and what of it is missing; neither changes the verdict."""
-    found, absent, left_out = _outcomes(claim.controls, records)
+    found, absent, left_out = _outcomes(controls, records)
     missing = [*absent, *left_out]
     return found, [f"{len(missing)} control{'s' * (len(missing) > 1)} missing ({missing[0]})"] if missing else []
 
