@@ -33,9 +33,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Plain data as an indented JSON file, atomically."""
-    write_atomic(path, lambda p: p.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n"))
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+    """Plain data as a JSON file, atomically; on one line without `indent`, which halves what is mostly numbers."""
+    write_atomic(path, lambda p: p.write_text(json.dumps(content, indent=indent, sort_keys=True) + "\n"))
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -115,7 +115,7 @@ class Record:
 
     def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, content)
+        write_json(self.path, content, indent=None)
 
 
 def open_record(out: Path, name: str, fingerprint: str | None = None) -> Record:
