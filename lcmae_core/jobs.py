@@ -83,12 +83,19 @@ class Job(NamedTuple):
             Stopped: a signal (or `stop`, which is looked at between measures) asked for a stop; what was finished is
                 kept, and training goes on from a checkpoint.
         """
+        return self.attempt(wait=wait, stop=stop) is not False
+
+    def attempt(self, *, wait: bool = False, stop: Event | None = None) -> bool | None:
+        """As `do`, and says who did it: True this call, None somebody before it, False somebody who is at it."""
         if self.done:
-            return True
+            return None
         with self.record.claimed(wait=wait) as mine:
-            if mine and not self.done:  # another process may have done it while this one waited
-                self._do(stop)
-        return mine
+            if not mine:
+                return False
+            if self.done:  # by another process, while this one waited
+                return None
+            self._do(stop)
+        return True
 
     def _do(self, stop: Event | None) -> None:
         from lcmae_core.measures import MEASURES

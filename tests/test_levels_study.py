@@ -61,7 +61,7 @@ def test_ratios_differ_in_nothing_else(name):
     for ratio, each in settings.items():
         assert each.masking.mask_ratio == ratio
         assert (each.loss.norm_pix, each.method, each.masking.mask_unit) == (True, "mae", 1)
-    found = {job.row: job for job in jobs(["hlv_ratios"], profile(name), name)}
+    found = {job.row: job for job in jobs(["hlv_ratios"], profile(name), name, (profile(name).seed,))}
     assert [*found] == ["0.1", "0.25", "0.5", "0.75", "0.9"]
     assert {job.case.settings.masking.mask_ratio: job.case.settings for job in found.values()} == settings
     assert len({job.record.path for job in found.values()}) == 5

@@ -123,6 +123,9 @@ def _opened(settings: Data, identity: str, *where: str | None) -> Source:
         renamed(split, name, json.dumps([identity, name, len(split), *listed]))
         for split, name in ((train, "train"), (validation, "validation"))
     )
+    for split in (train, validation):
+        if split.labels is not None:
+            split.labels.setflags(write=False)  # all who open the same source share them
     if settings.train_images is not None:
         train = train.first(settings.train_images)
     labelled = train.labels is not None

@@ -115,7 +115,7 @@ def _attempt(job: Job, stop: threading.Event, failed: set[Path]) -> bool:
     started, settings = time.monotonic(), job.case.settings
     title = f"{job.study} · {job.row} · seed {settings.seed}"
     try:
-        mine = job.do(stop=stop)
+        mine = job.attempt(stop=stop)
     except Stopped as asked:
         print(f"{title}: {asked}", flush=True)
         return False
@@ -125,7 +125,7 @@ def _attempt(job: Job, stop: threading.Event, failed: set[Path]) -> bool:
         return False
     if mine:
         print(f"{title}: {time.monotonic() - started:.1f} s", flush=True)
-    return mine
+    return mine is True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 over pairs of crops; the centre moves by its own rule and only when told; local crops see resampled positions; encoders
 load strictly into timm; weights come from the seed alone; what is missing is said in one line."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -190,7 +191,7 @@ def test_labels_that_are_left_out_are_counted():
     source = open_source(Data())
     labels = source.train.labels.copy()
     labels[:3] = -1
-    source.train.__dict__["labels"] = labels
+    source = dataclasses.replace(source, train=dataclasses.replace(source.train, labels=labels))
     with pytest.raises(LcmaeError, match="labels: got 3 images without one, expected a label for every image"):
         class_count(SUPERVISED, source)
 
