@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from lcmae_core import judge
 from lcmae_core.analysis.intervals import pooled, seeds_alone, two_way
 from lcmae_core.analysis.reductions import deeper
+from lcmae_core.claims.forms import between
 from lcmae_core.config import LcmaeError
 from lcmae_core.judge import (
     Cell,
@@ -258,3 +259,10 @@ def test_a_small_profile_says_signs_alone():
     for values, said in cases:
         for holds in (True, False, None):  # whatever the interval says
             assert verdict([made((v, -9.0, 9.0), holds=holds) for v in values], signs_only=True) == said
+
+
+def test_a_layer_that_a_model_has_not_leaves_a_test_open():
+    shallow = np.random.default_rng(0).random((3, 8, 3))  # the decoder of smoke has 3 layers, not 8
+    found = run_test(linear("layer 1 - layer 4: above 0", {A: 1}, low=0, reduce=between(0, 3)), [shallow])
+    assert found.holds is None
+    assert np.isnan(found.estimate.value)

@@ -69,7 +69,7 @@ def variation(values: Float[np.ndarray, "L"]) -> float:
 def is_linear(reduce: Reduction, values: Float[np.ndarray, "n *L"]) -> bool:
     """Whether reducing the mean of these profiles gives the mean of what is reduced: false of a maximum that is not
     always at the same layer. Numbers that are not finite tell nothing."""
-    if not np.isfinite(values).all():
-        return True
     apart = reduce(values.mean(0)) - reduce(values).mean(0)
+    if not np.isfinite(values).all() or not np.isfinite(apart).all():
+        return True
     return bool(np.allclose(apart, 0, atol=1e-9 * max(float(np.abs(values).max()), 1e-300)))
