@@ -114,7 +114,7 @@ def _train(options: argparse.Namespace) -> int:
 def _add_study(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="STUDY", help="table1, fig6, ... or status; none means all")
     _add_common(parser, "setting")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of every run (default 3)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default 5 at desk, else 3)")
     parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
@@ -125,20 +125,20 @@ def _study(options: argparse.Namespace) -> int:
     from lcmae_core.execute.study import chosen_studies, print_status, run_studies, seconds_of
     from lcmae_core.execute.train import asked_of, settings_from
     from lcmae_core.execute.unread import say_unread
+    from lcmae_core.tables import judged_seeds
 
     for name in ("seeds", "jobs"):
-        if getattr(options, name) < 1:
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
     asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
     chosen_studies(asked)
     common, status = asked_of(options), "status" in options.names
     base, profile = settings_from(common), common.profile
     say_unread(asked, base, profile, common.own)
+    seeds = options.seeds or len(judged_seeds(profile))
     if status:
-        return print_status(asked, base, profile, seeds=options.seeds)
-    return run_studies(
-        asked, base, profile, seeds=options.seeds, budget=budget, workers=options.jobs, words=options.words
-    )
+        return print_status(asked, base, profile, seeds=seeds)
+    return run_studies(asked, base, profile, seeds=seeds, budget=budget, workers=options.jobs, words=options.words)
 
 
 def _add_evaluate(parser: Parser) -> None:

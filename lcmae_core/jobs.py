@@ -164,7 +164,7 @@ def jobs(
             raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
         study = STUDIES[name]
         chosen = tuple(m for m in study.measures if (measures is None or m in measures) and not unusable(m))
-        for seed in seeds:
+        for seed in seeds[: study.most]:
             cases = study.rows(replace(base, seed=seed), profile)
             for row, case in cases.items():
                 more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()

@@ -17,6 +17,7 @@ from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.jobs import HERE, Job, jobs
 from lcmae_core.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.store.records import Record
+from lcmae_core.studies import RANDOM
 from lcmae_core.tables import judged_seeds
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
@@ -184,14 +185,20 @@ def _stacked(cell: Cell, found: Sequence[Record], seeds: set[int]) -> np.ndarray
 
 def _pool(test: Test, records: Records, seeds: Sequence[int]) -> Pool | None:
     """The seed part of an accuracy in Tables 1 to 3, over the rows of the table that did not collapse and have these
-    seeds; of other tests, of one seed and of one row none."""
-    first = next((c for c in test.cells if c.study in POOLED), None)
+    seeds, and random init where the test looks at it; of other tests, of one seed and of one row none."""
+    trained = [c for c in test.cells if c.row != RANDOM]
+    first = next(iter(trained), test.cells[0])
     alike = {(c.measure, c.key.startswith("right")) for c in test.cells}
-    if first is None or not test.weights or len(seeds) < 2 or alike != {(first.measure, True)}:
+    if {c.study for c in trained} != {first.study} or first.study not in POOLED:
+        return None
+    if not test.weights or len(seeds) < 2 or alike != {(first.measure, True)}:
         return None
     if any(collapsed(r) for c in test.cells for r in records(c.study, c.measure)[c.row]):
         return None
-    return row_pool(records(first.study, first.measure), first.measure, first.key, seeds)
+    rows = dict(records(first.study, first.measure))
+    for cell in set(test.cells) - set(trained):
+        rows[cell.row] = records(cell.study, cell.measure)[cell.row]
+    return row_pool(rows, first.measure, first.key, seeds)
 
 
 def row_pool(rows: Mapping[str, Sequence[Record]], measure: str, key: str, seeds: Sequence[int]) -> Pool | None:

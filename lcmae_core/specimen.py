@@ -24,6 +24,8 @@ from lcmae_core.training.probe import linear_probe
 
 IMAGES = {"smoke": 16, "quick": 64, "desk": 512, "lab": 128, "paper": 256}
 """Held-out images of the measures that train nothing, at most."""
+EVERY = {"smoke": 16, "quick": 64, "desk": None, "lab": None, "paper": 8192}
+"""Held-out images among which an image is to be found again (C20): all of them, where they fit into memory."""
 BLOCKS = 64
 """Numbers of an image are kept one by one for so many images, and as means of so many blocks of them where there are
 more: an interval needs no more, and a record stays small."""
@@ -87,6 +89,14 @@ class Specimen:
         """The same as one batch, read once for all measures of this specimen."""
         return examples(self.settings, IMAGES[self.profile])
 
+    @cached_property
+    def every(self) -> Tensor:
+        """All held-out images, or as many as `EVERY` allows."""
+        most = EVERY[self.profile]
+        if most is not None:
+            return examples(self.settings, most).images
+        return torch.cat([batch.images for batch in evaluation_loader(self.settings).evaluation()])
+
     def few(self, count: int = FEW) -> Batch:
         """So many of them (all, where there are fewer), evenly spread."""
         total = len(self.held.images)
@@ -112,8 +122,9 @@ class Specimen:
         """Two masks, each shared by all images: the views of one image in training, but that the second is drawn again
         until some patch is hidden in both and some is visible in both (at ratio .9 half of all pairs have none)."""
         first, *others = view_masks(self.settings, examples(self.settings, 1), DRAWS)
-        meet = (m for m in others if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
-        return first, next(meet, others[0])
+        other = (m for m in others if (m.hidden != first.hidden).any())
+        meet = (m for m in other if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
+        return first, next(meet, next((m for m in others if (m.hidden != first.hidden).any()), others[0]))
 
     def recipe(self, measure: str) -> Any:
         """What a measure trains with: the profile's, with a batch that the source can fill."""

@@ -44,11 +44,13 @@ class Case(NamedTuple):
 
 
 class Study(NamedTuple):
-    """title: where in the papers. rows: its runs, by the names used there. measures: what is taken of each."""
+    """title: where in the papers. rows: its runs, by the names used there. measures: what is taken of each. most: seeds
+    that are enough."""
 
     title: str
     rows: Callable[[Settings, str], dict[str, Case]]
     measures: tuple[str, ...]
+    most: int | None = None
 
 
 RANDOM = "random init"
@@ -136,7 +138,7 @@ STUDIES: dict[str, Study] = {
     "table3": Study("Table 3", _cases(table3, random=True), ACCURACY),
     "erasing_tuned": Study("masking and erasing, fine-tuned", _cases(erasing), ("finetune",)),
     "table_a1": Study("Table A.1", _cases(table_a1, random=True), ACCURACY),
-    "anchor": Study("Table 3, all labels", _cases(_anchored, random=True), ("finetune_anchor",)),
+    "anchor": Study("Table 3, all labels", _cases(_anchored, random=True), ("finetune_anchor",), most=2),
     "table1": Study("Table 1", _cases(table1), ("collapse", *ACCURACY)),
     "table2": Study("Table 2", _cases(table2), ACCURACY),
     "hlv_ratios": Study("HLV, mask ratio", _cases(mask_levels), LEVEL),
@@ -150,16 +152,16 @@ STUDIES: dict[str, Study] = {
 }
 """Every study, in the order in which their runs are wanted: first what judges most claims for least training."""
 
-_ENCODER = ("distance", "receptive", "probe", "knn")
+_ENCODER = ("collapse", "invariance", "distance", "receptive", "probe", "knn")
+_MASKED = ("terms", "fidelity", "cues")
 _DECODER = ("similarity", "reach")
 
 
 def leaves(settings: Settings) -> tuple[str, ...]:
     """What a run of `desk` is measured for at once, whatever study asked for it, so that no later question needs it to
     be trained again."""
-    attends = _DECODER if settings.model.decoder == "transformer" else ()
-    if settings.method == "mae":
-        whole = settings.masking.erased
-        return _ENCODER if whole else ("collapse", "terms", "invariance", *_ENCODER, *attends)
-    more = {"ae": ("reach",), "siamese": ("collapse",)}
+    attends = settings.model.decoder == "transformer"
+    if settings.method == "mae" and not settings.masking.erased:
+        return (*_ENCODER, *_MASKED, *(_DECODER if attends else ()))
+    more = {"ae": ("reach",), "supervised": ("cues",)}
     return (*_ENCODER, *more.get(settings.method, ()))

@@ -39,14 +39,17 @@ def collapsed(specimen: Specimen) -> Values:
     every patch of them): same_place (M,), the mean cosine with v at the same place of other images; found (M,), the
     share of places where v of the other view is nearest, chance being 1 / M; variance_* of v; untrained_same_place and
     untrained_found, the same of the untrained model. The encoder apart: encoder_rank (G,) and encoder_same_place (M,)
-    of patch tokens of whole images, encoder_found (M,) of tokens that both masks leave visible."""
+    of patch tokens of whole images, encoder_found (M,) of tokens that both masks leave visible; the same of the
+    untrained encoder with the prefix untrained_."""
     batch = specimen.few()
     model = specimen.model().to(batch.images.device)
     pair = _pair(specimen, model, batch)
+    untrained = specimen.control().to(batch.images.device)
+    control = _pair(specimen, untrained, batch)
     said = _encoder(model, batch, pair) | {"chance": 1 / len(batch.images)}
+    said |= {f"untrained_{key}": values for key, values in _encoder(untrained, batch, control).items()}
     if pair.v is None:
         return said
-    control = _pair(specimen, specimen.control().to(batch.images.device), batch)
     shares = variance_shares(pair.v)._asdict() if pair.v.shape[2] else {}
     return (
         said
@@ -101,18 +104,18 @@ def invariance(specimen: Specimen) -> Values:
     under another with no patch in common: found (M,), found_untrained (M,) of the untrained encoder, found_colour (M,)
     by the mean colour of the visible patches; layers_found and layers_untrained (L,), the means of every block's own
     mean token; chance, and visible, the share of patches that each mask shows."""
-    batch, settings = specimen.held, specimen.settings
+    images, settings = specimen.every, specimen.settings
     masks = _disjoint(specimen)
     trained = _recognised(specimen.origin.load(), specimen, masks)
     untrained = _recognised(specimen.control().encoder, specimen, masks)
-    colours = [mean_colours(batch.images, mask, settings.model.patch_size) for mask in masks]
+    colours = [mean_colours(images, mask, settings.model.patch_size) for mask in masks]
     return {
         "found": rounded(blocked(trained[:, -1]), 4),
         "found_untrained": rounded(blocked(untrained[:, -1]), 4),
         "found_colour": rounded(blocked(nearest_found(*colours)), 4),
         "layers_found": rounded(trained[:, :-1].mean(0), 4),
         "layers_untrained": rounded(untrained[:, :-1].mean(0), 4),
-        "chance": 1 / len(batch.images),
+        "chance": 1 / len(images),
         "visible": masks[0].keep.shape[1] / settings.num_patches,
     }
 
@@ -127,7 +130,7 @@ def _disjoint(specimen: Specimen) -> tuple[Mask, Mask]:
 
 def _recognised(encoder: Any, specimen: Specimen, masks: tuple[Mask, Mask]) -> Tensor:
     """1 where an image is found, (M, L + 1): by every block's tokens and, last, by the normalised ones."""
-    images = specimen.held.images
+    images = specimen.every
     encoder, erased = encoder.to(images.device), specimen.hides and specimen.settings.masking.erased
     one, two = (
         torch.cat([mean_tokens(encoder, part, mask, erased=erased) for part in images.split(PART)]) for mask in masks

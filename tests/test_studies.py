@@ -32,14 +32,21 @@ def test_a_desk_run_leaves_all_that_claims_need_of_its_method():
     for job in every:
         asked = set(STUDIES[job.study].measures)
         assert asked - set(job.measures) <= {"finetune_scratch", "corruptions"}, job.row
+        assert not job.case.trained or {"collapse", "invariance", "distance", "receptive", "probe"} <= set(job.measures)
         assert not job.case.trained or set(leaves(job.case.settings)) <= set(job.measures), job.row
         assert len(set(job.measures)) == len(job.measures)
     mae = next(job for job in every if job.study == "section32")
-    assert {"collapse", "distance", "receptive", "similarity", "reach", "terms", "invariance", "knn", "probe"} <= set(
-        mae.measures
-    )
+    assert {"similarity", "reach", "terms", "fidelity", "cues", "knn"} <= set(mae.measures)
     plain = {job.measures for job in jobs(["fig6"], profile("desk"), "desk")}
     assert plain == {STUDIES["fig6"].measures}, "a reader asks for no more than the study's own"
+
+
+def test_desk_trains_nothing_that_decides_no_claim_and_two_seeds_are_enough_for_the_anchor():
+    found = {study: {job.row for job in jobs([study], profile("desk"), "desk")} for study in ("controls", "siamese")}
+    assert found == {"controls": set(), "siamese": {"Siamese"}}
+    anchored = jobs(["anchor"], profile("desk"), "desk", (1, 2, 3, 4, 5))
+    assert {job.case.settings.seed for job in anchored} == {1, 2}
+    assert {job.row for job in anchored} == {RANDOM, "MAE", "AE1", "AE7"}
 
 
 def test_training_from_scratch_is_the_recipe_of_untrained_encoders_alone():

@@ -86,13 +86,16 @@ ANATOMY = {
     "encoder_same_place": "cosine of encoder tokens at the same place of other images",
     "untrained_same_place": "untrained: cosine of v at the same place of other images",
     "untrained_found": "untrained: image found by v across two masks",
+    "untrained_encoder_rank": "untrained: effective rank of encoder tokens",
+    "untrained_encoder_same_place": "untrained: cosine of encoder tokens at the same place of other images",
+    "untrained_encoder_found": "untrained: image found by encoder tokens across two masks",
 }
 """Controls of a claim about collapse: key -> what it is."""
 
 
-def anatomy(row: str) -> tuple[Test, ...]:
+def anatomy(row: str, study: str = "collapse") -> tuple[Test, ...]:
     """What v varies with, the encoder apart from it, and the same of the untrained model."""
-    return tuple(shown(f"({row}) {text}", collapsing(row, key)) for key, text in ANATOMY.items())
+    return tuple(shown(f"({row}) {text}", collapsing(row, key, study)) for key, text in ANATOMY.items())
 
 
 # ---- attention
@@ -134,7 +137,7 @@ def growth(text: str, key: str, reduce: Reduction) -> Test:
 
 
 def specific_distance(distance: Float[np.ndarray, "L"], mass: Float[np.ndarray, "L"]) -> Float[np.ndarray, "L"]:
-    """sum(d R) / sum(R) of each layer, pooled over queries, heads and images; nan where queries hardly differ."""
+    """sum(d R) / sum(R) of each layer, over queries, heads, images and seeds; nan where queries hardly differ."""
     return np.where(mass < SINKS, np.nan, distance / np.maximum(mass, 1e-12))
 
 

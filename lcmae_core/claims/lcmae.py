@@ -128,8 +128,8 @@ LCMAE: tuple[Claim, ...] = (
               shown("S_attn, mean over layers", _s_attn()),
               shown("untrained decoder: S_attn, mean over layers", _s_attn("untrained_s_attn")))),
     Claim("C2", "S_sim to DINO is low in shallow and high in deep decoder layers", "Fig. 3", "shape only", (
-        _semantic("slope of S_sim over depth, to a DINO of the same data, size and seed: above 0", "s_sim"),
-        _semantic("slope of what S_sim has above another image's DINO: above 0", "gain")), controls=(
+        _semantic("slope of S_sim over depth, to our DINO of the same data, size and seed: above 0", "s_sim"),
+        _semantic("slope of what S_sim has above that DINO on the next image: above 0", "gain")), controls=(
         shown("the same slope with each image's mean feature taken away",
               Cell("fig3", "MAE", "semantic", "gain_centred"), reduce=depth_slope),)),
     Claim("C3", "the cross-view loss alone collapses to a constant", "Table 1 c", "collapse", (
@@ -213,7 +213,8 @@ LCMAE: tuple[Claim, ...] = (
                       Cell("siamese", "Siamese", "cka", "cka_DINO"): -1}, low=0),
               above("Siamese - random init, linear probe", probed("siamese", "Siamese"), probed("random", RANDOM),
                     *PROBE3)), controls=(
-              shown("CKA with its own untrained encoder", Cell("siamese", "Siamese", "cka", "cka_untrained")),)),
+              shown("CKA with its own untrained encoder", Cell("siamese", "Siamese", "cka", "cka_untrained")),
+              *anatomy("Siamese", "siamese"))),
     Claim("C20", "MAE learns invariance to random masking: an image is found again under a mask with no patch in "
           "common", "conclusion", "no number",
           (_finds("the untrained encoder", "found_untrained"), _finds("mean colour", "found_colour")), controls=(

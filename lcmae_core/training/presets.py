@@ -41,7 +41,8 @@ _FINE_TUNE: dict[str, dict[str, Any]] = {
 """lab: RandAugment costs a CPU core about 3 ms an image: 100 epochs of Imagenette would take 16 cores three minutes
 a run, most of the three GPU-hours of the profile; 30 epochs take one. Not tuned: no accuracy was looked at.
 quick learns from 512 images: mixed ones would teach it little. Its rate is the same for every preset.
-desk: a tenth of the labels, where pre-training matters most and a run takes minutes; crop, flip and mixup alone."""
+desk: a tenth of the labels, where pre-training matters most and a run takes minutes; of augmentation crop, flip and
+mixup alone; drop path, smoothing and layer decay as published."""
 
 
 def probing(profile: str) -> LinearProbe | RidgeProbe:
