@@ -8,7 +8,7 @@ import torch
 from lcmae_core.analysis.reconstruction import neighbour_statistics, psnr, rebuild_whole, reconstruct
 from lcmae_core.config import LcmaeError, Model
 from lcmae_core.data.augment import denormalize, normalize
-from lcmae_core.models.mae import MAE
+from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.patches import patch_statistics, patchify, unpatchify
 
@@ -31,7 +31,7 @@ class Perfect(MAE):
 
 
 def perfect(channels, norm_pix):
-    model = Perfect(SMALL, (SIDE, SIDE), channels).eval()
+    model = initialize(Perfect(SMALL, (SIDE, SIDE), channels), torch.Generator().manual_seed(1)).eval()
     model.norm_pix = norm_pix
     return model
 
@@ -73,12 +73,12 @@ def test_neighbours_of_equal_patches_know_the_truth(generator):
 def test_a_guess_from_neighbours_sees_no_hidden_patch(generator):
     images = pictures(3, generator)
     mask = random_mask(3, 16, 0.75, generator=generator)
-    model = MAE(SMALL, (SIDE, SIDE), 3).eval()
+    model = initialize(MAE(SMALL, (SIDE, SIDE), 3), generator).eval()
     before = reconstruct(model, images, mask, norm_pix=True)
     changed = torch.where(mask.hidden[:, :, None], patchify(images, PATCH).flip(-1) * 0.5, patchify(images, PATCH))
     after = reconstruct(model, unpatchify(changed, PATCH, GRID), mask, norm_pix=True)
     for name in ("mean colour", "neighbours", "norm-pix"):
-        torch.testing.assert_close(after[name].pixels, before[name].pixels, msg=name)
+        torch.testing.assert_close(after[name].pixels, before[name].pixels, msg=lambda m, n=name: f"{n}: {m}")
     assert not torch.allclose(after["norm-pix oracle"].pixels, before["norm-pix oracle"].pixels), "an oracle leaks"
 
 
@@ -92,6 +92,6 @@ def test_psnr_counts_hidden_patches_alone():
 
 
 def test_blocks_of_several_patches_cannot_be_painted(generator):
-    model = MAE(SMALL, (SIDE, SIDE), 3, block=3).eval()
+    model = initialize(MAE(SMALL, (SIDE, SIDE), 3, block=3), generator).eval()
     with pytest.raises(LcmaeError, match="block: got 3 patches a token, expected 1"):
         reconstruct(model, pictures(3, generator), random_mask(3, 16, 0.75, generator=generator), norm_pix=True)
