@@ -121,10 +121,10 @@ class Specimen:
     def masks(self) -> tuple[Mask, Mask]:
         """Two masks, each shared by all images: the views of one image in training, but that the second is drawn again
         until some patch is hidden in both and some is visible in both (at ratio .9 half of all pairs have none)."""
-        first, *others = view_masks(self.settings, examples(self.settings, 1), DRAWS)
-        other = (m for m in others if (m.hidden != first.hidden).any())
-        meet = (m for m in other if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
-        return first, next(meet, next((m for m in others if (m.hidden != first.hidden).any()), others[0]))
+        first, *drawn = view_masks(self.settings, examples(self.settings, 1), DRAWS)
+        others = [m for m in drawn if (m.hidden != first.hidden).any()] or drawn
+        meet = (m for m in others if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
+        return first, next(meet, others[0])
 
     def recipe(self, measure: str) -> Any:
         """What a measure trains with: the profile's, with a batch that the source can fill."""
