@@ -48,12 +48,13 @@ def why_unread(settings: Settings, name: str) -> str:
 
 def _others(settings: Settings) -> Iterator[tuple[str, Any]]:
     for switch, values in _SWITCHES.items():
-        yield from ((switch, value) for value in values if value != _value(settings, switch))
+        yield from ((switch, value) for value in values if value != value_of(settings, switch))
 
 
-def _value(settings: Settings, name: str) -> Any:
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of a leaf, whatever its group."""
     return getattr(getattr(settings, LEAVES[name]) if LEAVES[name] else settings, name)
 
 
 def _said(settings: Settings, name: str) -> str:
-    return f"{name}={_value(settings, name)!r}"
+    return f"{name}={value_of(settings, name)!r}"

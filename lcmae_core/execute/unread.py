@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lcmae_core.config import LEAVES, Data, LcmaeError, Runtime, Settings, unused
-from lcmae_core.config.unread import unread, why_unread
+from lcmae_core.config.unread import unread, value_of, why_unread
 from lcmae_core.studies import STUDIES, Case
 
 
@@ -20,8 +20,8 @@ def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mappin
     every = [(name, row, case) for name in STUDIES for row, case in STUDIES[name].rows(base, profile).items()]
     chosen = [entry for entry in every if not names or "all" in names or entry[0] in names]
     for name, value in given.items():
-        wanted = _value(base, name)
-        left = [(s, r) for s, r, c in chosen if not _reads(c, name) or _value(c.settings, name) != wanted]
+        wanted = value_of(base, name)
+        left = [(s, r) for s, r, c in chosen if not _reads(c, name) or value_of(c.settings, name) != wanted]
         if len(left) == len(chosen) and not _another(name, [c for *_, c in chosen], [c for *_, c in every]):
             raise _refused(name, value, base, [case for *_, case in chosen])
         if left:
@@ -48,7 +48,7 @@ def _in_words(left: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, Ca
 def _refused(name: str, value: Any, base: Settings, cases: Sequence[Case]) -> LcmaeError:
     readers = [case for case in cases if _reads(case, name)]
     if readers:
-        found = sorted({str(_value(case.settings, name)) for case in readers})
+        found = sorted({str(value_of(case.settings, name)) for case in readers})
         return LcmaeError(f"{name}: got {value!r}, which these studies set themselves, expected {', '.join(found)}")
     why = f"no run of these studies reads: {why_unread(base, name)}"
     return unread(name, value, why, LEAVES.keys() - unused(base))
@@ -56,10 +56,6 @@ def _refused(name: str, value: Any, base: Settings, cases: Sequence[Case]) -> Lc
 
 def _reads(case: Case, name: str) -> bool:
     return name not in unused(case.settings)
-
-
-def _value(settings: Settings, name: str) -> Any:
-    return getattr(getattr(settings, LEAVES[name]) if LEAVES[name] else settings, name)
 
 
 _CROPS = {"crop_scale", "crop_ratio", "flip"}
