@@ -11,8 +11,8 @@ BUDGET ?= 25m
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS)
 # What `test-plain` repeats: the numbers that could hang on the last bit of one processor's sums; slow ones left out.
-NUMERICAL := tests/analysis tests/models tests/test_losses.py tests/test_faults.py tests/test_judge.py \
-	tests/test_claims.py tests/training/test_objective.py tests/training/test_optim.py tests/training/test_autoencoder.py \
+NUMERICAL := tests/analysis tests/models tests/test_losses.py tests/test_faults.py tests/studies/test_judge.py \
+	tests/studies/test_claims.py tests/training/test_masked.py tests/training/test_optim.py tests/training/test_autoencoder.py \
 	tests/data/test_augment.py tests/data/test_counter.py tests/data/test_hierarchical.py tests/data/test_views.py
 # A plainer processor: no AVX in torch's own kernels and in oneDNN, MKL and OpenBLAS with the sums of an older one.
 PLAINER := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \

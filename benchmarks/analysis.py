@@ -18,7 +18,8 @@ from lcmae_core.analysis.attention import visit_attention
 from lcmae_core.analysis.metrics import AttentionSimilarity, attention_distance
 from lcmae_core.analysis.streams import for_batch, hidden_patches
 from lcmae_core.config import profile, replace
-from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.models.build import build_model
+from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, random_mask
 from lcmae_core.store.machine import pick_device, provenance
 

@@ -20,11 +20,11 @@ from lcmae_core.config import Settings, profile, replace
 from lcmae_core.data.loader import Loader
 from lcmae_core.data.sources import open_source
 from lcmae_core.store.machine import provenance
+from lcmae_core.training.guards import LossGuard
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import _backward
-from lcmae_core.training.methods import OBJECTIVES
+from lcmae_core.training.objectives import OBJECTIVES
 from lcmae_core.training.optim import build_optimizer
-from lcmae_core.training.watch import LossGuard
 
 CASES: dict[str, dict[str, Any]] = {
     "mae": {},

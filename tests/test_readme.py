@@ -8,7 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
-from lcmae_core.cli import COMMANDS, parse
+from lcmae_core.cli.main import COMMANDS, parse
 from lcmae_core.config import LEAVES
 from lcmae_core.execute.discover import all_notebooks
 from lcmae_core.execute.parameters import read_parameters

@@ -13,8 +13,8 @@ from lcmae_core.data.splits import Source
 from lcmae_core.losses import unit
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Predictions
-from lcmae_core.training.evaluate import evaluation_loader, known_labels
 from lcmae_core.training.features import Encoded, Features, image_features
+from lcmae_core.training.held_out import evaluation_loader, known_labels
 
 __all__ = [
     "Features",

@@ -16,7 +16,7 @@ from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.mae import MAE, Output
 from lcmae_core.models.masking import no_mask
 from lcmae_core.training.autoencoder import block_loss
-from lcmae_core.training.objective import forward_views, loss_terms, view_masks
+from lcmae_core.training.masked import forward_views, loss_terms, view_masks
 
 
 @contextmanager

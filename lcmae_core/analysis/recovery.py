@@ -14,12 +14,12 @@ from scipy.stats import rankdata
 from sklearn.kernel_ridge import KernelRidge
 from threadpoolctl import threadpool_limits
 
-from lcmae_core.analysis.experiment import Probes, Setting
 from lcmae_core.analysis.identifiability import determined, identifiable_set
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.hierarchical import HierarchicalModel, Sample, Tree
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, random_mask
+from lcmae_core.studies.latents import Probes, Setting
 from lcmae_core.training.latents import images_of
 
 RIDGE = 0.3

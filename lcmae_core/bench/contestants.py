@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcmae_core.config import Settings, profile, replace
+from lcmae_core.models.build import build_model
 from lcmae_core.models.linear import Linear
-from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import random_mask
-from lcmae_core.training.objective import forward_views, loss_terms
+from lcmae_core.training.masked import forward_views, loss_terms
 from lcmae_core.training.optim import build_optimizer
 
 MODELS = {

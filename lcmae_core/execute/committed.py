@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.execute.discover import project_root
-from lcmae_core.viewer.report import BAR
+from lcmae_core.viewer.report.page import BAR
 
 WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
 CELL_NOISE = ("papermill", "execution", "ExecuteTime", "widgets")

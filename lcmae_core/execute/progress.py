@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lcmae_core.viewer.report import read_results, value_text
+from lcmae_core.viewer.report.page import read_results, value_text
 
 
 def make_console() -> Console:

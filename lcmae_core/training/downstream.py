@@ -32,12 +32,12 @@ from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.evaluations import PREDICTIONS, Evaluation, Predictions, open_evaluation, save_predictions
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import Run
-from lcmae_core.training.evaluate import evaluation_loader, known_labels
+from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
+from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
 from lcmae_core.training.log import RunLog, Window
 from lcmae_core.training.loop import Restored
-from lcmae_core.training.methods import Terms
-from lcmae_core.training.watch import LossGuard, Stopped, refuse_broken, stop_requests
+from lcmae_core.training.objectives import Terms
 
 
 class Origin(NamedTuple):

@@ -16,7 +16,7 @@ from lcmae_core.data.loader import Loader
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.training.downstream import Origin, Subject
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.held_out import evaluation_loader
 
 Precision = Literal["fp32", "bf16"]
 CHUNK, CPU_CHUNK = 1024, 64

@@ -25,8 +25,8 @@ from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.downstream import Origin, Subject, Task, crop_loader, evaluate, judge
-from lcmae_core.training.methods import Terms
 from lcmae_core.training.mixing import mix_batch
+from lcmae_core.training.objectives import Terms
 
 
 def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int = 0) -> VisionTransformer:

@@ -15,11 +15,11 @@ from lcmae_core.models.build import AnyModel
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import Run, open_run
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
+from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.log import RunLog, Window
-from lcmae_core.training.methods import OBJECTIVES, Objective, Terms, mean_terms
+from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
 from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
-from lcmae_core.training.watch import LossGuard, Stopped, refuse_broken, stop_requests
 
 
 class Moment(NamedTuple):

@@ -26,9 +26,9 @@ from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.downstream import Origin, Outcome, Subject, Task, crop_loader, evaluate, judge, once, said_of
-from lcmae_core.training.evaluate import known_labels
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
-from lcmae_core.training.methods import Terms
+from lcmae_core.training.held_out import known_labels
+from lcmae_core.training.objectives import Terms
 
 __all__ = [
     "Features",

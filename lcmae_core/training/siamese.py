@@ -12,7 +12,7 @@ from lcmae_core.data.loader import Batch
 from lcmae_core.losses import Reduction, cross_view_loss, in_view_loss
 from lcmae_core.models.encoder import gather_patches
 from lcmae_core.models.siamese import Positives, Projection, Siamese, mutual_positives, same_place
-from lcmae_core.training.objective import in_view_pixels
+from lcmae_core.training.masked import in_view_pixels
 
 
 def positives_of(batch: Batch, settings: Settings) -> Positives:

@@ -10,7 +10,8 @@ from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock, Vi
 
 from lcmae_core.analysis.attention import attention_maps, block_attention, visit_attention
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.models.mae import MAE, build_model, initialize
+from lcmae_core.models.build import build_model
+from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.masking import random_mask
 from tests.loops import over
 

@@ -19,8 +19,8 @@ from lcmae_core.analysis.features import patch_features
 from lcmae_core.analysis.metrics import attention_distance
 from lcmae_core.analysis.streams import attention_profile
 from lcmae_core.config import LcmaeError, profile, replace
+from lcmae_core.models.build import build_model
 from lcmae_core.models.inputs import in_its_type
-from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.pretrained import expected_images
 

@@ -13,7 +13,7 @@ from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.neighbours import Features, knn_accuracy
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import no_mask, random_mask
 from lcmae_core.models.patches import patch_statistics, patchify
 from tests.loops import over

@@ -22,8 +22,8 @@ from lcmae_core.data.loader import Batch
 from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import Mask, erase_patches, mask_from_hidden, random_mask
 from lcmae_core.training.autoencoder import block_loss
-from lcmae_core.training.methods import Masked
-from lcmae_core.training.objective import view_masks
+from lcmae_core.training.masked import view_masks
+from lcmae_core.training.objectives import Masked
 
 SMALL = replace(
     profile("smoke"),

@@ -13,12 +13,12 @@ from scipy.stats import spearmanr
 from sklearn.kernel_ridge import KernelRidge
 
 from lcmae_core.analysis import recovery as rec
-from lcmae_core.analysis.experiment import SETTINGS, Setting, recipe
 from lcmae_core.analysis.identifiability import determined, identifiable_set
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.models.masking import mask_from_hidden
 from lcmae_core.models.patches import patchify
+from lcmae_core.studies.latents import SETTINGS, Setting, recipe
 from lcmae_core.training.latents import images_of, new_mae, train_on_latents
 from tests.loops import over
 

@@ -16,7 +16,7 @@ from lcmae_core.analysis.streams import (
     semantic_profile,
 )
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import random_mask
 
 

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 
+from lcmae_core.cli.study import run_studies
 from lcmae_core.config import LcmaeError, profile
 from lcmae_core.data import corruptions
 from lcmae_core.data.corruptions import corrupted, corruption_names, why_not
-from lcmae_core.execute.study import run_studies
-from lcmae_core.jobs import jobs, unusable
+from lcmae_core.studies.trials import jobs, unusable
 from tests.data.made_pictures import picture
-from tests.tiny_studies import tiny_settings
+from tests.studies.tiny_studies import tiny_settings
 
 NAMES = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
          "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
@@ -165,7 +165,7 @@ def test_jobs_take_it_where_the_package_is():
 
 @pytest.mark.usefixtures("missing")
 def test_the_command_says_what_it_leaves_out(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lcmae_core.jobs.Job.done", property(lambda job: True))
+    monkeypatch.setattr("lcmae_core.studies.trials.Job.done", property(lambda job: True))
     assert run_studies(["hlv_ratios", "hlv_units"], tiny_settings(tmp_path), "smoke", seeds=1) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "0 of 7 jobs to do at smoke"

@@ -13,6 +13,7 @@ from lcmae_core.analysis.attention import attention_maps
 from lcmae_core.analysis.blocks import attention_blocks
 from lcmae_core.analysis.features import patch_features
 from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.models.build import build_model
 from lcmae_core.models.decoders import (
     AverageDecoder,
     ConvolutionDecoder,
@@ -21,12 +22,11 @@ from lcmae_core.models.decoders import (
     gaussian_weights,
 )
 from lcmae_core.models.interop import export_hf, export_official, export_timm, load_mae
-from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import no_mask, random_mask
-from lcmae_core.published import TABLE2
 from lcmae_core.store.runs import open_run
 from lcmae_core.studies import table2
-from lcmae_core.subjects import Subject
+from lcmae_core.studies.published import TABLE2
+from lcmae_core.studies.zoo import Subject
 
 SMALL = replace(Settings(), image_size=64, patch_size=8, width=32, depth=1, heads=2, decoder_width=16, decoder_heads=2)
 LOCAL = ["convolution", "average"]

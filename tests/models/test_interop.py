@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lcmae_core.config import LcmaeError, replace
+from lcmae_core.models.build import build_model
 from lcmae_core.models.inputs import renormalize
 from lcmae_core.models.interop import load_mae
-from lcmae_core.models.mae import build_model
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.pretrained import images_for
 from tests.models.reference import (

@@ -7,9 +7,10 @@ import torch
 
 from lcmae_core.config import replace
 from lcmae_core.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from lcmae_core.models.build import build_model
 from lcmae_core.models.export import _timm_model
 from lcmae_core.models.interop import export_hf, export_official, export_timm, load_mae
-from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.pretrained import expected_images
 from tests.models.reference import (

@@ -10,8 +10,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from lcmae_core import config
 from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.models.build import build_model
 from lcmae_core.models.encoder import sincos_positions
-from lcmae_core.models.mae import MAE, build_model, initialize
+from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.masking import random_mask, stack_views
 
 SMALL = replace(Settings(), image_size=32, patch_size=8, width=64, depth=2, heads=4, decoder_width=48)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from lcmae_core.config import Data, LcmaeError, profile, replace
 from lcmae_core.data import open_source
 from lcmae_core.models.build import build_model
+from lcmae_core.models.build import build_model as found_where_it_was
 from lcmae_core.models.interop import export_timm
 from lcmae_core.models.mae import MAE
-from lcmae_core.models.mae import build_model as found_where_it_was
 from lcmae_core.models.reference import Dino, Supervised, class_count
 from tests.data.made_pictures import write_folder
 

@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 
-from lcmae_core.cli import main
+from lcmae_core.cli.main import main
 from lcmae_core.config import LcmaeError, profile, replace
+from lcmae_core.models.build import build_model
 from lcmae_core.models.interop import load_mae
-from lcmae_core.models.mae import build_model
 from lcmae_core.store.runs import RunLostError, load_run, open_run, run_folder
 
 

@@ -17,17 +17,17 @@ from torch.utils._pytree import tree_leaves
 from lcmae_core.config import LcmaeError, digest, replace
 from lcmae_core.data import Loader, open_source
 from lcmae_core.losses import reconstruction_loss
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import no_mask
 from lcmae_core.models.patches import centred_blocks, normalize_patches, patchify
-from lcmae_core.published import TABLE3
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.studies import block_pixels, table3, table_a1
+from lcmae_core.studies.published import TABLE3
 from lcmae_core.training import autoencoder
 from lcmae_core.training.autoencoder import block_loss
+from lcmae_core.training.guards import Stopped
 from lcmae_core.training.loop import pretrain
-from lcmae_core.training.watch import Stopped
 from tests.loops import over
 
 GRIDS = [(4, 4), (5, 7), (6, 4)]

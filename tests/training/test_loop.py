@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from lcmae_core.config import LEAVES, replace
-from lcmae_core.models.mae import build_model, model_of
+from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL, RunLostError
 from lcmae_core.training import loop
+from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
-from lcmae_core.training.watch import NonFiniteLossError, Stopped
-from tests.test_config import OTHER, method_of
+from tests.config.test_settings import OTHER, method_of
 
 TIMES = ("images_per_s",)
 
@@ -188,7 +188,7 @@ def test_a_run_whose_folder_is_removed_stops_and_is_never_done(tiny, where, chan
 
 REMOVED = """
 import shutil, sys
-from lcmae_core.cli import main
+from lcmae_core.cli.main import main
 from lcmae_core.training import loop
 
 def remove(optimizer, rate, first=loop.set_learning_rate, seen=[]):

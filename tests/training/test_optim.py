@@ -3,7 +3,7 @@
 import pytest
 
 from lcmae_core.config import Optim
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.training.optim import build_optimizer, learning_rate
 
 

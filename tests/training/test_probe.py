@@ -21,7 +21,7 @@ from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training import downstream
 from lcmae_core.training.downstream import Origin, fitting, schedule
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.probe import (
     Features,

@@ -23,12 +23,12 @@ from lcmae_core.models.reference import Dino, Supervised
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL, load_run
 from lcmae_core.studies import references
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.guards import NonFiniteLossError, Stopped
+from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
-from lcmae_core.training.methods import OBJECTIVES, DinoObjective
-from lcmae_core.training.watch import NonFiniteLossError, Stopped
+from lcmae_core.training.objectives import OBJECTIVES, DinoObjective
+from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
-from tests.test_config import OTHER
 
 METHODS = ["dino", "supervised"]
 both = pytest.mark.parametrize("method", METHODS)

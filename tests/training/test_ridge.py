@@ -19,8 +19,8 @@ from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training.downstream import Origin
-from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.features import Features, both_tokens, encoded, image_features
+from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.probe import classifier, fit_ridge, linear_probe, ridge_path
 from tests.data.made_pictures import write_folder

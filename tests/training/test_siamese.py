@@ -19,12 +19,12 @@ from lcmae_core.models.patches import patchify
 from lcmae_core.models.siamese import Positives, Siamese, mutual_positives
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL, load_run
-from lcmae_core.training.evaluate import evaluation_loader
+from lcmae_core.training.guards import Stopped
+from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.siamese import positive_loss, siamese_terms
-from lcmae_core.training.watch import Stopped
+from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
-from tests.test_config import OTHER
 
 BOXES = torch.tensor([[0, 0, 40, 40], [5, 9, 30, 36], [0, 0, 20, 20]])
 OTHERS = torch.tensor([[8, 4, 38, 44], [0, 0, 44, 40], [40, 40, 20, 20]])  # the last does not overlap

@@ -15,14 +15,14 @@ from lcmae_core.models.reference import build_supervised
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training.downstream import Origin
-from lcmae_core.training.evaluate import evaluation_loader
 from lcmae_core.training.finetune import RECIPES, training_batches
+from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
-from lcmae_core.training.methods import SupervisedObjective
 from lcmae_core.training.mixing import mix_batch
+from lcmae_core.training.objectives import SupervisedObjective
 from lcmae_core.training.presets import PUBLISHED_AUGMENTATION
+from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
-from tests.test_config import OTHER
 
 
 @pytest.fixture

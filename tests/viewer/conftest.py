@@ -9,7 +9,8 @@ import timm
 import torch
 
 from lcmae_core.config import profile, replace
-from lcmae_core.models.mae import MAE, build_model
+from lcmae_core.models.build import build_model
+from lcmae_core.models.mae import MAE
 from lcmae_core.viewer.browser import AttentionBrowser
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(

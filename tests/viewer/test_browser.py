@@ -23,13 +23,14 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.data import denormalize
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import mask_from_hidden
-from lcmae_core.viewer.browser import WIDGET, AttentionBrowser
-from lcmae_core.viewer.browser_controls import read_list
-from lcmae_core.viewer.browser_export import colours, payload
-from lcmae_core.viewer.browser_maps import encode_rows, restore_rows
-from lcmae_core.viewer.browser_scene import Scene, counted_from_one
-from lcmae_core.viewer.browser_static import weights_of
-from lcmae_core.viewer.browser_words import number
+from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.controls import read_list
+from lcmae_core.viewer.browser.export import colours, payload
+from lcmae_core.viewer.browser.maps import encode_rows, restore_rows
+from lcmae_core.viewer.browser.scene import Scene, counted_from_one
+from lcmae_core.viewer.browser.static import weights_of
+from lcmae_core.viewer.browser.widget import WIDGET
+from lcmae_core.viewer.browser.words import number
 
 
 def restored(scene: Scene) -> np.ndarray:
@@ -288,7 +289,7 @@ def test_colours_are_the_maps_own():
 
 
 def test_the_memory_budget_is_checked_before_anything_is_computed(vit, photos, monkeypatch):
-    monkeypatch.setattr("lcmae_core.viewer.browser_subject.attention_maps", None)
+    monkeypatch.setattr("lcmae_core.viewer.browser.subject.attention_maps", None)
     with pytest.raises(LcmaeError) as error:
         AttentionBrowser(vit("cls"), photos[:, :, :32, :32], budget_mb=0.001)
     assert str(error.value) == (
@@ -344,7 +345,7 @@ def test_traits_refuse_nonsense(make):
 
 def test_figures_need_no_widgets():
     wanted = "{'ipywidgets', 'anywidget', 'traitlets'} & set(sys.modules)"
-    script = f"import sys, lcmae_core.viewer.figures; sys.exit(bool({wanted}))"
+    script = f"import sys, lcmae_core.viewer.figures.basic; sys.exit(bool({wanted}))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 

@@ -12,10 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from lcmae_core.analysis.attention import attention_maps
 from lcmae_core.config import LcmaeError, replace
-from lcmae_core.models.mae import MAE, build_model, initialize
+from lcmae_core.models.build import build_model
+from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.pretrained import expected_images
 from lcmae_core.viewer.browser import AttentionBrowser
-from lcmae_core.viewer.browser_static import weights_of
+from lcmae_core.viewer.browser.static import weights_of
 from tests.analysis.test_foreign_models import Lookalike
 from tests.models.reference import SMALL, stirred
 

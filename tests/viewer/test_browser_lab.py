@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from lcmae_core.config import profile, replace
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 SETUP = """
 import torch
 from lcmae_core.config import profile, replace
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
 model = build_model(replace(profile("smoke"), depth=3, decoder_depth=2))
 images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.5

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 from lcmae_core.config import profile, replace
-from lcmae_core.models.mae import build_model
+from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
-from lcmae_core.viewer.browser_export import MODULE, colours, html_page, payload
-from lcmae_core.viewer.browser_static import weights_of
-from lcmae_core.viewer.browser_words import describe
+from lcmae_core.viewer.browser.export import MODULE, colours, html_page, payload
+from lcmae_core.viewer.browser.static import weights_of
+from lcmae_core.viewer.browser.words import describe
 
 pytestmark = pytest.mark.slow
 

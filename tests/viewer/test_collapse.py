@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcmae_core.viewer.collapse import PARTS, variance_split
+from lcmae_core.viewer.figures.collapse import PARTS, variance_split
 
 
 def test_bars_stack_to_one():

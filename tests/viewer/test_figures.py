@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lcmae_core.viewer import figures
 from lcmae_core.viewer.controls import live
+from lcmae_core.viewer.figures import basic as figures
 
 
 def axes(figure):

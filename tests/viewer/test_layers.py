@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lcmae_core.viewer.layers import AtlasRow, Band, attention_atlas, head_spread, layer_bands
+from lcmae_core.viewer.figures.layers import AtlasRow, Band, attention_atlas, head_spread, layer_bands
 
 
 def axes(figure):

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
 from lcmae_core.viewer.figures import INK
-from lcmae_core.viewer.levels import Looks, attention_grid, class_maps
+from lcmae_core.viewer.figures.levels import Looks, attention_grid, class_maps
 
 GRID = (2, 4)
 

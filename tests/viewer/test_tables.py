@@ -4,10 +4,10 @@ targets are cut from."""
 import numpy as np
 import pytest
 
-from lcmae_core import judge
-from lcmae_core.judge import Estimate, Outcome, verdict
-from lcmae_core.viewer.blocks import block_targets
-from lcmae_core.viewer.board import COLOURS, board
+from lcmae_core.studies import judge
+from lcmae_core.studies.judge import Estimate, Outcome, verdict
+from lcmae_core.viewer.figures.blocks import block_targets
+from lcmae_core.viewer.figures.board import COLOURS, board
 from lcmae_core.viewer.tables import Table
 
 TABLE = Table(["row", "a < b"], [["AE(8)", "not yet run"], ["long name of a row", "1 & 2"]], "in %")

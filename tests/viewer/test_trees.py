@@ -7,7 +7,15 @@ identifiable set and what it determines look as the legend says; numbers of a he
 import numpy as np
 
 from lcmae_core.data.hierarchical import make_tree
-from lcmae_core.viewer.trees import CHOSEN, DETERMINED, HIDDEN, MaskedTree, recovery_maps, tree_places, tree_rows
+from lcmae_core.viewer.figures.trees import (
+    CHOSEN,
+    DETERMINED,
+    HIDDEN,
+    MaskedTree,
+    recovery_maps,
+    tree_places,
+    tree_rows,
+)
 
 EDGES = [("r", "a"), ("r", "b"), ("a", "1"), ("b", "2"), ("a", "3"), ("b", "4")]
 TREE = make_tree(EDGES, dict.fromkeys("rab1234", 1))

@@ -1,0 +1,116 @@
+"""`lcmae evaluate`: how good an encoder is, by kNN, a linear probe or fine-tuning, from a run or a checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lcmae_core.cli.train import settings_from
+from lcmae_core.cli.unread import refuse_unread_by
+from lcmae_core.config import LcmaeError, Settings, nearest, replace
+from lcmae_core.config.downstream import RECIPES, vary
+from lcmae_core.config.resolve import Asked
+from lcmae_core.training.presets import fine_tuning, fitted, probing
+
+
+def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
+    """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder.
+
+    `source`: a run's folder, a checkpoint that lcmae reads, or "untrained". Settings by name go to the recipe where it
+    has them, else to data and model; a run brings its own.
+
+    Raises:
+        LcmaeError: nothing is there, it does not fit the images, or the images have no labels, one class, or are fewer
+            than a batch.
+    """
+    from lcmae_core.data.sources import open_source
+
+    if preset not in RECIPES:
+        raise LcmaeError(f"--preset: got {preset!r}, {nearest(preset, RECIPES)}")
+    profile = asked.profile
+    recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
+    names = set() if recipe is None else set(type(recipe).model_fields)
+    mine = {name: value for name, value in asked.own.items() if name in names}
+    base = settings_from(asked, without=names | _said_of_the_file(source))
+    refuse_unread_by(way, names, asked.own)
+    origin = _origin(source, base, asked)
+    images = open_source(origin.settings.data)
+    if recipe is None:
+        _say(_neighbours(origin, images), f"kNN of {origin.name}", images.classes)
+        return 0
+    from lcmae_core.training.finetune import fine_tune
+    from lcmae_core.training.probe import linear_probe
+
+    recipe = vary(recipe, mine)
+    recipe = recipe if "batch_size" in mine else fitted(recipe, len(images.train))
+    found = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
+    _say(found.predictions, f"{found.recipe.kind} of {found.origin}", images.classes)
+    print(f"evaluation: {found.path}")
+    return 0
+
+
+def _said_of_the_file(source: str) -> set[str]:
+    """Parameters that say what a checkpoint does not, and are no settings: its heads need not divide our width."""
+    ours = source == "untrained" or (Path(source).expanduser() / "settings.json").exists()
+    return set() if ours else {"heads", "decoder_heads"}
+
+
+def _origin(source: str, base: Settings, asked: Asked) -> Any:
+    from lcmae_core.models.interop import load_mae
+    from lcmae_core.store.runs import load_run
+    from lcmae_core.training.downstream import Origin
+
+    if source == "untrained":
+        return Origin.untrained(base)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise LcmaeError(f"evaluate: got {source!r}, which is not there, expected a run's folder or a checkpoint")
+    if (path / "settings.json").exists():
+        run = load_run(path)
+        return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, asked))
+    heads = {"encoder_heads": asked.own.get("heads"), "decoder_heads": asked.own.get("decoder_heads")}
+    try:
+        return Origin.of_model(load_mae(path, **heads).encoder, base)
+    except LcmaeError as error:
+        words = {"give encoder_heads=": "expected -p heads=N", "give decoder_heads=": "expected -p decoder_heads=N"}
+        said = next((str(error).replace(*pair) for pair in words.items() if pair[0] in str(error)), str(error))
+        raise LcmaeError(said) from None
+
+
+def _of_run(known: Settings, base: Settings, asked: Asked) -> Settings:
+    """A run's settings with data and seed asked for. What shapes the encoder cannot be asked for again."""
+    given = asked.own
+    for name in given.keys() & type(known.model).model_fields.keys():
+        if (fixed := getattr(known.model, name)) != given[name]:
+            raise LcmaeError(f"{name}: got {given[name]!r}, expected {fixed!r}, that of the run")
+    changes = {name: getattr(base.data, name) for name in type(base.data).model_fields if name in given}
+    changes |= {"source": base.data.source} if asked.data else {}
+    changes |= {"seed": base.seed} if asked.said("seed") else {}
+    always = {"device", "workers", "hold_gb", "out"}
+    runtime = base.runtime.model_dump(include=always | (given.keys() & type(base.runtime).model_fields.keys()))
+    return replace(known, {"train_images": None} | changes | runtime)
+
+
+def _neighbours(origin: Any, source: Any) -> Any:
+    from lcmae_core.analysis.neighbours import encoder_predictions
+    from lcmae_core.training.downstream import fitting
+    from lcmae_core.training.labels import several_classes
+
+    several_classes(origin.settings, source)
+    return encoder_predictions(fitting(origin.load(), origin.settings).eval(), origin.settings, source)
+
+
+def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
+    from lcmae_core.analysis.accuracy import accuracy, confusion
+
+    found = accuracy(predictions)
+    low, high = found.exact or found.two_way
+    names = names or ()
+    print(f"{title}: {found.mean:.1%} [{low:.1%}, {high:.1%}] of {found.images} held-out images, {len(names)} classes")
+    if len(names) <= MOST:
+        print("true class by predicted class, in the same order:")
+        for name, row in zip(names, confusion(predictions, len(names))):
+            print(f"{name[:24]:>24s}", " ".join(f"{count:4d}" for count in row))
+
+
+MOST = 20
+"""Classes of a confusion matrix that is printed."""

@@ -1,0 +1,295 @@
+"""The `lcmae` command: parses, then imports what the command needs; --help imports neither torch nor Jupyter.
+
+Exit codes: 0 done, 1 work failed, 2 the user's error (one line), 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from lcmae_core.cli.parser import EXAMPLES, Parser, fail, nearest
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser and its sub-parsers by command."""
+    parser = Parser(
+        prog="lcmae",
+        description="Masked autoencoders from a local contrastive perspective: notebooks, training, reports.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    made: dict[str, Parser] = {}
+    for name, (add, _, text) in COMMANDS.items():
+        made[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add(made[name])
+    return parser, made
+
+
+def _add_common(parser: Parser, what: str) -> None:
+    parser.add_argument(
+        "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
+        help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", metavar="NAME", help="smoke | quick | desk | lab | paper (default $LCMAE_PROFILE or quick)"
+    )
+    parser.add_argument(
+        "--data", metavar="SOURCE",
+        help="photos | folder:PATH | parquet:PATH | wds:URL | hf:NAME | torchvision:NAME "
+        "(default $LCMAE_DATA or the profile's)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order, crops and masks")
+    _add_out(parser)
+
+
+def _add_out(parser: Parser) -> None:
+    parser.add_argument("--out", metavar="DIR", help="output folder (default outputs/<profile>)")
+
+
+def _add_run(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NOTEBOOK", help="00, 03_lcmae, ...; none means all")
+    _add_common(parser, "notebook parameter")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)"
+    )
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
+    parser.add_argument(
+        "-s",
+        "--slurm",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="partition, timeout_min, gpus_per_node ...",
+    )
+    parser.add_argument("--force", action="store_true", help="execute even what is up to date")
+    parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
+    parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: the collection)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.execute import Request, make_plan, run_notebooks
+    from lcmae_core.execute.parameters import parse_assignments
+
+    if options.jobs < 1:
+        raise LcmaeError(f"--jobs: got {options.jobs}, expected at least 1")
+    if options.slurm and options.executor != "slurm":
+        raise LcmaeError(f"--slurm: got {options.slurm[0]!r} with --executor local, expected --executor slurm")
+    plan = make_plan(
+        Request(
+            names=tuple(options.names),
+            parameters=parse_assignments(options.parameters),
+            profile=options.profile,
+            data=options.data,
+            seed=options.seed,
+            out=options.out,
+            notebooks=options.notebooks,
+        )
+    )
+    slurm = parse_assignments(options.slurm, "--slurm")
+    return run_notebooks(
+        plan, jobs=options.jobs, executor=options.executor, slurm=slurm, force=options.force, store=options.store
+    )
+
+
+def _add_train(parser: Parser) -> None:
+    _add_common(parser, "setting")
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
+    parser.add_argument("--fresh", action="store_true", help="train again from the start, not from the last checkpoint")
+    parser.add_argument("--list", action="store_true", help="show every setting and stop")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.train import asked_of, list_settings, settings_from, train
+    from lcmae_core.config.unread import refuse_unread
+
+    asked = asked_of(options)
+    settings = settings_from(asked)
+    refuse_unread(settings, asked.own)
+    return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
+
+
+def _add_study(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="STUDY", help="table1, fig6, ... or status; none means all")
+    _add_common(parser, "setting")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default 5 at desk, else 3)")
+    parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
+
+
+def _study(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.study import chosen_studies, print_status, run_studies, seconds_of
+    from lcmae_core.cli.train import asked_of, settings_from
+    from lcmae_core.cli.unread import say_unread
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.studies.tables import judged_seeds
+
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
+    asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
+    chosen_studies(asked)
+    common, status = asked_of(options), "status" in options.names
+    base, profile = settings_from(common), common.profile
+    say_unread(asked, base, profile, common.own)
+    seeds = options.seeds or len(judged_seeds(profile))
+    if status:
+        return print_status(asked, base, profile, seeds=seeds)
+    return run_studies(asked, base, profile, seeds=seeds, budget=budget, workers=options.jobs, words=options.words)
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
+    parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
+    parser.add_argument(
+        "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
+    )
+    _add_common(parser, "setting of the recipe, the data or the model")
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.evaluate import evaluate
+    from lcmae_core.cli.train import asked_of
+
+    return evaluate(options.source, options.by, asked_of(options), options.preset)
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
+    parser.add_argument("target", metavar="OUT", help="file (timm, official) or folder (hf) to write")
+    parser.add_argument("--to", choices=("timm", "hf", "official"), required=True, help="layout of the weights")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.train import export
+
+    return export(options.source, options.target, options.to)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.doctor import main as doctor
+
+    return doctor(options.out)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.config.resolve import Asked
+    from lcmae_core.viewer.report import build_report
+
+    asked = Asked({"profile": options.profile, "out": options.out})
+    profile, out = asked.profile, asked.out
+    if not out.is_dir():
+        raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
+    drawn = []
+    if any((out / "results" / "runs").glob("*.json")):
+        from lcmae_core.studies.redraw import everything
+
+        drawn = list(everything(out, profile))
+    print(build_report(out, drawn))
+    return 0
+
+
+def _add_report(parser: Parser) -> None:
+    parser.add_argument("--profile", metavar="NAME", help="whose outputs (default $LCMAE_PROFILE or quick)")
+    _add_out(parser)
+
+
+def _add_bench(parser: Parser) -> None:
+    known = "--batch, --steps, --image-size, --device, --models, --json, --quick"
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=known)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from lcmae_core.config import LcmaeError
+
+    try:
+        module = import_module("lcmae_core.bench")
+    except ModuleNotFoundError as error:
+        raise LcmaeError(f"bench: {error.name} is not installed, expected a version with the benchmark") from None
+    return int(module.main(options.rest) or 0)
+
+
+def _add_notebooks(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="new folder, or one that has them unchanged")
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from lcmae_core.execute.discover import copy_notebooks
+
+    copies = copy_notebooks(options.folder)
+    print(f"{len(copies)} notebooks in {options.folder}; execute them with: lcmae run --notebooks {options.folder}")
+    return 0
+
+
+Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], int], str]
+COMMANDS: dict[str, Command] = {
+    "run": (_add_run, _run, "execute notebooks headless and build the report"),
+    "train": (_add_train, _train, "pre-train one model, or resume it"),
+    "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
+    "evaluate": (_add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
+    "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
+    "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
+    "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
+    "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
+    "doctor": (_add_out, _doctor, "say what this machine has and what to do about what is missing"),
+}
+"""Command -> its options, what it does, and its line of help."""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Options of a command line; names of notebooks may stand between options."""
+    parser, commands = build_parser()
+    options, extra = parser.parse_known_args(argv)
+    options.words = list(argv)
+    if options.command == "bench":  # its own parser reads the rest, options included
+        options.rest, extra = [*extra, *options.rest], []
+    if options.version:
+        from lcmae_core import __version__
+
+        print(f"lcmae {__version__}")
+        raise SystemExit(0)
+    if options.command is None and not extra:
+        parser.print_help()
+        raise SystemExit(2)
+    wrong = [word for word in extra if word.startswith("-") or options.command not in ("run", "study")]
+    if wrong:
+        known = commands[options.command].option_names() if options.command else parser.option_names()
+        name = wrong[0].partition("=")[0]
+        if name.startswith("-"):
+            fail(f"unknown option {name!r} of lcmae {options.command or ''}".rstrip() + f": {nearest(name, known)}")
+        fail(f"unexpected {name!r} after lcmae {options.command}: see lcmae {options.command} --help")
+    if extra:
+        options.names = [*options.names, *extra]
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        return COMMANDS[options.command][1](options)
+    except KeyboardInterrupt:
+        print("lcmae: interrupted; the same command resumes where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        from lcmae_core.config import LcmaeError
+
+        if not isinstance(error, LcmaeError):
+            raise
+        fail(str(error), getattr(error, "exit_code", 2))
+    except OSError as error:
+        fail(str(error), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

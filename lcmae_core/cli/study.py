@@ -1,0 +1,251 @@
+"""`lcmae study`: do what is missing of some studies, within a budget, alone or shared out; and say where they stand."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.execute.plan import check_writable
+from lcmae_core.studies import STUDIES, mask_units
+from lcmae_core.studies.published import HLV_UNITS
+from lcmae_core.studies.trials import Job, jobs, unusable
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_of(budget: str | None) -> float | None:
+    """ "90s", "25m", "1.5h" in seconds.
+
+    Raises:
+        LcmaeError: another form, or no time at all.
+    """
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
+    if not found or not float(found[1]):
+        raise LcmaeError(f"--budget: got {budget!r}, expected a time such as 90s, 25m or 1.5h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def chosen_studies(names: Sequence[str]) -> list[str]:
+    """Names of studies in their order; none or "all" means all.
+
+    Raises:
+        LcmaeError: there is no such study.
+    """
+    for name in names:
+        if name not in STUDIES and name != "all":
+            raise LcmaeError(f"unknown study {name!r}: {nearest(name, [*STUDIES, 'all', 'status'])}")
+    return [name for name in STUDIES if not names or "all" in names or name in names]
+
+
+def run_studies(
+    names: Sequence[str],
+    base: Settings,
+    profile: str,
+    *,
+    seeds: int,
+    budget: float | None = None,
+    workers: int = 1,
+    words: Sequence[str] = (),
+) -> int:
+    """Do what is missing, one study with all its seeds after the other; returns the exit code.
+
+    At the end of the budget (or at SIGTERM and SIGUSR2) training stops after a checkpoint, a measure is finished, and
+    the same command goes on. Several processes, here `workers` of them (started with the command line `words`) or on
+    several machines with one output folder, share the jobs out.
+    """
+    check_writable(Path(base.runtime.out))
+    every = _ordered(names, base, profile, seeds)
+    todo = [job for job in every if not job.done]
+    print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
+    _say_what_is_left_out(names, base, profile)
+    if not todo:
+        return 0
+    from lcmae_core.training.guards import stop_requests
+
+    with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
+        code = _work(todo, stop)
+        return max(code, _await(helpers, stop))
+
+
+def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
+    if "hlv_units" in chosen_studies(names):
+        fitting = mask_units(base, profile)
+        for unit in HLV_UNITS:
+            if f"{unit}x" not in fitting:
+                print(f"left out of hlv_units: unit {unit}, which does not fit the grid of {base.grid}", flush=True)
+    wanted = {measure for name in chosen_studies(names) for measure in STUDIES[name].measures}
+    for measure in sorted(wanted):
+        if reason := unusable(measure):
+            print(f"left out on this machine: {reason}", flush=True)
+
+
+def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Job]:
+    return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
+
+
+def _work(todo: Sequence[Job], stop: threading.Event) -> int:
+    began, done, failed, left = time.monotonic(), 0, set[Path](), list(todo)
+    before = -1
+    while left and done > before:  # again, for what another process had at the first time, while there is something
+        before = done
+        for job in left:
+            if stop.is_set():
+                break
+            if not job.done and job.record.path not in failed:
+                done += _attempt(job, stop, failed)
+        left = [job for job in left if not job.done]
+        if stop.is_set():
+            break
+    print(f"{done} jobs done in {time.monotonic() - began:.0f} s, {len(left)} left", flush=True)
+    return 1 if failed else 0
+
+
+def _attempt(job: Job, stop: threading.Event, failed: set[Path]) -> bool:
+    """Do a job and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
+    from lcmae_core.training.guards import NonFiniteLossError, Stopped
+
+    started, settings = time.monotonic(), job.case.settings
+    title = f"{job.study} · {job.row} · seed {settings.seed}"
+    try:
+        mine = job.attempt(stop=stop)
+    except Stopped as asked:
+        print(f"{title}: {asked}", flush=True)
+        return False
+    except NonFiniteLossError as error:
+        failed.add(job.record.path)
+        print(f"{title}: failed: {error}", file=sys.stderr, flush=True)
+        return False
+    if mine:
+        print(f"{title}: {time.monotonic() - started:.1f} s", flush=True)
+    return mine is True
+
+
+@contextmanager
+def _deadline(budget: float | None, stop: threading.Event) -> Iterator[None]:
+    """After `budget` seconds a stop is asked for, as a cluster's signal would."""
+    timer = threading.Timer(budget or 0, stop.set)
+    timer.daemon = True
+    if budget is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _helpers(count: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Copies of this command that take from the same jobs; those still at it at the end are asked to stop."""
+    command = [sys.executable, "-m", "lcmae_core.cli", *_without_jobs(words)]
+    helpers = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield helpers
+    finally:
+        for helper in helpers:
+            helper.terminate()
+        for helper in helpers:
+            helper.wait()
+
+
+def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: threading.Event) -> int:
+    """Wait until all have ended, or a stop is asked for; 1 if one of them failed."""
+    while any(helper.poll() is None for helper in helpers) and not stop.wait(0.1):
+        pass
+    codes = {helper.poll() for helper in helpers} - {None, 0}
+    if codes and not stop.is_set():
+        print(f"a process of this command ended with {', '.join(map(str, codes))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _without_jobs(argv: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word == "--jobs":
+            skip = True
+        elif not word.startswith("--jobs="):
+            kept.append(word)
+    return kept
+
+
+# ---- status
+
+
+def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: int) -> int:
+    """A line for each study: what is done and missing, and the time that will take by the speed measured so far."""
+    from rich.table import Table
+
+    from lcmae_core.execute.progress import make_console
+
+    table = Table(show_edge=False, pad_edge=False)
+    for column, justify in (
+        ("study", "left"),
+        ("in the paper", "left"),
+        ("done", "right"),
+        ("missing", "right"),
+        ("time to go", "right"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
+    speed = _speed(everything)
+    for name in chosen_studies(names):
+        mine = [job for job in everything if job.study == name]
+        left = [job for job in mine if not job.done]
+        table.add_row(name, STUDIES[name].title, str(len(mine) - len(left)), str(len(left)), _to_go(left, seen, speed))
+    make_console().print(table)
+    print(
+        f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
+    )
+    if not speed:
+        print("no run of this profile has been finished here, so there is no measured speed to tell the time from")
+    return 0
+
+
+def _speed(every: Sequence[Job]) -> dict[str, float]:
+    """Median seconds an image of training ("train") and of each measure, over what is finished."""
+    known = {job.record.path: job.record.content for job in every}
+    found: dict[str, list[float]] = {}
+    for content in known.values():
+        if (training := content.get("training")) and training["images_per_s"]:
+            found.setdefault("train", []).append(1 / training["images_per_s"])
+        for name, entry in content.get("measures", {}).items():
+            found.setdefault(name, []).append(entry["seconds"])
+    return {name: median(times) for name, times in found.items()}
+
+
+def _to_go(left: Sequence[Job], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> str:
+    """Time of the runs and measures that are missing and no study above asks for too."""
+    total, unknown = 0.0, False
+    for job in left:
+        parts = dict.fromkeys(job.missing, 1)
+        if job.case.trained and not job.record.content.get("training"):
+            parts["train"] = trained_images(job)
+        new = {part: count for part, count in parts.items() if (job.record.path, part) not in seen}
+        seen.update((job.record.path, part) for part in new)
+        unknown |= not new.keys() <= speed.keys()
+        total += sum(count * speed.get(part, 0.0) for part, count in new.items())
+    if not left:
+        return "-"
+    if not total:
+        return "?" if unknown else "counted above"
+    return "over " * unknown + (f"{total / 3600:.2f} h" if total >= 360 else f"{total:.0f} s")
+
+
+def trained_images(job: Job) -> int:
+    """Images that a job's training sees (an epoch counted as Imagenette's or ImageNet's, by the profile)."""
+    optim = job.case.settings.optim
+    return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * EPOCH[job.profile])
+
+
+EPOCH = {"smoke": 0, "quick": 0, "desk": 9469, "lab": 9469, "paper": 1_281_167}
+"""Training images of a profile's data set, for the cost of runs that are measured in epochs."""

@@ -1,0 +1,94 @@
+"""Single runs from the command line: settings by name, training, the list of settings, export."""
+
+import re
+from argparse import Namespace
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from lcmae_core.config import GROUPS, LEAVES, LcmaeError, Settings, profile, replace
+from lcmae_core.config.resolve import COMMON, Asked
+from lcmae_core.execute.parameters import parse_assignments
+from lcmae_core.execute.plan import check_writable
+from lcmae_core.execute.progress import make_console
+from lcmae_core.viewer.report.page import number_text
+
+AFFECTS = {"runtime": "runtime (no effect on results)"}
+
+
+def asked_of(options: Namespace) -> Asked:
+    """What a command line asks for by its options and its -p."""
+    return Asked({name: getattr(options, name, None) for name in COMMON}, parse_assignments(options.parameters))
+
+
+def settings_from(asked: Asked, without: Collection[str] = ()) -> Settings:
+    """A profile's settings with what was asked for, all checked; parameters named in `without` are no settings.
+
+    Raises:
+        LcmaeError: unknown setting or profile, a value out of range, a malformed source, or two values for one thing.
+    """
+    own = {name: value for name, value in asked.own.items() if name not in without}
+    common = {"source": asked.data, "seed": asked.seed, "device": asked.device, "out": str(asked.out)}
+    return replace(profile(asked.profile), own | {name: value for name, value in common.items() if value is not None})
+
+
+def list_settings(settings: Settings) -> int:
+    """Print every setting: name, the value it would have, what it means, and its group."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("setting", "value", "meaning", "group"):
+        table.add_column(column, overflow="fold")
+    for leaf, group in LEAVES.items():
+        owner = getattr(settings, group) if group else settings
+        fields = GROUPS[group].model_fields if group else type(settings).model_fields
+        cells = (leaf, str(getattr(owner, leaf)), fields[leaf].description or "", AFFECTS.get(group, group))
+        table.add_row(*(escape(cell) for cell in cells))
+    make_console().print(table)
+    return 0
+
+
+def train(settings: Settings, *, resume: bool = True) -> int:
+    """Pre-train, then print the final numbers and the run's folder."""
+    check_writable(Path(settings.runtime.out))
+    from lcmae_core.training.loop import pretrain
+
+    run = pretrain(settings, resume=resume)
+    for name, value in sorted(run.results.items()):
+        if isinstance(value, int | float | str):
+            print(f"{name:>24}  {number_text(value)}")
+    print(f"run: {run.path}")
+    return 0
+
+
+def export(source: str, target: str, layout: str) -> int:
+    """Write a run's or checkpoint's weights for timm, Hugging Face or the public MAE code, and say how to load them.
+
+    Raises:
+        LcmaeError: nothing is there, it is no run or checkpoint, or the target cannot be written.
+    """
+    elsewhere = source.startswith("timm:") or re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)
+    if not Path(source).expanduser().exists() and not elsewhere:
+        raise LcmaeError(f"export: got {source!r}, which is not there, expected a run's folder or a checkpoint")
+    check_writable(Path(target).expanduser().absolute().parent)
+    from lcmae_core.models import interop
+    from lcmae_core.store.runs import load_run
+
+    model, path = interop.load_mae(source), Path(target).expanduser().absolute()
+    if layout == "timm":
+        file, name, kwargs = interop.export_timm(model, path)
+        said = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+        print(f"load it with: timm.create_model({name!r}, checkpoint_path={file!r}{said})")
+    elif layout == "official":
+        reader = "facebookresearch/mae" + (" (encoder alone, as for fine-tuning)" if model.decoder is None else "")
+        print(f"{reader} reads: {interop.export_official(model, path)}")
+    else:
+        known: dict[str, Any] = {}
+        if (Path(source) / "settings.json").exists():
+            settings = load_run(source).settings
+            known = {"mask_ratio": settings.masking.mask_ratio, "norm_pix": settings.loss.norm_pix}
+        folder = str(interop.export_hf(model, path, **known))
+        kind = "ViTMAEModel" if model.decoder is None else "ViTMAEForPreTraining"
+        print(f"load it with: transformers.{kind}.from_pretrained({folder!r})")
+    return 0

@@ -1,0 +1,172 @@
+"""The tests that claims have in common: collapse, attention over layers and mask ratios, accuracies of rows.
+
+Letters: L layers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lcmae_core.analysis.collapse import ALIKE as COLLAPSED
+from lcmae_core.analysis.collapse import TIMES_CHANCE as ABOVE_CHANCE
+from lcmae_core.analysis.reductions import Reduction, slope_weights
+from lcmae_core.analysis.specific import LEAST_MASS as SINKS
+from lcmae_core.studies.judge import Cell, Test, gain, linear, shown, smooth
+from lcmae_core.studies.tables import RATIOS
+
+CONVENTIONS = {"as the authors of ViT": "distance", "renormalised": "distance_renormalized"}
+"""What an attention distance is called -> its key in the records."""
+
+
+class Claim(NamedTuple):
+    """A claim of the paper. tests: they decide. controls: shown beside the tests, they decide nothing."""
+
+    name: str
+    statement: str
+    where: str
+    published: str
+    tests: tuple[Test, ...]
+    controls: tuple[Test, ...] = ()
+
+
+# ---- accuracies
+
+READ_BY_LABELS = frozenset({"finetune", "finetune_scratch", "probe", "knn", "cues"})
+"""Measures of what a classifier says: a profile as small as quick cannot judge them."""
+
+
+def reads_labels(test: Test) -> bool:
+    """Whether a test is about answers of a classifier."""
+    return any(cell.measure in READ_BY_LABELS for cell in test.cells)
+
+
+def tuned(study: str, row: str) -> Cell:
+    """Right answers after fine-tuning, by the recipe that all rows share."""
+    return Cell(study, row, "finetune", "right")
+
+
+def probed(study: str, row: str) -> Cell:
+    """Right answers of the linear probe, on the mean patch token."""
+    return Cell(study, row, "probe", "right")
+
+
+def above(text: str, more: Cell, less: Cell, mae: Cell, random: Cell) -> Test:
+    """One accuracy above another, open unless MAE gains anything."""
+    return linear(f"{text}: above 0", {more: 1, less: -1}, low=0, scale=100, gates=(gain(mae, random),))
+
+
+# ---- collapse
+
+
+def collapsing(row: str, key: str, study: str = "collapse") -> Cell:
+    """A number of the measure `collapse`."""
+    return Cell(study, row, "collapse", key)
+
+
+def alive(row: str, kind: str = "", study: str = "collapse", across: str = "two masks") -> tuple[Test, Test]:
+    """v (or, with kind "encoder", its tokens) is neither a constant nor a function of position or mask alone."""
+    of, name = f"{kind + ' tokens' if kind else 'v'} in ({row})", f"{kind}_" if kind else ""
+    found, chance = collapsing(row, f"{name}found", study), collapsing(row, "chance", study)
+    return (
+        linear(f"cosine of {of} at the same place of other images: below {COLLAPSED}",
+               {collapsing(row, f"{name}same_place", study): 1}, high=COLLAPSED),
+        linear(f"image found by {of} across {across} - {ABOVE_CHANCE:g} x chance: above 0",
+               {found: 1, chance: -ABOVE_CHANCE}, low=0),
+    )  # fmt: skip
+
+
+ANATOMY = {
+    "variance_position": "share of v's variance that is position",
+    "variance_mask": "share that is mask",
+    "variance_image": "share that is image",
+    "variance_interaction": "share that is interaction",
+    "encoder_rank": "effective rank of encoder tokens",
+    "encoder_same_place": "cosine of encoder tokens at the same place of other images",
+    "untrained_same_place": "untrained: cosine of v at the same place of other images",
+    "untrained_found": "untrained: image found by v across two masks",
+    "untrained_encoder_rank": "untrained: effective rank of encoder tokens",
+    "untrained_encoder_same_place": "untrained: cosine of encoder tokens at the same place of other images",
+    "untrained_encoder_found": "untrained: image found by encoder tokens across two masks",
+}
+"""Controls of a claim about collapse: key -> what it is."""
+
+
+def anatomy(row: str, study: str = "collapse") -> tuple[Test, ...]:
+    """What v varies with, the encoder apart from it, and the same of the untrained model."""
+    return tuple(shown(f"({row}) {text}", collapsing(row, key, study)) for key, text in ANATOMY.items())
+
+
+# ---- attention
+
+
+def far(study: str, row: str, key: str = "distance") -> Cell:
+    """A number of the measure `distance`, layer by layer."""
+    return Cell(study, row, "distance", key)
+
+
+def between(first: int, second: int) -> Reduction:
+    """One layer less another, counted from 0; nan where a model has not that many."""
+
+    def apart(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+        if max(first, second) >= values.shape[-1]:
+            return np.full(values.shape[:-1], np.nan)
+        return values[..., first] - values[..., second]
+
+    return apart
+
+
+def first_less_others(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+    """The first layer less the mean of the others."""
+    return values[..., 0] - values[..., 1:].mean(-1)
+
+
+def less_far(study: str, other: str) -> tuple[Test, ...]:
+    """MAE's distance below another model's, in both conventions."""
+    return tuple(
+        linear(f"MAE - {other}, px, {name}: below 0", {far(study, "MAE", key): 1, far(study, other, key): -1}, high=0)
+        for name, key in CONVENTIONS.items()
+    )
+
+
+def growth(text: str, key: str, reduce: Reduction) -> Test:
+    """Change from .3 to .9 of a line fitted through all five mask ratios."""
+    cells = [far("fig6", str(ratio), key) for ratio in RATIOS]
+    return linear(text, dict(zip(cells, slope_weights(len(cells)))), low=0, reduce=reduce)
+
+
+def specific_distance(distance: Float[np.ndarray, "L"], mass: Float[np.ndarray, "L"]) -> Float[np.ndarray, "L"]:
+    """sum(d R) / sum(R) of each layer, over queries, heads, images and seeds; nan where queries hardly differ."""
+    return np.where(mass < SINKS, np.nan, distance / np.maximum(mass, 1e-12))
+
+
+def specific_growth(text: str, measure: str, reduce: Reduction) -> Test:
+    """The same of the query-specific distance; open where a layer has none."""
+    cells = [Cell("fig6", str(ratio), measure, f"specific_{key}") for ratio in RATIOS for key in ("far", "mass")]
+
+    def slope(*means: np.ndarray) -> float:
+        layers = [specific_distance(distance, mass) for distance, mass in zip(means[::2], means[1::2])]
+        return float(np.dot(slope_weights(len(layers)), [reduce(each) for each in layers]))
+
+    return smooth(text, cells, slope, low=0)
+
+
+def specific(study: str, row: str) -> Test:
+    """Control: the query-specific distance, mean over layers; not defined where a layer has none."""
+    cells = tuple(far(study, row, f"specific_{key}") for key in ("far", "mass"))
+    return smooth(
+        f"{row} ({study}): query-specific distance, px", cells, lambda *means: float(specific_distance(*means).mean())
+    )
+
+
+def profile_above(text: str, cell: Cell, other: Cell, statistic: Callable[[np.ndarray], float]) -> Test:
+    """A smooth number of a mean profile over layers above that of another."""
+    return smooth(text, (cell, other), lambda one, two: statistic(one) - statistic(two), low=0)
+
+
+def looks(study: str, rows: Sequence[str], *keys: str) -> tuple[Test, ...]:
+    """Controls: numbers of the attention of some rows, means over layers."""
+    return tuple(
+        shown(f"{row} ({study}): {key.replace('_', ' ')}", far(study, row, key)) for row in rows for key in keys
+    )

@@ -1,0 +1,53 @@
+"""Tests of claims, and the rule by which numbers decide them."""
+
+from lcmae_core.studies.judge.forms import (
+    combined,
+    gain,
+    linear,
+    of_gain,
+    ratio,
+    share,
+    shown,
+    smooth,
+    within_gain,
+)
+from lcmae_core.studies.judge.rule import (
+    MARGIN,
+    Cell,
+    Estimate,
+    Needed,
+    Outcome,
+    Test,
+    Values,
+    described,
+    estimate,
+    estimated,
+    needed,
+    run_test,
+    verdict,
+)
+
+__all__ = [
+    "MARGIN",
+    "Cell",
+    "Estimate",
+    "Needed",
+    "Outcome",
+    "Test",
+    "Values",
+    "combined",
+    "described",
+    "estimate",
+    "estimated",
+    "gain",
+    "linear",
+    "needed",
+    "of_gain",
+    "ratio",
+    "run_test",
+    "share",
+    "shown",
+    "smooth",
+    "verdict",
+    "within_gain",
+]

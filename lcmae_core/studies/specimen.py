@@ -1,0 +1,136 @@
+"""What a measure of a study is taken of: a finished run or an untrained encoder, with the images to look at."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcmae_core.config import Settings, replace
+from lcmae_core.config.downstream import vary
+from lcmae_core.data.loader import Batch
+from lcmae_core.data.sources import open_source
+from lcmae_core.models.build import build_model, model_of
+from lcmae_core.models.masking import Mask, no_mask
+from lcmae_core.store.evaluations import Evaluation
+from lcmae_core.store.runs import Run
+from lcmae_core.training.downstream import Origin
+from lcmae_core.training.held_out import evaluation_loader, examples
+from lcmae_core.training.masked import view_masks
+from lcmae_core.training.presets import fitted, recipe_of
+from lcmae_core.training.probe import linear_probe
+
+IMAGES = {"smoke": 16, "quick": 64, "desk": 512, "lab": 128, "paper": 256}
+"""Held-out images of the measures that train nothing, at most."""
+EVERY = {"smoke": 16, "quick": 64, "desk": None, "lab": None, "paper": 8192}
+"""Held-out images among which an image is to be found again (C20): all of them, where they fit into memory."""
+BLOCKS = 64
+"""Numbers of an image are kept one by one for so many images, and as means of so many blocks of them where there are
+more: an interval needs no more, and a record stays small."""
+FEW = 64
+"""Images of the measures that need few: collapse and receptive field."""
+DRAWS = 32
+"""Masks that are tried for a second one that has hidden and visible patches in common with the first."""
+
+
+def shuffled(count: int) -> Tensor:
+    """One fixed order of `count` images in which neighbours are strangers: held-out images are sorted by class."""
+    return torch.from_numpy(np.random.default_rng(0).permutation(count))
+
+
+def blocked(values: Tensor) -> Tensor:
+    """Numbers of M images (M, ...) as they are where M is at most `BLOCKS`, else the means of `BLOCKS` blocks of images
+    in the order of `shuffled`: their spread is that of images over the root of a block's size."""
+    if len(values) <= BLOCKS:
+        return values
+    parts = values[shuffled(len(values)).to(values.device)].tensor_split(BLOCKS)
+    return torch.stack([part.double().mean(0) for part in parts])
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What is measured: a finished run, or (run None) the untrained encoder of these settings."""
+
+    settings: Settings
+    profile: str
+    run: Run | None
+
+    @property
+    def labelled(self) -> Settings:
+        """What an evaluation reads: all images, however few the run was trained on (v2 Table A.1)."""
+        return replace(self.settings, train_images=None)
+
+    @property
+    def origin(self) -> Origin:
+        """Its encoder, for an evaluation."""
+        return Origin.untrained(self.settings) if self.run is None else Origin.of_run(self.run)
+
+    def model(self, step: int | None = None) -> Any:
+        """The whole model at a kept step, by default the last, on the CPU."""
+        return build_model(self.settings).eval() if self.run is None else model_of(self.run, step)
+
+    def control(self) -> Any:
+        """The untrained model of the same settings, on the CPU."""
+        return build_model(self.settings).eval()
+
+    @property
+    def hides(self) -> bool:
+        """Whether its training hides patches."""
+        return self.settings.method == "mae"
+
+    def loader(self) -> Any:
+        """Held-out images of the attention measures."""
+        return evaluation_loader(self.settings, IMAGES[self.profile])
+
+    @cached_property
+    def held(self) -> Batch:
+        """The same as one batch, read once for all measures of this specimen."""
+        return examples(self.settings, IMAGES[self.profile])
+
+    @cached_property
+    def every(self) -> Tensor:
+        """All held-out images, or as many as `EVERY` allows."""
+        most = EVERY[self.profile]
+        if most is not None:
+            return examples(self.settings, most).images
+        return torch.cat([batch.images for batch in evaluation_loader(self.settings).evaluation()])
+
+    def few(self, count: int = FEW) -> Batch:
+        """So many of them (all, where there are fewer), evenly spread."""
+        total = len(self.held.images)
+        rows = torch.arange(total) if total <= count else torch.linspace(0, total - 1, count).round().long()
+        return self._rows(rows)
+
+    def parts(self, size: int) -> list[Batch]:
+        """All of them in batches of `size`."""
+        return [self._rows(rows) for rows in torch.arange(len(self.held.images)).split(size)]
+
+    def _rows(self, rows: Tensor) -> Batch:
+        held, rows = self.held, rows.to(self.held.images.device)
+        labels = None if held.labels is None else held.labels[rows]
+        return Batch(held.images[rows], held.epoch[rows], held.index[rows], labels)
+
+    def mask(self) -> Mask:
+        """One mask, shared by all images, as notebook 04 draws it; an autoencoder's hides nothing."""
+        if self.settings.method == "ae":
+            return no_mask(1, self.settings.num_patches)
+        return view_masks(self.settings, examples(self.settings, 1), 1)[0]
+
+    def masks(self) -> tuple[Mask, Mask]:
+        """Two masks, each shared by all images: the views of one image in training, but that the second is drawn again
+        until some patch is hidden in both and some is visible in both (at ratio .9 half of all pairs have none)."""
+        first, *drawn = view_masks(self.settings, examples(self.settings, 1), DRAWS)
+        others = [m for m in drawn if (m.hidden != first.hidden).any()] or drawn
+        meet = (m for m in others if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
+        return first, next(meet, others[0])
+
+    def recipe(self, measure: str) -> Any:
+        """What a measure trains with: the profile's, with a batch that the source can fill."""
+        recipe: Any = recipe_of(measure, self.profile, trained=self.run is not None)
+        return fitted(recipe, len(open_source(self.labelled.data).train))
+
+    def probe(self, token: str = "mean") -> Evaluation:
+        """Its linear probe of one token ("mean" or "cls") with the profile's recipe, trained where it is not yet."""
+        return linear_probe(self.origin, vary(self.recipe("probe"), token=token), settings=self.labelled)

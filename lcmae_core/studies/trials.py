@@ -1,0 +1,202 @@
+"""A job: one row of a study with one seed. It trains what is not trained, then takes the measures that are missing.
+
+Notebooks ask for `rows`, the command line shares the jobs out; both read and write the same records.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Event
+from typing import NamedTuple
+
+from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
+from lcmae_core.config.places import plain_name
+from lcmae_core.data.corruptions import why_not
+from lcmae_core.data.sources import known_identity, look_again, source_identity
+from lcmae_core.store.machine import REPOSITORY, absolute_folder
+from lcmae_core.store.records import Record, Values, open_record, recorded_fingerprint
+from lcmae_core.store.runs import run_label
+from lcmae_core.studies.latents import recipe as plan_of
+from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
+from lcmae_core.training.presets import recipe_of
+
+HERE = ("smoke", "quick")
+"""Profiles whose jobs a notebook does itself; those of the others are done by `lcmae study`."""
+
+
+NO_LABELS: Values = {"left_out": "the source has no labels"}
+"""What is noted of a measure that needs labels, where a source has none."""
+
+
+OPTIONAL: dict[str, Callable[[], str | None]] = {"corruptions": why_not}
+"""Measures that need a package which not every machine has, with what says why it cannot be used."""
+
+
+class Job(NamedTuple):
+    """One row of one study with one seed."""
+
+    study: str
+    row: str
+    case: Case
+    measures: tuple[str, ...]
+    profile: str
+
+    @property
+    def record(self) -> Record:
+        """Where it is kept. What the data hold decides, not where they lie or what their folder is called; where they
+        are not at hand, what the records of a source of that name say they held."""
+        settings = self.case.settings
+        label, source = run_label(settings) if self.case.trained else self.case.label, settings.data.source
+        out = absolute_folder(settings.runtime.out)
+        held = known_identity(source) or recorded_fingerprint(out, source) or plain_name(source, REPOSITORY)
+        return open_record(out, f"{label}-s{settings.seed}-{digest(settings, held)}", held)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Measures that were not taken yet, or with another recipe than the profile has now."""
+        taken = self.record.measures
+        return tuple(m for m in self.measures if m not in taken or taken[m].get("recipe") != self.recipe(m))
+
+    def recipe(self, measure: str) -> Values | None:
+        """What the measure depends on beside the settings, such as what it trains a classifier with; kept in the
+        record."""
+        if measure == "recovery":
+            return plan_of(self.profile).asked
+        recipe = recipe_of(measure, self.profile, trained=self.case.trained)
+        return None if recipe is None else recipe.model_dump(mode="json")
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+    @property
+    def readable(self) -> bool:
+        """Whether nothing is missing but what the machine that made the record may not have been able to measure."""
+        return OPTIONAL.keys() >= set(self.missing)
+
+    def do(self, *, wait: bool = False, stop: Event | None = None) -> bool:
+        """Train and measure what is missing; False if another process is at it (with `wait` it is waited for).
+
+        Raises:
+            LcmaeError: data or settings are not usable.
+            Stopped: a signal (or `stop`, which is looked at between measures) asked for a stop; what was finished is
+                kept, and training goes on from a checkpoint.
+        """
+        return self.attempt(wait=wait, stop=stop) is not False
+
+    def attempt(self, *, wait: bool = False, stop: Event | None = None) -> bool | None:
+        """As `do`, and says who did it: True this call, None somebody before it, False somebody who is at it."""
+        if self.done:
+            return None
+        with self.record.claimed(wait=wait) as mine:
+            if not mine:
+                return False
+            if self.done:  # by another process, while this one waited
+                return None
+            self._do(stop)
+        return True
+
+    def _do(self, stop: Event | None) -> None:
+        from lcmae_core.studies.measures import MEASURES
+        from lcmae_core.studies.specimen import Specimen
+        from lcmae_core.training.guards import Stopped
+        from lcmae_core.training.loop import pretrain
+
+        settings, left_out = self.case.settings, None
+        self._check_data()
+        try:
+            run = pretrain(settings) if self.case.trained else None
+        except NoLabelsError:
+            left_out, run = NO_LABELS, None  # a supervised reference
+        self.record.begin(run, settings)
+        specimen = Specimen(settings, self.profile, run)  # one, so that its measures read the images once
+        for name in self.missing:
+            if stop is not None and stop.is_set():
+                raise Stopped(f"stopped before its measure {name!r}; the same command goes on")
+            self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
+
+    def _check_data(self) -> None:
+        source = self.case.settings.data.source
+        if (known := known_identity(source)) and known != source_identity(source):
+            raise LcmaeError(f"data: {source!r} changed since this began, expected the same pictures: start it again")
+
+    def _note(self, name: str, measure: Callable[[], Values]) -> None:
+        from lcmae_core.store.machine import pick_device, provenance
+        from lcmae_core.studies.measures import LABELLED
+
+        began = time.perf_counter()
+        try:
+            values = measure()
+        except NoLabelsError:
+            if name not in LABELLED:
+                raise
+            values = NO_LABELS
+        where = provenance(pick_device(self.case.settings.runtime.device))
+        where |= {"recipe": recipe} if (recipe := self.recipe(name)) else {}
+        self.record.note(name, values, time.perf_counter() - began, where)
+
+
+def unusable(measure: str) -> str | None:
+    """Why a measure cannot be taken on this machine; None where it can. A job is done here without it, and another
+    machine with the same output folder finds it missing."""
+    return OPTIONAL[measure]() if measure in OPTIONAL else None
+
+
+def jobs(
+    names: Iterable[str],
+    base: Settings,
+    profile: str,
+    seeds: Sequence[int] = (0,),
+    measures: Sequence[str] | None = None,
+    *,
+    complete: bool = False,
+) -> list[Job]:
+    """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part;
+    `complete` adds what a run of `desk` leaves for every study.
+
+    Raises:
+        LcmaeError: there is no such study.
+    """
+    found = []
+    for name in names:
+        if name not in STUDIES:
+            raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
+        study = STUDIES[name]
+        chosen = tuple(m for m in study.measures if (measures is None or m in measures) and not unusable(m))
+        for seed in seeds[: study.most]:
+            cases = study.rows(replace(base, seed=seed), profile)
+            for row, case in cases.items():
+                more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
+                found.append(Job(name, row, case, _measured(case, (*chosen, *more)), profile))
+    return found
+
+
+def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
+    """Each measure once, without those that a trained encoder has no need of."""
+    return tuple(m for m in dict.fromkeys(measures) if not (case.trained and m in UNTRAINED_ONLY))
+
+
+def rows(
+    name: str,
+    base: Settings,
+    profile: str,
+    seeds: Sequence[int] = (0,),
+    measures: Sequence[str] | None = None,
+    *,
+    do: bool | None = None,
+) -> dict[str, list[Record]]:
+    """The finished records of a study by row, one a seed. At smoke and quick (or with `do`) they are made first.
+
+    Raises:
+        LcmaeError: there is no such study, data or settings are not usable.
+    """
+    found: dict[str, list[Record]] = {}
+    making = profile in HERE if do is None else do
+    if making:
+        look_again()  # a notebook stays open while pictures come and go
+    for job in jobs([name], base, profile, seeds, measures):
+        if making:
+            job.do(wait=True)
+        found.setdefault(job.row, []).extend([job.record] if job.readable else [])
+    return found

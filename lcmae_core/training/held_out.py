@@ -1,0 +1,99 @@
+"""Held-out images and the losses on them, under masks that are a function of the seed and the image alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcmae_core.config import LcmaeError, NoLabelsError, Settings, replace
+from lcmae_core.data.cache import cache_of
+from lcmae_core.data.loader import Batch, Loader
+from lcmae_core.data.sources import open_source
+from lcmae_core.data.splits import Source
+from lcmae_core.data.views import Views
+from lcmae_core.models.mae import MAE
+from lcmae_core.store.machine import pick_device
+from lcmae_core.training.masked import forward_views, loss_terms, view_masks
+
+ALL_TERMS = {"reconstruction": 1.0, "cross_view": 1.0, "in_view": 1.0, "reduction": "mean", "views": 2}
+"""Leaves that measure all three losses, whatever a run optimised."""
+
+
+def evaluation_loader(
+    settings: Settings,
+    limit: int | None = None,
+    *,
+    split: str = "validation",
+    source: Source | None = None,
+    crops: tuple[Views, ...] = (),
+) -> Loader:
+    """Whole images (centre view) of a split, on the run's device; with `limit`, that many, evenly spread over it.
+
+    `source` saves opening the settings' source again. `crops` are cut beside the centre view, for DINO's loss.
+
+    Raises:
+        LcmaeError: the source cannot be read.
+    """
+    found = getattr(source or open_source(settings.data), split)
+    if limit is not None and limit < len(found):
+        found = found.subset(np.linspace(0, len(found) - 1, limit).round().astype(int))
+    return Loader(
+        found,
+        settings.data,
+        seed=settings.seed,
+        batch_size=settings.optim.batch_size // settings.optim.accumulate,
+        device=pick_device(settings.runtime.device),
+        hold_gb=settings.runtime.hold_gb,
+        workers=settings.runtime.workers,
+        progress=settings.runtime.progress,
+        crops=crops,
+        cache=cache_of(settings.runtime),
+    )
+
+
+def examples(settings: Settings, count: int) -> Batch:
+    """A batch of `count` held-out images (all, where there are fewer), evenly spread over the validation split.
+
+    Raises:
+        LcmaeError: the source cannot be read, or holds no validation image.
+    """
+    loader = evaluation_loader(settings, count)
+    if not loader.size:
+        raise LcmaeError(f"data: got no validation image in {settings.data.source!r}, expected at least one held out")
+    return next(iter(loader.evaluation(count)))
+
+
+def known_labels(labels: Tensor | None) -> Tensor:
+    """The labels themselves.
+
+    Raises:
+        NoLabelsError: there are none.
+    """
+    if labels is None:
+        raise NoLabelsError("labels: got a source without labels, expected one class a photograph")
+    return labels
+
+
+@torch.no_grad()
+def held_out(model: MAE, settings: Settings, loader: Loader) -> dict[str, float]:
+    """All three losses, weighted 1 and with reduction "mean", whatever the run optimised; averaged over images.
+
+    Where nothing is held out (a source of one image), only the count of 0 is returned.
+
+    Each image is seen under two masks. Without a trained projector v is the prediction itself (plain MAE): the terms
+    are then measurements of what was never optimised.
+    """
+    measured = replace(settings, ALL_TERMS)
+    names: Sequence[str] = ("reconstruction", "cross_view", "in_view")
+    sums, count = dict.fromkeys(names, 0.0), 0
+    model.eval()
+    for batch in loader.evaluation():
+        masks = view_masks(measured, batch, 2)
+        output = forward_views(model, batch.images, masks)
+        terms = loss_terms(output, batch.images, masks, settings.model.patch_size, measured.loss)
+        for name in names:
+            sums[name] += float(getattr(terms, name)) * len(batch.index)
+        count += len(batch.index)
+    model.train()
+    return {name: value / count for name, value in sums.items() if count} | {"images": count}

@@ -1,0 +1,79 @@
+"""One line in words of what the browser shows; the page says the same (draw.js), and a test compares them."""
+
+import math
+from dataclasses import dataclass
+
+from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.viewer.browser.scene import Scene
+
+VIEWS = ("overlay", "heat")
+SCALES = ("shared", "per map")
+HEAD_MODES = ("each", "mean", "max")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the maps of a scene are drawn: the query, the locked one, and the look.
+
+    Raises:
+        LcmaeError: an unknown view, scale or way to put heads together.
+    """
+
+    query: int
+    locked: int | None = None
+    view: str = "overlay"
+    scale: str = "shared"
+    head_mode: str = "each"
+
+    def __post_init__(self) -> None:
+        for what, valid in (("view", VIEWS), ("scale", SCALES), ("head_mode", HEAD_MODES)):
+            check_name(what, getattr(self, what), valid)
+
+
+def check_name(what: str, value: str, valid: tuple[str, ...]) -> None:
+    """Refuse a name that is not one of `valid`.
+
+    Raises:
+        LcmaeError: with the nearest name.
+    """
+    if value not in valid:
+        raise LcmaeError(f"{what}: got {value!r}, {nearest(str(value), valid)}")
+
+
+def number(value: float) -> str:
+    """Two significant digits without an exponent: 0.0051, 0.52, 1.0."""
+    if value <= 0:
+        return "0"
+    return f"{value:.{min(8, max(0, 1 - math.floor(math.log10(value) + 1e-9)))}f}"
+
+
+def place(scene: Scene, query: int) -> str:
+    """A query in words that count from 1, and whether it is hidden."""
+    if query < 0:
+        return scene.prefix[-query - 1]
+    row, col = divmod(query, scene.grid[1])
+    state = "" if scene.hidden is None else " (hidden)" if scene.hidden[query] else " (visible)"
+    return f"row {row + 1}, column {col + 1}{state}"
+
+
+def describe(scene: Scene, shown: Shown, top: float) -> str:
+    """Model, part, layers, heads, query, normalisation and colours of what is drawn; `top` ends a shared scale."""
+    words = scene.words
+    heads = words["heads"] if shown.head_mode == "each" else f"{shown.head_mode} over {words['heads']}"
+    locked = "" if shown.locked is None else f", compared with the locked {place(scene, shown.locked)}"
+    sums = (
+        "the greatest of the heads, so a row may sum to more than 1" if shown.head_mode == "max" else "a row sums to 1"
+    )
+    colours = (
+        f"one scale for all maps, 0 to {number(top)}"
+        if shown.scale == "shared"
+        else ("a scale for each map, 0 to its own maximum")
+    )
+    view = "drawn over the photograph" if shown.view == "overlay" else "as heat maps"
+    return (
+        f"{words['model']}, {words['image']}: {words['part']}. {words['layers'].capitalize()}, {heads}. "
+        f"Query: {place(scene, shown.query)}{locked}. "
+        f"Softmax attention from the query to every token ({words['tokens']}; {sums}; uniform is 1/{scene.tokens} = "
+        f"{number(1 / scene.tokens)}), {view}. Colours: {colours}. "
+        "Layers, heads, rows and columns count from 1 here, from 0 in Python."
+    )

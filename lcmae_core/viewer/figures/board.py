@@ -1,0 +1,63 @@
+"""The scoreboard as one picture: claims down, profiles across, a coloured word in each cell; and how far its intervals
+can be trusted."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
+
+from matplotlib.patches import Rectangle
+
+from lcmae_core.viewer.figures.basic import INK, Picture
+
+COLOURS = {
+    "reproduced": "#009E73", "sign right": "#8FD3BF", "partly": "#E69F00", "signs mixed": "#F3CF80",
+    "not reproduced": "#D55E00", "sign wrong": "#F0AE85", "unresolved": "#BBBBBB", "not judged": "#E8E8E8",
+    "not yet run": "#FFFFFF",
+}  # fmt: skip
+"""Verdict -> fill: full colours where intervals decided, pale ones where only a sign was looked at."""
+
+
+def board(statements: Mapping[str, str], columns: Mapping[str, Sequence[str]]) -> Picture:
+    """statements: claim -> what it says. columns: profile -> verdict of each claim, in their order."""
+    figure = Picture(figsize=(8.4 + 1.5 * len(columns), 0.34 * len(statements) + 0.6), layout="constrained")
+    axis = figure.subplots()
+    for row, (name, statement) in enumerate(statements.items()):
+        axis.text(0, row + 0.5, name, va="center", fontsize=9, fontweight="bold")
+        axis.text(0.45, row + 0.5, shorten(statement, 112, placeholder=" …"), va="center", fontsize=8)
+        for place, verdicts in enumerate(columns.values()):
+            word = verdicts[row]
+            left = 6.3 + 1.5 * place
+            axis.add_patch(Rectangle((left, row + 0.06), 1.42, 0.88, fc=COLOURS[word], ec="0.6", lw=0.6))
+            ink = "white" if word in ("reproduced", "not reproduced") else "black"
+            axis.text(left + 0.71, row + 0.5, word, va="center", ha="center", fontsize=8, color=ink)
+    for place, title in enumerate(columns):
+        axis.text(7.01 + 1.5 * place, -0.35, title, ha="center", fontsize=9, fontweight="bold")
+    axis.set_xlim(0, 6.3 + 1.5 * len(columns))
+    axis.set_ylim(len(statements), -0.7)
+    axis.set_axis_off()
+    return figure
+
+
+def coverage_curves(
+    ratios: Sequence[float],
+    covered: Mapping[str, Sequence[float]],
+    errors: Mapping[str, Sequence[float]],
+    bounds: Mapping[str, float],
+) -> Picture:
+    """How often intervals hold the truth (share, with two standard errors of the simulation) over what seeds add to the
+    variance over what images add; dashed in the same colour: the least that is asked of each kind."""
+    figure = Picture(figsize=(8.2, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for place, (label, shares) in enumerate(covered.items()):
+        colour = INK[place % len(INK)]
+        spread = [2 * error for error in errors[label]]
+        axis.errorbar(ratios, shares, spread, color=colour, label=label, marker="o", ms=3, lw=1.4, capsize=2)
+        axis.axhline(bounds[label], color=colour, ls="--", lw=0.8)
+    axis.axhline(0.95, color="0.5", lw=0.8)
+    axis.set_xscale("log")
+    axis.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("variance of the mean by seeds / by images")
+    axis.set_ylabel("intervals that hold the truth")
+    axis.grid(alpha=0.25)
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
