@@ -1,7 +1,8 @@
 """The package is layered, lean and documented, as its source says.
 
-Claims: no module imports from a later layer, lazily or not; the core trains without Jupyter; files and functions
-are short; every public function and class says what it is.
+Claims: no module imports from a later layer, lazily or not, and none imports itself on a detour; the eleven layers are
+all that a reader finds in the package; old paths of modules still work; the core trains without Jupyter; files and
+functions are short; every public function and class says what it is.
 """
 
 import ast
@@ -9,6 +10,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,10 @@ from tests.loops import over
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lcmae_core"
 LAYERS = (
-    "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "published", "tables", "studies",
-    "specimen", "levels looks vectors", "subjects measures", "jobs", "judge", "claims", "scoreboard", "redraw",
-    "execute", "doctor bench arguments", "cli",
+    "config", "store", "data", "models", "losses", "training", "analysis", "viewer", "studies", "execute bench", "cli",
 )  # fmt: skip
+ROOMS = 13
+"""Entries of the package, at most: its `__init__`, losses.py and the folders."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(module, imported module) -> why this one import may go against the order."""
@@ -80,6 +82,49 @@ def check_imports(module: str) -> None:
     assert not wrong, f"{module} imports from its right: {', '.join(sorted(wrong))}"
 
 
+def test_few_rooms_and_each_is_a_layer() -> None:
+    found = sorted(p.name for p in PACKAGE.iterdir() if p.name != "__pycache__")
+    assert len(found) <= ROOMS, found
+    assert len(LAYERS) == 11
+    assert {name.removesuffix(".py") for name in found} - {"__init__"} == set(RANK)
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Module -> modules that it imports, anywhere in it, less the packages that it lies in, which always come first."""
+    names = {m.removesuffix(".__init__"): m for m in MODULES}
+    wanted = {m: [*imports(m), *(f"{i}.{n}" for i, n in given(m))] for m in MODULES}
+    return {m: {names[i] for i in found if i in names and not m.startswith(f"{i}.")} for m, found in wanted.items()}
+
+
+def given(module: str) -> Iterator[tuple[str, str]]:
+    """(package, name) of every `from package import name`."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def test_no_module_imports_itself_on_a_detour() -> None:
+    graph = module_graph()
+    assert len([*TopologicalSorter(graph).static_order()]) == len(MODULES)
+    with pytest.raises(CycleError):
+        TopologicalSorter({**graph, "lcmae_core.losses": {"lcmae_core.training.loop"}}).prepare()
+
+
+def test_old_paths_give_the_same_modules() -> None:
+    from lcmae_core import MOVED
+
+    script = "import sys, importlib\n" + "\n".join(
+        f"a, b = (importlib.import_module('lcmae_core.' + m) for m in {pair!r}); assert a is b, {pair!r}\n"
+        f"assert a.__spec__.name == 'lcmae_core.{pair[1]}'"
+        for pair in [*MOVED.items(), ("judge.rule", "studies.judge.rule")]
+    )
+    done = subprocess.run([sys.executable, "-W", "always", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "DeprecationWarning: lcmae_core.jobs is now lcmae_core.studies.trials" in done.stderr
+    wrong = subprocess.run([sys.executable, "-c", "import lcmae_core.jobz"], capture_output=True, text=True)
+    assert "No module named 'lcmae_core.jobz'" in wrong.stderr
+
+
 def test_exceptions_are_still_needed() -> None:
     assert all(name in imports(module) for module, name in EXCEPTIONS)
 
@@ -132,4 +177,5 @@ def test_public_names_are_documented(module: str) -> None:
 
 def test_every_module_can_be_imported() -> None:
     for module in MODULES:
-        importlib.import_module(module.removesuffix(".__init__"))
+        if not module.endswith(".__main__"):  # a command, which would start
+            importlib.import_module(module.removesuffix(".__init__"))

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from scipy.stats import rankdata
 from sklearn.kernel_ridge import KernelRidge
 from threadpoolctl import threadpool_limits
 
 from lcmae_core.analysis.identifiability import determined, identifiable_set
-from lcmae_core.config import LcmaeError
+from lcmae_core.config import Group, LcmaeError
 from lcmae_core.data.hierarchical import HierarchicalModel, Sample, Tree
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, random_mask
-from lcmae_core.studies.latents import Probes, Setting
 from lcmae_core.training.latents import images_of
 
 RIDGE = 0.3
@@ -31,6 +31,26 @@ Levels = Float[np.ndarray, "latents"]
 OfMasks = Float[np.ndarray, "masks latents"]
 Means = Float[np.ndarray, "settings latents"]
 """Means over masks and seeds."""
+
+
+class Setting(NamedTuple):
+    """How masks are drawn: the share that is hidden, and the side of a mask cell in patches."""
+
+    ratio: float
+    unit: int
+
+    @property
+    def title(self) -> str:
+        """In words, as the rows of a figure are called."""
+        return f"ratio {self.ratio}, unit {self.unit}"
+
+
+class Probes(Group):
+    """How recovery is measured."""
+
+    masks: int = Field(3, gt=0, description="fixed masks of a trained model")
+    fitted: int = Field(600, gt=1, description="images to which the regressor is fitted")
+    tested: int = Field(400, gt=1, description="images on which R^2 is taken")
 
 
 class Recovery(NamedTuple):

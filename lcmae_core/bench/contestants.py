@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcmae_core.config import Settings, profile, replace
-from lcmae_core.models.build import build_model
 from lcmae_core.models.linear import Linear
+from lcmae_core.models.mae import build_mae
 from lcmae_core.models.masking import random_mask
 from lcmae_core.training.masked import forward_views, loss_terms
 from lcmae_core.training.optim import build_optimizer
@@ -96,7 +96,7 @@ def prepare(name: str, shape: Shape, inputs: Inputs) -> Subject:
 
 
 def _ours(settings: Settings, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Callable[[], Tensor]]:
-    model = build_model(settings).to(device).train()
+    model = build_mae(settings).to(device).train()
     patches, patch = settings.num_patches, settings.model.patch_size
 
     def loss() -> Tensor:

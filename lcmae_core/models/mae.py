@@ -3,17 +3,17 @@
 Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values predicted for a patch, D and D' widths.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from timm.layers import LayerNorm
 from torch import Tensor, nn
 
 from lcmae_core import config
 from lcmae_core.config import LcmaeError
-from lcmae_core.models.decoders import ConvolutionDecoder, Decoder, build_decoder
+from lcmae_core.models.decoders import Decoder, build_decoder
 from lcmae_core.models.encoder import Encoder
+from lcmae_core.models.initialize import initialize_decoder, initialize_encoder, initialize_layers
 from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.models.masking import Mask, erase_patches, no_mask
 
@@ -107,49 +107,10 @@ def build_mae(settings: config.Settings) -> MAE:
     return initialize(model, torch.Generator().manual_seed(settings.seed))
 
 
-def __getattr__(name: str) -> Any:
-    """`build_model` and `model_of` live in `models.build`, which knows every method; they are found here too."""
-    if name not in ("build_model", "model_of"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lcmae_core.models import build
-
-    return getattr(build, name)
-
-
-@torch.no_grad()
-def initialize_encoder(encoder: Encoder, generator: torch.Generator) -> None:
-    """Patch embedding like a linear layer with the convolution's own bias; CLS token N(0, 0.02)."""
-    patch = encoder.patch_embed.proj
-    nn.init.xavier_uniform_(patch.weight.view(len(patch.weight), -1), generator=generator)
-    bound = patch.weight[0].numel() ** -0.5
-    nn.init.uniform_(patch.bias, -bound, bound, generator=generator)
-    nn.init.normal_(encoder.cls_token, std=0.02, generator=generator)
-
-
-@torch.no_grad()
-def initialize_layers(model: nn.Module, generator: torch.Generator) -> None:
-    """Linear layers Xavier-uniform with zero bias, norms (1, 0)."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight, generator=generator)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-
-
-@torch.no_grad()
 def initialize(model: MAE, generator: torch.Generator) -> MAE:
-    """The public MAE initialisation: all layers, the encoder's patch embedding and CLS token, mask token N(0, 0.02).
-
-    A convolution between tokens is initialised like the patch embedding, as a linear layer, with zero bias.
-    """
+    """The public MAE initialisation: all layers, then patch embedding and CLS token, then the decoder's own parts."""
     initialize_layers(model, generator)
     initialize_encoder(model.encoder, generator)
     if model.decoder is not None:
-        nn.init.normal_(model.decoder.mask_token, std=0.02, generator=generator)
-    if isinstance(model.decoder, ConvolutionDecoder):
-        kernel = model.decoder.convolution
-        nn.init.xavier_uniform_(kernel.weight.view(len(kernel.weight), -1), generator=generator)
-        nn.init.zeros_(cast(Tensor, kernel.bias))
+        initialize_decoder(model.decoder, generator)
     return model

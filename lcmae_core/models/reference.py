@@ -18,8 +18,8 @@ from lcmae_core.config import LabelsError, LcmaeError, NoLabelsError, Settings
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Source
 from lcmae_core.models.encoder import Encoder
+from lcmae_core.models.initialize import initialize_encoder, initialize_layers
 from lcmae_core.models.linear import use_quick_linears
-from lcmae_core.models.mae import initialize_encoder, initialize_layers
 
 GLOBAL_CROPS = 2
 """Crops that the teacher sees."""

@@ -21,8 +21,8 @@ from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.views import Place
 from lcmae_core.models.decoders import gaussian_weights
 from lcmae_core.models.encoder import Encoder
+from lcmae_core.models.initialize import initialize_encoder, initialize_layers
 from lcmae_core.models.linear import use_quick_linears
-from lcmae_core.models.mae import initialize_encoder, initialize_layers
 
 
 class Projection(NamedTuple):

@@ -2,34 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from pydantic import Field
-
-from lcmae_core.config import Group, LcmaeError, Model, Optim, nearest
+from lcmae_core.analysis.recovery import Probes, Setting
+from lcmae_core.config import LcmaeError, Model, Optim, nearest
 from lcmae_core.data.hierarchical import Hierarchy
-
-
-class Setting(NamedTuple):
-    """How masks are drawn: the share that is hidden, and the side of a mask cell in patches."""
-
-    ratio: float
-    unit: int
-
-    @property
-    def title(self) -> str:
-        """In words, as the rows of a figure are called."""
-        return f"ratio {self.ratio}, unit {self.unit}"
-
 
 SETTINGS = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5, 0.75))
 """The masks of the experiment, at every profile."""
-
-
-class Probes(Group):
-    """How recovery is measured."""
-
-    masks: int = Field(3, gt=0, description="fixed masks of a trained model")
-    fitted: int = Field(600, gt=1, description="images to which the regressor is fitted")
-    tested: int = Field(400, gt=1, description="images on which R^2 is taken")
 
 
 class Recipe(NamedTuple):

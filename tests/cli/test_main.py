@@ -78,7 +78,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         def work(_: object) -> int:
             raise error
 
-        return (cli._add_out, work, "test")
+        return (cli.COMMANDS["doctor"][0], work, "test")
 
     monkeypatch.setitem(cli.COMMANDS, "doctor", raising(KeyboardInterrupt()))
     assert cli.main(["doctor"]) == 130

@@ -157,7 +157,7 @@ def test_what_is_wrong_is_the_same_line_everywhere(home, capsys):
 
 def test_report_and_doctor_look_into_the_same_folder(home, monkeypatch, capsys):
     from lcmae_core.cli import doctor
-    from lcmae_core.viewer.report import page as report
+    from lcmae_core.viewer import report
 
     monkeypatch.setattr(report, "build_report", lambda out, drawn: out)
     monkeypatch.setenv("LCMAE_DATA", "folder:gone")  # neither reads data

@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from lcmae_core.config import Data, LcmaeError, profile, replace
 from lcmae_core.data import open_source
 from lcmae_core.models.build import build_model
-from lcmae_core.models.build import build_model as found_where_it_was
 from lcmae_core.models.interop import export_timm
 from lcmae_core.models.mae import MAE
-from lcmae_core.models.reference import Dino, Supervised, class_count
+from lcmae_core.models.reference import Supervised, class_count
 from tests.data.made_pictures import write_folder
 
 TINY = {
@@ -166,13 +165,6 @@ def test_student_and_teacher_start_equal_with_unit_prototypes():
         assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
     assert (model.student_head.last_layer.weight_g == 1).all()
     assert model.student_head.last_layer.weight_v.std().item() == pytest.approx(0.02, rel=0.2)
-
-
-def test_the_old_path_still_finds_it():
-    assert isinstance(found_where_it_was(profile("smoke")), MAE)
-    assert isinstance(found_where_it_was(DINO), Dino)
-    with pytest.raises(ImportError):
-        from lcmae_core.models.mae import build_modell  # noqa: F401
 
 
 def test_classes_come_from_the_labels(tmp_path):

@@ -11,7 +11,7 @@ from lcmae_core.config import LcmaeError, replace
 from lcmae_core.config.downstream import RECIPES, FineTune, vary
 from lcmae_core.data.loader import Batch
 from lcmae_core.models.encoder import Encoder
-from lcmae_core.models.mae import initialize_encoder
+from lcmae_core.models.initialize import initialize_encoder
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training import downstream
