@@ -4,7 +4,15 @@ Settings are grouped for the reader and flat for the user: every leaf name is un
 `replace(settings, mask_ratio=0.5)` and `lcmae train -p mask_ratio=0.5` need no path. Only `runtime` affects no result.
 """
 
-from lcmae_core.config.errors import LabelsError, LcmaeError, NoLabelsError, nearest, one_line
+from lcmae_core.config.errors import (
+    LabelsError,
+    LcmaeError,
+    NoDataError,
+    NoLabelsError,
+    NotTrainedError,
+    nearest,
+    one_line,
+)
 from lcmae_core.config.groups import (
     Autoencoder,
     Data,
@@ -38,7 +46,9 @@ __all__ = [
     "Masking",
     "Method",
     "Model",
+    "NoDataError",
     "NoLabelsError",
+    "NotTrainedError",
     "Optim",
     "Range",
     "Runtime",

@@ -10,6 +10,15 @@ class LcmaeError(ValueError):
     """An error of the user's making, said in one line: what, got, expected, nearest valid name."""
 
 
+class NotTrainedError(LcmaeError):
+    """A run or an evaluation is needed that is not there, where nothing may be trained: work is missing, nothing is
+    wrong."""
+
+
+class NoDataError(LcmaeError):
+    """The pictures of a source are not on this machine and cannot be fetched."""
+
+
 class LabelsError(LcmaeError):
     """Labels are asked for where some are missing."""
 

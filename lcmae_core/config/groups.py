@@ -252,6 +252,9 @@ class Runtime(Group):
     hold_gb: float = Field(4.0, ge=0, description="sources up to this size are held on the device as uint8")
     cache_gb: float = Field(10.0, ge=0, description="decoded pictures kept in <out>/cache, shared by all runs; 0: none")
     compile: bool = Field(False, description="torch.compile the model")
+    train: bool | None = Field(
+        None, description="false: what is not trained yet is refused by name; else it is trained"
+    )
     log_every: int = Field(10, gt=0, description="steps between log lines")
     checkpoint_every: int = Field(100, gt=0, description="steps between resumable checkpoints")
     snapshots: int = Field(8, ge=0, description="weights kept on the way, at logarithmic steps, for analysis")

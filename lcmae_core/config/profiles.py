@@ -6,6 +6,8 @@ from lcmae_core.config.errors import LcmaeError, nearest
 from lcmae_core.config.settings import Settings, replace
 
 PROFILES = ("smoke", "quick", "desk", "lab", "paper")
+IN_NOTEBOOK = ("smoke", "quick")
+"""Profiles whose runs a notebook trains by itself; those of the others are trained by `lcmae study`."""
 
 
 def profile(name: str) -> Settings:

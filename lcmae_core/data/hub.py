@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,13 +12,16 @@ from typing import Any
 
 from PIL import Image
 
-from ..config import Data, LcmaeError, nearest
+from ..config import Data, LcmaeError, NoDataError, nearest
 from ..config.places import hub_folder, is_path
 from ..store.machine import REPOSITORY
 from .fingerprint import fingerprint
 from .labels import COLUMNS, number_labels
 from .paths import VALIDATION_NAMES
 from .splits import Found, Reader, Split, as_labels
+
+PATIENCE = 10.0
+"""Seconds after which a server that does not answer is given up."""
 
 
 def need(package: str, extra: str = "sources") -> ModuleType:
@@ -90,7 +94,7 @@ def _reached(spec: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise LcmaeError(
+        raise NoDataError(
             f"source {spec!r} could not be loaded (hub or server not reachable, or no such name): {_first_line(error)}"
         ) from error
 
@@ -124,7 +128,7 @@ def _folder_here(name: str) -> tuple[Path, str] | None:
     """
     here = hub_folder(name, REPOSITORY)
     if here is None and is_path(name):
-        raise LcmaeError(f"source 'hf:{name}': no such path, expected an existing folder (see data/README.md)")
+        raise NoDataError(f"source 'hf:{name}': no such path, expected an existing folder (see data/README.md)")
     return None if here is None else (here[0].resolve(), here[1])
 
 
@@ -186,12 +190,29 @@ def _vision_dataset(name: str, root: str, choice: dict[str, Any]) -> Any:
         return cls(root, **choice)
     except (RuntimeError, FileNotFoundError):
         if "download" not in inspect.signature(cls).parameters:
-            raise LcmaeError(f"source 'torchvision:{name}': not found under {root}, expected its files there") from None
+            raise NoDataError(
+                f"source 'torchvision:{name}': not found under {root}, expected its files there"
+            ) from None
     try:
-        return cls(root, download=True, **choice)
+        with _patience(PATIENCE):
+            return cls(root, download=True, **choice)
     except Exception as error:
         reason = f"not under {root} and not reachable: {_first_line(error)}"
-        raise LcmaeError(f"source 'torchvision:{name}': {reason}") from error
+        fetch = f"from torchvision.datasets import {name}; {name}('data/torchvision', download=True)"
+        raise NoDataError(
+            f"source 'torchvision:{name}': {reason}; where there is a network: python -c \"{fetch}\""
+        ) from error
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """A server that does not answer is given up after so long, also in libraries that set no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _vision_splits(name: str) -> Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]:

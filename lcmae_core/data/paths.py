@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Data, LcmaeError, nearest
+from ..config import Data, LcmaeError, NoDataError, nearest
 from ..config.names import plain, spellings
 from ..store.machine import REPOSITORY
 from .fingerprint import fingerprint
@@ -34,7 +34,7 @@ def resolve(path: str, scheme: str) -> Path:
         for candidate in (Path(spelling).expanduser(), REPOSITORY / spelling):
             if path and candidate.exists():
                 return candidate.resolve()
-    raise LcmaeError(f"source '{scheme}:{path}': no such path, expected an existing folder (see data/README.md)")
+    raise NoDataError(f"source '{scheme}:{path}': no such path, expected an existing folder (see data/README.md)")
 
 
 def files_under(root: Path, extensions: Iterable[str]) -> list[Path]:

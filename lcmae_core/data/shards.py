@@ -16,7 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..config import Data, LcmaeError
+from ..config import Data, LcmaeError, NoDataError
 from ..config.places import expanded, is_remote
 from ..store.machine import REPOSITORY
 from .fingerprint import fingerprint
@@ -66,7 +66,7 @@ def shards(address: str) -> tuple[Path, list[Path]]:
         found = [root / f for f in files_under(root, [".tar"])] if not pattern else _matching(root, pattern, address)
         if found:
             return root, found
-    raise LcmaeError(f"source 'wds:{address}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
+    raise NoDataError(f"source 'wds:{address}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
 
 
 def _existing(path: Path) -> tuple[Path, str]:

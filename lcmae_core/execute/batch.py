@@ -27,8 +27,9 @@ def run_notebooks(
 ) -> int:
     """Execute a plan and (re)build <out>/report.html; with `store`, write the notebooks back where they came from.
 
-    Returns 0 if every notebook is up to date afterwards, 2 if all that failed did so by the user's mistake (a data set
-    or a setting that cannot be used), else 1; the others are executed all the same.
+    Returns 0 if every notebook is up to date afterwards, or incomplete for want of runs that it may not train; 2 if all
+    that failed did so by the user's mistake (a data set or a setting that cannot be used), else 1; the others are
+    executed all the same.
 
     Raises:
         LcmaeError: the executor is not there, or does not know a parameter.
@@ -39,7 +40,7 @@ def run_notebooks(
         for note in plan.notes:
             batch.board.say(note)
         batch.run()
-    if store and not batch.failed:
+    if store and not batch.failed and not batch.incomplete:
         for notebook in plan.notebooks:
             store_executed(plan.out / f"{notebook.name}.ipynb", notebook.path)
     _conclude(plan, batch, store)
@@ -64,6 +65,7 @@ class _Batch:
         self.waiting = list(plan.notebooks)
         self.running: dict[Notebook, Handle] = {}
         self.failed: list[Notebook] = []
+        self.incomplete: dict[Notebook, str] = {}
         self.mistaken = 0
         self.console = make_console()
         estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
@@ -130,6 +132,11 @@ class _Batch:
             outcome = self.ledger.take(notebook.name)
             if code == 0 and outcome.get("status") == "ok":
                 self.board.finish(notebook.name, "ok", seconds)
+                continue
+            if code == 0 and outcome.get("status") == "incomplete":
+                self.incomplete[notebook] = str(outcome.get("error", "")).partition(": ")[2]
+                self.board.finish(notebook.name, "incomplete", seconds)
+                self.board.say(f"    {self.incomplete[notebook]}")
                 continue
             self.failed.append(notebook)
             if not outcome:
@@ -202,8 +209,13 @@ def _conclude(plan: Plan, batch: _Batch, store: bool) -> None:
         batch.console.print(table)
     batch.console.print(f"notebooks: {_short(plan.out)}/*.ipynb", markup=False, soft_wrap=True)
     batch.console.print(f"report: {_short(build_report(plan.out))}", markup=False, soft_wrap=True)
-    if store and not batch.failed:
+    if store and not batch.failed and not batch.incomplete:
         batch.console.print("stored: the executed notebooks were written back", markup=False)
     if batch.failed:
         names = ", ".join(n.number for n in batch.failed)
         batch.console.print(f"{len(batch.failed)} of {len(plan.notebooks)} failed: {names}", markup=False)
+    if batch.incomplete:
+        names = ", ".join(n.number for n in batch.incomplete)
+        missing = "; ".join(dict.fromkeys(batch.incomplete.values()))
+        line = f"{len(batch.incomplete)} of {len(plan.notebooks)} incomplete: {names}. Missing: {missing}"
+        batch.console.print(line, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -88,13 +88,16 @@ def execute(job: Job) -> int:
         failure = _unfinished(job.partial)
     except Exception as error:
         failure = _failure(job.partial) or _ended(job.partial, error)
+    status = "stopped" if failure and STOPPING.is_set() else _status(job, failure)
     if job.partial.exists():
         _tidy(job.partial)
-        job.partial.replace(job.failed if failure else job.output)
-    if not failure or STOPPING.is_set():
+        if status == "incomplete":
+            _end_here(job.partial, failure)
+        job.partial.replace(job.output if status in ("ok", "incomplete") else job.failed)
+    if status != "failed":
         job.failed.unlink(missing_ok=True)
     outcome = {
-        "status": "stopped" if failure and STOPPING.is_set() else "failed" if failure else "ok",
+        "status": status,
         "digest": job.digest,
         "seconds": round(time.monotonic() - began, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,7 +105,32 @@ def execute(job: Job) -> int:
         **failure,
     }
     write_json(Path(job.out, WORK, f"{job.name}.outcome.json"), outcome)
-    return 1 if failure else 0
+    return 1 if status in ("failed", "stopped") else 0
+
+
+def _status(job: Job, failure: Mapping[str, Any]) -> str:
+    """ok, failed, or incomplete: a run that the notebook may not train is missing, or the data of the profile itself
+    (whoever names data that are not there is mistaken)."""
+    error = str(failure.get("error", ""))
+    named = job.parameters.get("data") or os.environ.get("LCMAE_DATA")
+    missing = error.startswith("NotTrainedError: ") or (error.startswith("NoDataError: ") and not named)
+    return "incomplete" if failure and missing else "failed" if failure else "ok"
+
+
+def _end_here(path: Path, failure: Mapping[str, Any]) -> None:
+    """End an incomplete notebook in words at the cell that could not run: what stands after it describes figures that
+    are not there."""
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    raised = [any(o["output_type"] == "error" for o in cell.get("outputs", [])) for cell in notebook.cells]
+    last = raised.index(True) if True in raised else len(raised) - 1
+    said = str(failure["error"]).partition(": ")[2]
+    end = nbformat.v4.new_markdown_cell(
+        f"**This notebook ends here.** What follows needs what is not there yet. {said}"
+    )
+    notebook.cells = [*notebook.cells[:last], end]
+    nbformat.write(notebook, path)
 
 
 def _prepare(job: Job) -> None:

@@ -113,7 +113,7 @@ def check_value(parameter: Parameter, value: Any, where: str) -> Any:
         LcmaeError: it is of another type, or none of the choices.
     """
     name, default = parameter.name, parameter.default
-    if parameter.choices and value is not None and value not in parameter.choices:
+    if parameter.choices and value is not None and str(value) not in parameter.choices:
         raise LcmaeError(f"{name}: got {value!r} for {where}, {nearest(str(value), parameter.choices)}")
     if default is None or default is UNKNOWN:
         return value

@@ -62,7 +62,7 @@ class Board:
             self.say(f"{self._count(1)} {name} ... {self._left()}")
 
     def finish(self, name: str, word: str, seconds: float | None = None) -> None:
-        """A notebook has ended: ok, failed, or up to date."""
+        """A notebook has ended: ok, incomplete, failed, or up to date."""
         self._running.pop(name, None)
         self._done[name] = self._estimates.get(name, 0.0) if seconds is None else seconds
         if seconds is None:

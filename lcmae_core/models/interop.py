@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lcmae_core import config
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.models.demonstration import DEMO, demo_folder
 from lcmae_core.models.export import (
     EPS,
     HF_DEFAULTS,
@@ -53,9 +54,10 @@ class _Shape(NamedTuple):
 def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, decoder_heads: int | None = None) -> MAE:
     """The model in a file, folder or hub repository, in evaluation mode on the CPU, float32.
 
-    Read are: files of facebookresearch/mae (.pth, full or encoder only); Hugging Face ViTMAE (a folder, or a hub id
-    such as "facebook/vit-mae-base"); runs of this project (the folder, its model.safetensors or a snapshot); encoders
-    of timm ("timm:vit_base_patch16_224.mae", or a state-dict file, whose classifier head is left out). Positions are
+    Read are: "demo", the model that comes along (./demo is a folder); files of facebookresearch/mae (.pth, full or
+    encoder only); Hugging Face ViTMAE (a folder, or a hub id such as "facebook/vit-mae-base"); runs of this project
+    (the folder, its model.safetensors or a snapshot); encoders of timm ("timm:vit_base_patch16_224.mae", or a
+    state-dict file, whose classifier head is left out). Positions are
     those of the file. Without decoder weights `model.decoder` is None and a forward pass says so. Sizes come from the
     weights or the configuration; heads are in the configuration or follow from the published widths, else they must be
     given. The model takes images of ImageNet's statistics: where a configuration states others (timm's, or
@@ -70,6 +72,8 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
     """
     heads, name = Heads(encoder_heads, decoder_heads), str(path_or_repo)
     path = Path(name).expanduser()
+    if name == DEMO:
+        return _load_folder(demo_folder(), heads)
     if name.startswith("timm:"):
         return _load_timm(name.removeprefix("timm:"), heads)
     if path.is_dir():
@@ -79,8 +83,8 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and path.suffix not in _SUFFIXES and not path.parent.exists():
         return _load_hf(_download(name), heads)
     raise LcmaeError(
-        f"checkpoint: got {name!r}, which does not exist, expected a .pth or .safetensors file, a folder of a run "
-        "or of Hugging Face, a hub id such as 'facebook/vit-mae-base', or 'timm:vit_base_patch16_224.mae'"
+        f"checkpoint: got {name!r}, which does not exist, expected 'demo', a .pth or .safetensors file, a folder of a "
+        "run or of Hugging Face, a hub id such as 'facebook/vit-mae-base', or 'timm:vit_base_patch16_224.mae'"
     )
 
 

@@ -68,15 +68,20 @@ class Evaluation(Run):
         return float(self.predictions.right.mean())
 
 
+def evaluation_folder(settings: Settings, recipe: AnyRecipe, origin: str, data_identity: str) -> Path:
+    """Where the evaluation lies or would lie: <out>/evaluations/<kind>-<origin>-s<seed>-<digest>."""
+    digest = evaluation_digest(settings, recipe, origin, data_identity)
+    folder = writable_folder(settings.runtime.out) / "evaluations"
+    return folder / f"{recipe.kind}-{origin}-s{settings.seed}-{digest}"
+
+
 def open_evaluation(settings: Settings, recipe: AnyRecipe, origin: str, data_identity: str) -> Evaluation:
     """The evaluation of these settings, its folder made if need be.
 
     Raises:
         LcmaeError: the output folder cannot be written.
     """
-    digest = evaluation_digest(settings, recipe, origin, data_identity)
-    folder = writable_folder(settings.runtime.out) / "evaluations"
-    path = writable_folder(folder / f"{recipe.kind}-{origin}-s{settings.seed}-{digest}")
+    path = writable_folder(evaluation_folder(settings, recipe, origin, data_identity))
     if not (path / RECIPE).exists():
         write_json(path / SETTINGS, settings.model_dump(mode="json"))
         write_json(path / RECIPE, {"kind": recipe.kind, "origin": origin, "recipe": recipe.model_dump(mode="json")})

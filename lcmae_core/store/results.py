@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import LcmaeError, Settings, profile, replace
+from lcmae_core.config.profiles import IN_NOTEBOOK
 from lcmae_core.config.resolve import Asked, project_root
 from lcmae_core.store.checkpoint import write_json
 from lcmae_core.store.machine import REPOSITORY, pick_device, provenance, writable_folder
@@ -30,7 +31,8 @@ class Notebook:
     """What every notebook starts with.
 
     profile: smoke | quick | desk | lab | paper, by default $LCMAE_PROFILE, else quick. data: a source string, by
-    default $LCMAE_DATA, else the profile's own. out: by default $LCMAE_OUT, else outputs/<profile>.
+    default $LCMAE_DATA, else the profile's own. out: by default $LCMAE_OUT, else outputs/<profile>. train: whether
+    runs that are missing are trained here, by default at smoke and quick alone.
 
     Raises:
         LcmaeError: an unknown profile, a value out of range, a folder that cannot be written.
@@ -43,6 +45,7 @@ class Notebook:
     seed: int = 0
     out: str | None = None
     on_unreadable: str = "stop"
+    train: bool | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -68,7 +71,19 @@ class Notebook:
 
     def _common(self, source: str) -> dict[str, Any]:
         folder, seed = str(self.folder), self._asked.seed
-        return {"source": source, "seed": seed, "out": folder, "on_unreadable": self.on_unreadable}
+        asked = {"source": source, "seed": seed, "out": folder, "on_unreadable": self.on_unreadable}
+        return asked | {"train": self.trains}
+
+    @property
+    def trains(self) -> bool:
+        """Whether what is missing is trained here; elsewhere it is refused by name (`NotTrainedError`).
+
+        Raises:
+            LcmaeError: `train` is neither True, False nor None.
+        """
+        if self.train not in (None, True, False):
+            raise LcmaeError(f"train: got {self.train!r}, expected True, False or None")
+        return self.profile_name in IN_NOTEBOOK if self.train is None else bool(self.train)
 
     @property
     def headless(self) -> bool:

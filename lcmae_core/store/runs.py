@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from lcmae_core.config import LcmaeError, Settings, digest, parse
+from lcmae_core.config import LcmaeError, NotTrainedError, Settings, digest, parse
 from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors, sha256, write_json
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
+
+
+NAMED = 4
+"""Missing runs that an error names."""
 
 
 class RunLostError(LcmaeError):
@@ -230,6 +234,20 @@ def run_folder(settings: Settings, data_identity: str) -> Path:
     """Where the run lies or would lie: <out>/runs/<label>-s<seed>-<digest>."""
     name = f"{run_label(settings)}-s{settings.seed}-{digest(settings, data_identity)}"
     return writable_folder(settings.runtime.out) / "runs" / name
+
+
+def refuse_untrained(missing: Sequence[str], settings: Settings) -> None:
+    """Say what is missing, where `settings.runtime.train` is false.
+
+    Raises:
+        NotTrainedError: something is.
+    """
+    if missing and settings.runtime.train is False:
+        few = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+        raise NotTrainedError(
+            f"{few}: not trained in {settings.runtime.out!r}, expected finished runs: lcmae study trains them, or "
+            "-p train=true does it here"
+        )
 
 
 def load_run(path: Path | str) -> Run:

@@ -4,7 +4,7 @@ A number that is not there prints as "not yet run", and one from another profile
 Letters: S seeds, M images, L layers, H heads.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from lcmae_core.viewer.figures.trees import recovery_maps
 from lcmae_core.viewer.tables import Table
 
 ABSENT = "not yet run"
+SHIPPED = ("desk", "lab")
+"""Profiles whose records come with the collection."""
 _ACCURACIES = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
 Rows = Mapping[str, Sequence[Record]]
 
@@ -80,65 +82,85 @@ def accuracy_table(
     published: Mapping[str, Mapping[str, str]],
     labels: Mapping[str, str] = {},
 ) -> Table:
-    """A table of the paper: for every measure its column in the paper, at lab, and `here` (at quick: one seed, no
-    judgement). `published`: measure -> row -> what the paper reports. `labels`: row -> what to call it.
+    """A table of the paper: for every measure its column in the paper, at desk, at lab, and `here` (at quick: one seed,
+    no judgement). `published`: measure -> row -> what the paper reports. `labels`: row -> what to call it.
     """
-    far = rows(study, lab(), "lab", judged_seeds("lab"), do=False)
     columns, lines = [STUDIES[study].title], []
     shown = {m for m in _ACCURACIES if all(m in r.measures for found in here.values() for r in found)}
     measures = [m for m in _ACCURACIES if m in shown | published.keys()]
-    ours = ["lab"] if profile_name == "lab" else ["lab", profile_name]
+    ours = [*dict.fromkeys([*SHIPPED, profile_name])]
     for measure in measures:
         where = ["paper", *ours] if measure in published else ours
         columns += [f"{_ACCURACIES[measure]}, {one}" for one in where]
+    far = {(name, m): taken(study, shipped(name), name, m) for name in SHIPPED for m in measures}
     for row in here:
         line = [labels.get(row, row)]
         for measure in measures:
             line += [published[measure].get(row, "")] if measure in published else []
-            line += [_cell(far.get(row, []), measure, far if study in POOLED else None)]
-            line += [_cell(here[row], measure)] if profile_name != "lab" else []
+            for name in SHIPPED:
+                found = far[name, measure]
+                line.append(_cell(found.get(row, []), measure, found if study in POOLED else None))
+            line += [_cell(here[row], measure)] if profile_name not in SHIPPED else []
         lines.append(line)
     return Table(columns, lines, "top-1 accuracy in %, 95 % interval over seeds and images")
 
 
+def taken(
+    study: str, base: Settings, name: str, measure: str, seeds: Sequence[int] | None = None
+) -> dict[str, list[Record]]:
+    """The records of a study by row of which a measure was taken; rows without any are left out."""
+    found = rows(study, base, name, seeds or judged_seeds(name), (measure,), do=False)
+    chosen = {row: [r for r in records if measure in r.measures] for row, records in found.items()}
+    return {row: records for row, records in chosen.items() if records}
+
+
 def figures(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Iterator[tuple[str, Picture | Table]]:
-    """Every table and figure for which a profile has records, with its title."""
+    """Every table and figure for which a profile has records, with its title; rows that are missing are left out."""
     for study, entry in STUDIES.items():
-        found = {
-            row: records
-            for row, records in rows(study, base, name, seeds or judged_seeds(name), do=False).items()
-            if records
-        }
-        for drawn in _drawn(study, found) if found else ():
+        for drawn in drawn_of(study, {m: taken(study, base, name, m, seeds) for m in entry.measures}):
             yield f"{entry.title}, profile {name}", drawn
 
 
-def _drawn(study: str, found: Rows) -> Iterator[Picture | Table]:
-    measures = STUDIES[study].measures
-    if "knn" in measures:
-        titles = {m: title for m, title in _ACCURACIES.items() if m in measures}
-        table = found if study in POOLED else None
-        lines = [[row, *(_cell(r, m, table) for m in titles)] for row, r in found.items()]
-        yield Table(["row", *(f"{title}, %" for title in titles.values())], lines)
-    if "collapse" in measures:
-        yield _loss_curves(found)
-    if "distance" in measures:
-        panels = {"as the authors of ViT": "heads_distance", "renormalised without CLS": "heads_distance_renormalized"}
-        yield head_spread({t: {row: _mean(r, "distance", k) for row, r in found.items()} for t, k in panels.items()},
-                          "attention distance, px")  # fmt: skip
-    if "similarity" in measures:
-        yield layer_bands({"Fig. 2": {"S_attn": _band(found["MAE"], "similarity", "s_attn")}}, "S_attn")
-    if "fidelity" in measures:
-        yield fidelity_by_level(study, found)
-        if _taken(found, "probe") and _taken(found, "knn"):
-            yield reading_by_level(study, found)
-    if "cka" in measures:
-        yield likeness_by_layer(found)
-    if "semantic" in measures:
-        shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
-        yield layer_bands({t: {"MAE": _band(found["MAE"], "semantic", k)} for t, k in shown.items()}, "S_sim")
-    if "recovery" in measures:
-        yield recovery_by_level(found)
+def drawn_of(study: str, found: Mapping[str, Rows]) -> Iterator[Picture | Table]:
+    """Tables and figures of a study; `found`: measure -> the rows that have it."""
+    has = {measure for measure, of_rows in found.items() if of_rows}
+    accuracies = {m: title for m, title in _ACCURACIES.items() if m in has}
+    if accuracies:
+        every = dict.fromkeys(row for measure in accuracies for row in found[measure])
+        pooled = study in POOLED
+        lines = [[row, *(_cell(found[m].get(row, []), m, found[m] if pooled else None) for m in accuracies)]
+                 for row in every]  # fmt: skip
+        yield Table(["row", *(f"{title}, %" for title in accuracies.values())], lines)
+    for measure, draw in _PICTURES.items():
+        if measure in has and any(not _out(r, measure) for r in found[measure].values()):
+            yield from draw({row: r for row, r in found[measure].items() if not _out(r, measure)})
+    if "fidelity" in has:
+        yield fidelity_by_level(study, found["fidelity"])
+        levels = [found[m] for m in ("probe", "knn")]
+        if all(levels) and all(_taken(f, m) for f, m in zip(levels, ("probe", "knn"))):
+            yield reading_by_level(study, {row: r for row, r in levels[0].items() if row in levels[1]})
+
+
+def _out(records: Sequence[Record], measure: str) -> bool:
+    return any("left_out" in record.measures[measure]["values"] for record in records)
+
+
+def _distances(found: Rows) -> Iterator[Picture]:
+    keys = {"as the authors of ViT": "distance", "renormalised without CLS": "distance_renormalized"}
+    yield layer_bands({t: {row: _band(r, "distance", k) for row, r in found.items()} for t, k in keys.items()},
+                      "attention distance, px")  # fmt: skip
+    heads = {t: {row: _mean(r, "distance", f"heads_{k}") for row, r in found.items()} for t, k in keys.items()}
+    yield head_spread(heads, "attention distance, px")
+
+
+def _similar(found: Rows) -> Iterator[Picture]:
+    yield layer_bands({"Fig. 2": {row: _band(r, "similarity", "s_attn") for row, r in found.items()}}, "S_attn")
+
+
+def _semantic(found: Rows) -> Iterator[Picture]:
+    shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
+    panels = {t: {row: _band(r, "semantic", k) for row, r in found.items()} for t, k in shown.items()}
+    yield layer_bands(panels, "S_sim")
 
 
 def likeness_by_layer(found: Rows) -> Picture:
@@ -240,6 +262,17 @@ def _loss_curves(found: Rows) -> Picture:
     return curves(
         {"one seed each": {row: (curve[0], curve[1]) for row, curve in kept.items()}}, "step", "training loss"
     )
+
+
+_PICTURES: dict[str, Callable[[Rows], Iterator[Picture]]] = {
+    "collapse": lambda found: iter([_loss_curves(found)]),
+    "distance": _distances,
+    "similarity": _similar,
+    "cka": lambda found: iter([likeness_by_layer(found)]),
+    "semantic": _semantic,
+    "recovery": lambda found: iter([recovery_by_level(found)]),
+}
+"""Measure -> the pictures of the rows that have it."""
 
 
 def scores(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Table:

@@ -13,12 +13,13 @@ import numpy as np
 from lcmae_core.analysis.collapse import ALIKE
 from lcmae_core.analysis.intervals import Pool, pooled
 from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.config.profiles import IN_NOTEBOOK
 from lcmae_core.store.records import Record
 from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.studies.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.studies.registry import RANDOM
 from lcmae_core.studies.tables import judged_seeds
-from lcmae_core.studies.trials import HERE, Job, jobs
+from lcmae_core.studies.trials import Job, jobs
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
@@ -44,7 +45,7 @@ def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, d
     Raises:
         LcmaeError: data or settings are not usable.
     """
-    small = profile in HERE
+    small = profile in IN_NOTEBOOK
     wanted = ((base.seed,) if small else judged_seeds(profile)) if seeds is None else seeds
     known: dict[Path, Record] = {}
 
@@ -98,7 +99,7 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
     Raises:
         LcmaeError: the seeds of a row have records of different data.
     """
-    small = profile in HERE
+    small = profile in IN_NOTEBOOK
     tests = [test for test in claim.tests if not (small and reads_labels(test))]
     if not tests:
         return Verdict(claim, "not judged", "a profile this small judges signs and shapes, never accuracies")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
 from lcmae_core.config.places import plain_name
+from lcmae_core.config.profiles import IN_NOTEBOOK
 from lcmae_core.data.corruptions import why_not
 from lcmae_core.data.sources import known_identity, look_again, source_identity
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
@@ -20,8 +21,8 @@ from lcmae_core.studies.latents import recipe as plan_of
 from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
 from lcmae_core.training.presets import recipe_of
 
-HERE = ("smoke", "quick")
-"""Profiles whose jobs a notebook does itself; those of the others are done by `lcmae study`."""
+HERE = IN_NOTEBOOK
+"""Its former name."""
 
 
 NO_LABELS: Values = {"left_out": "the source has no labels"}
@@ -186,13 +187,14 @@ def rows(
     *,
     do: bool | None = None,
 ) -> dict[str, list[Record]]:
-    """The finished records of a study by row, one a seed. At smoke and quick (or with `do`) they are made first.
+    """The finished records of a study by row, one a seed. At smoke and quick (or with `do`) they are made first, unless
+    `base.runtime.train` says otherwise: true, they are; false, they are not.
 
     Raises:
         LcmaeError: there is no such study, data or settings are not usable.
     """
     found: dict[str, list[Record]] = {}
-    making = profile in HERE if do is None else do
+    making = _making(base, profile, do)
     if making:
         look_again()  # a notebook stays open while pictures come and go
     for job in jobs([name], base, profile, seeds, measures):
@@ -200,3 +202,10 @@ def rows(
             job.do(wait=True)
         found.setdefault(job.row, []).extend([job.record] if job.readable else [])
     return found
+
+
+def _making(base: Settings, profile: str, do: bool | None) -> bool:
+    """Whether missing records are made: as asked, as the settings say, else as the profile has it."""
+    if do is False or base.runtime.train is False:
+        return False
+    return bool(do or base.runtime.train or profile in IN_NOTEBOOK)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.models.build import model_of
 from lcmae_core.models.decoders import TransformerDecoder
+from lcmae_core.models.demonstration import DEMO, demo_card
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.pretrained import REFERENCES, expected_images, load_vit
@@ -68,26 +69,33 @@ def compared(
 
 
 def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
-    """A model to look at: None is the collection's run with the deep decoder; else an MAE checkpoint (a file or folder
-    of the public code, Hugging Face or ours) or the name of a timm ViT.
+    """A model to look at: None or "demo" is the one that comes with the package, "run" the collection's own run with
+    the deep decoder; else an MAE checkpoint (a file or folder of the public code, Hugging Face or ours) or the name of
+    a timm ViT. Files and folders called "demo" or "run" are said as "./demo" and "./run".
 
     Raises:
         LcmaeError: neither a path nor a name, a file that does not fit, a hub that does not answer.
     """
-    if spec is None:
+    if spec == "run":
         return _run(deep_decoder(base, profile), "MAE")
+    if spec in (None, DEMO):
+        return _checkpoint(DEMO, f"demonstration MAE, {demo_card()['epochs']} epochs of {demo_card()['data']}", base)
     path = Path(spec).expanduser()
     if not path.exists():
         if path.suffix in (".pth", ".pt", ".safetensors", ".bin") or len(path.parts) > 1:
             raise LcmaeError(
-                f"model: got {spec!r}, which is not there, expected a checkpoint or the name of a timm ViT"
+                f"model: got {spec!r}, which is not there, expected 'demo', 'run', a checkpoint or a timm ViT's name"
             )
         return _published(spec, base)
+    return _checkpoint(path, f"checkpoint {path.name}", base)
+
+
+def _checkpoint(path: Path | str, origin: str, base: Settings) -> Subject:
     model = load_mae(path)
     settings = replace(
         base, image_size=model.image_size, patch_size=model.arch.patch_size, channels=model.channels, mask_unit=1
     )
-    return Subject(model, f"checkpoint {path.name}", settings)
+    return Subject(model, origin, settings)
 
 
 def _run(settings: Settings, name: str) -> Subject:

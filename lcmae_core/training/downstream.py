@@ -29,9 +29,16 @@ from lcmae_core.data.splits import Source
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
-from lcmae_core.store.evaluations import PREDICTIONS, Evaluation, Predictions, open_evaluation, save_predictions
+from lcmae_core.store.evaluations import (
+    PREDICTIONS,
+    Evaluation,
+    Predictions,
+    evaluation_folder,
+    open_evaluation,
+    save_predictions,
+)
 from lcmae_core.store.machine import pick_device, provenance
-from lcmae_core.store.runs import Run
+from lcmae_core.store.runs import RESULTS, Run, refuse_untrained
 from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
 from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
@@ -148,8 +155,11 @@ def once(
 
     Raises:
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
+        NotTrainedError: it was not done yet, and `settings.runtime.train` is false.
     """
     identity = source_identity(settings.data.source)
+    known = evaluation_folder(settings, recipe, origin.name, identity)
+    refuse_untrained([] if (known / RESULTS).exists() else [known.name], settings)
     evaluation = open_evaluation(settings, recipe, origin.name, identity)
     with evaluation.lock():
         if not resume:

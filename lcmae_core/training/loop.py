@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -14,7 +14,7 @@ from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device, provenance
-from lcmae_core.store.runs import Run, open_run
+from lcmae_core.store.runs import RESULTS, Run, open_run, refuse_untrained, run_folder
 from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.log import RunLog, Window
@@ -50,18 +50,41 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
 
     Raises:
         LcmaeError: data, settings or folder are not usable.
+        NotTrainedError: it is not trained yet, and `settings.runtime.train` is false.
         NonFiniteLossError: the loss became NaN or infinite.
         RunLostError: the run's folder was removed on the way.
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
-    run = open_run(settings, source_identity(settings.data.source))
+    identity = source_identity(settings.data.source)
+    refuse_untrained(_untrained([settings]), settings)
+    run = open_run(settings, identity)
     with run.lock():
         if not resume:
             run.clear()
-            run = open_run(settings, source_identity(settings.data.source))
+            run = open_run(settings, identity)
         if not run.done:
             _train(run, settings, tuple(callbacks))
     return run
+
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def pretrain_all(rows: Mapping[Name, Settings]) -> dict[Name, Run]:
+    """`pretrain` of several settings by name, one after the other.
+
+    Raises:
+        NotTrainedError: naming all that are not trained yet, where `settings.runtime.train` is false.
+    """
+    for settings in rows.values():
+        refuse_untrained(_untrained(rows.values()), settings)
+    return {name: pretrain(settings) for name, settings in rows.items()}
+
+
+def _untrained(settings: Iterable[Settings]) -> list[str]:
+    """Names of the runs that are not finished."""
+    folders = [run_folder(s, source_identity(s.data.source)) for s in settings]
+    return list(dict.fromkeys(folder.name for folder in folders if not (folder / RESULTS).exists()))
 
 
 def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:

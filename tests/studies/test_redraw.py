@@ -57,7 +57,7 @@ def made_up(name, rng):
     }.get(name, {"accuracy": 0.75, "right": packed(np.arange(20) % 4 > 0)})  # fmt: skip
 
 
-def drawn_of(study, base):
+def titled(study, base):
     """Titles and what is shown of one study; others that share its runs are drawn too."""
     return [(title, shown) for title, shown in figures(base, "lab") if title.startswith(STUDIES[study].title)]
 
@@ -76,22 +76,25 @@ def test_an_accuracy_with_its_interval(tmp_path):
 
 def test_a_table_says_what_is_missing(tmp_path, monkeypatch):
     base = write(tmp_path, "table1", ("collapse", "finetune", "probe", "knn"), skip="c")
-    monkeypatch.setattr("lcmae_core.studies.redraw.lab", lambda: base)
+    nothing = recorded(tmp_path / "nothing", "desk")
+    monkeypatch.setattr("lcmae_core.studies.redraw.shipped", {"lab": base, "desk": nothing}.get)
     here = {row: [] for row in TABLE1}
     published = {"finetune": {name: row.published for name, row in TABLE1.items()}}
     table = accuracy_table("table1", here, "quick", published, {"b": "(b) MAE"})
-    assert table.columns[:4] == ["Table 1", "fine-tuned, paper", "fine-tuned, lab", "fine-tuned, quick"]
+    columns = ["Table 1", *(f"fine-tuned, {where}" for where in ("paper", "desk", "lab", "quick"))]
+    assert table.columns[:5] == columns
     by_name = {row[0]: row for row in table.rows}
     assert by_name["(b) MAE"][1] == "82.9"
-    assert by_name["(b) MAE"][2].startswith("75.0 [")
-    assert by_name["(b) MAE"][3] == "not yet run"
-    assert by_name["c"][1:3] == ["Collapse", "not yet run"]
+    assert by_name["(b) MAE"][2] == "not yet run"
+    assert by_name["(b) MAE"][3].startswith("75.0 [")
+    assert by_name["(b) MAE"][4] == "not yet run"
+    assert by_name["c"][1:4] == ["Collapse", "not yet run", "not yet run"]
 
 
 @pytest.mark.parametrize("study", ["table2", "fig2", "fig3", "fig5", "fig_a1", "latents", "hlv_ratios", "hlv_units"])
 def test_what_has_records_is_drawn(study, tmp_path):
     base = write(tmp_path, study, STUDIES[study].measures)
-    drawn = drawn_of(study, base)
+    drawn = titled(study, base)
     assert drawn
     for _, shown in drawn:
         assert len(shown._repr_png_() if isinstance(shown, Picture) else shown._repr_html_()) > 100
@@ -192,7 +195,7 @@ def test_a_row_that_is_missing_leaves_a_gap_not_a_shift(tmp_path):
     found = {row: r for row, r in rows("hlv_ratios", base, "lab", (0, 1, 2)).items() if r}
     x, y = lines(reading_by_level("hlv_ratios", found))["linear probe, %"]["published (HLV, ViT-B on ImageNet)"]
     assert (x, y) == ([0.1, 0.5, 0.75, 0.9], [47.45, 60.07, 67.41, 62.97])
-    assert len(drawn_of("hlv_ratios", base)) == 3
+    assert len(titled("hlv_ratios", base)) == 3
 
 
 @every_level
@@ -202,7 +205,7 @@ def test_without_corruptions_the_others_are_drawn(study, tmp_path, monkeypatch):
     found = rows(study, base, "lab", (0, 1, 2))
     assert all(len(records) == 3 for records in found.values())
     assert [*lines(reading_by_level(study, found))] == ["linear probe, %", "kNN, %", "shape bias"]
-    assert len(drawn_of(study, base)) == 3
+    assert len(titled(study, base)) == 3
 
 
 @every_level
@@ -210,6 +213,6 @@ def test_without_labels_the_reconstructions_are_drawn(study, tmp_path, monkeypat
     real, nothing = made_up, {"left_out": "the source has no labels"}
     monkeypatch.setitem(globals(), "made_up", lambda name, rng: real(name, rng) if name == "fidelity" else nothing)
     base = write(tmp_path, study, STUDIES[study].measures)
-    table, picture = (shown for _, shown in drawn_of(study, base))
+    table, picture = (shown for _, shown in titled(study, base))
     assert {cell for row in table.rows for cell in row[2:]} == {"no labels"}
     assert [*lines(picture)] == ["SSIM", "FSIM", "PSNR, dB", "MSE"]

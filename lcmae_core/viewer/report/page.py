@@ -45,6 +45,7 @@ class Section:
     number: str
     title: str
     failure: str = ""
+    incomplete: bool = False
     seconds: float | None = None
     blocks: list[Block] = field(default_factory=list)
 
@@ -183,7 +184,7 @@ def _section(path: Path, ledger: Mapping[str, Any]) -> Section:
     content = _read(path)
     name = path.stem.removesuffix(".failed")
     entry = ledger.get(name, {})
-    section = Section(name[:2], name, seconds=entry.get("seconds"))
+    section = Section(name[:2], name, seconds=entry.get("seconds"), incomplete=entry.get("status") == "incomplete")
     if path.stem.endswith(".failed") or entry.get("status") == "failed":
         cell = f"cell {entry['cell']}: " if entry.get("cell") else ""
         section.failure = f"{cell}{entry.get('error') or 'a cell raised an error'}"
