@@ -63,6 +63,8 @@ def test_contents(wheel: Path) -> None:
     package = ROOT / "lcmae_core"
     code = {p.relative_to(ROOT).as_posix() for e in ("py", "js", "css", "html") for p in package.rglob(f"*.{e}")}
     assert code <= names
+    demo = {f"lcmae_core/models/demo/{n}" for n in ("model.safetensors", "settings.json", "manifest.json", "card.json")}
+    assert demo <= names
     assert {n for n in names if n.endswith(".ipynb")} == {f"lcmae_core/notebooks/{n}" for n in NOTEBOOKS}
     assert not [n for n in names if n.startswith(("tests", "setup", "notebooks", "outputs")) or "__pycache__" in n]
     assert any(n.endswith("licenses/LICENSE") for n in names)

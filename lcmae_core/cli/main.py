@@ -187,9 +187,12 @@ def _report(options: argparse.Namespace) -> int:
         raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
     drawn = []
     if any((out / "results" / "runs").glob("*.json")):
-        from lcmae_core.studies.redraw import everything
+        from lcmae_core.studies.readers import export
+        from lcmae_core.studies.redraw import everything, recorded
+        from lcmae_core.studies.scoreboard import score
 
         drawn = list(everything(out, profile))
+        print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
     print(build_report(out, drawn))
     return 0
 

@@ -74,8 +74,17 @@ def test_a_checkpoint_sets_the_images(base, tmp_path):
     assert torch.equal(subject.model.encoder.cls_token, load_mae(run).encoder.cls_token)
 
 
-def test_without_a_name_the_deep_decoder_is_opened(base):
+def test_without_a_name_the_demonstration_model_is_opened(base):
     subject = open_model(None, base, "smoke")
+    assert subject.origin.startswith("demonstration MAE, ")
+    side = subject.settings.data.image_size[0]
+    assert side >= 96
+    assert subject.part == "decoder"
+    assert torch.equal(subject.model.encoder.cls_token, open_model("demo", base, "smoke").model.encoder.cls_token)
+
+
+def test_the_run_of_the_profile_has_the_deep_decoder(base):
+    subject = open_model("run", base, "smoke")
     assert len(subject.model.decoder.blocks) == 3
     assert subject.origin.startswith("MAE trained here, 1 steps (")
 

@@ -217,6 +217,6 @@ class Needed(NamedTuple):
 def needed(outcome: Outcome) -> Needed:
     """For a test that its interval leaves open, by the bound that is nearest to its value (see `analysis.planning`)."""
     e, bounds = outcome.estimate, [b for b in (outcome.test.low, outcome.test.high) if np.isfinite(b)]
-    bound = min(bounds, key=lambda b: abs(b - e.value))
+    bound = float(min(bounds, key=lambda b: abs(b - e.value)))
     return Needed(needed_seeds(e.value, e.parts, e.seeds, bound),
                   needed_images(e.value, e.parts, e.seeds, e.images, bound))  # fmt: skip
