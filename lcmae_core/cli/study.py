@@ -5,14 +5,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.studies import STUDIES, mask_units
+from lcmae_core.studies.costs import measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
 from lcmae_core.studies.trials import Job, jobs, unusable
 
@@ -197,55 +197,22 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
-    speed = _speed(everything)
+    speed = measured_speed(everything)
     for name in chosen_studies(names):
         mine = [job for job in everything if job.study == name]
         left = [job for job in mine if not job.done]
-        table.add_row(name, STUDIES[name].title, str(len(mine) - len(left)), str(len(left)), _to_go(left, seen, speed))
+        table.add_row(
+            name,
+            STUDIES[name].title,
+            str(len(mine) - len(left)),
+            str(len(left)),
+            str(to_go(left, seen, speed)) if left else "-",
+        )
     make_console().print(table)
     print(
         f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
     )
+    print("hours: of runs and measures of the same kind that are finished; about: some from a plain MAE's")
     if not speed:
         print("no run of this profile has been finished here, so there is no measured speed to tell the time from")
     return 0
-
-
-def _speed(every: Sequence[Job]) -> dict[str, float]:
-    """Median seconds an image of training ("train") and of each measure, over what is finished."""
-    known = {job.record.path: job.record.content for job in every}
-    found: dict[str, list[float]] = {}
-    for content in known.values():
-        if (training := content.get("training")) and training["images_per_s"]:
-            found.setdefault("train", []).append(1 / training["images_per_s"])
-        for name, entry in content.get("measures", {}).items():
-            found.setdefault(name, []).append(entry["seconds"])
-    return {name: median(times) for name, times in found.items()}
-
-
-def _to_go(left: Sequence[Job], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> str:
-    """Time of the runs and measures that are missing and no study above asks for too."""
-    total, unknown = 0.0, False
-    for job in left:
-        parts = dict.fromkeys(job.missing, 1)
-        if job.case.trained and not job.record.content.get("training"):
-            parts["train"] = trained_images(job)
-        new = {part: count for part, count in parts.items() if (job.record.path, part) not in seen}
-        seen.update((job.record.path, part) for part in new)
-        unknown |= not new.keys() <= speed.keys()
-        total += sum(count * speed.get(part, 0.0) for part, count in new.items())
-    if not left:
-        return "-"
-    if not total:
-        return "?" if unknown else "counted above"
-    return "over " * unknown + (f"{total / 3600:.2f} h" if total >= 360 else f"{total:.0f} s")
-
-
-def trained_images(job: Job) -> int:
-    """Images that a job's training sees (an epoch counted as Imagenette's or ImageNet's, by the profile)."""
-    optim = job.case.settings.optim
-    return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * EPOCH[job.profile])
-
-
-EPOCH = {"smoke": 0, "quick": 0, "desk": 9469, "lab": 9469, "paper": 1_281_167}
-"""Training images of a profile's data set, for the cost of runs that are measured in epochs."""

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 import pytest
 
 from lcmae_core import cli
-from lcmae_core.cli import study
 from lcmae_core.cli.study import _without_jobs, run_studies, seconds_of
 from lcmae_core.studies import ACCURACY, measures
+from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
 from lcmae_core.training import loop
 from lcmae_core.training.guards import NonFiniteLossError, stop_requests
@@ -133,13 +133,14 @@ def test_work_and_status(tmp_path, capsys):
 
 def test_what_studies_share_is_counted_once(tmp_path):
     every = jobs(["table1", "table3"], tiny_settings(tmp_path), "smoke")
-    speed, seen = dict.fromkeys(("train", "collapse", *ACCURACY), 100.0), set()
+    kinds = ("mae", "mae, 2 views", *(f"ae, block {block}" for block in (1, 3, 5, 7)))
+    speed, seen = dict.fromkeys((*(f"train {kind}" for kind in kinds), "collapse", *ACCURACY), 100.0), set()
     trained = 100 * 2 * 8  # seconds an image x steps x batch
     mine = {name: [job for job in every if job.study == name] for name in ("table1", "table3")}
-    assert study._to_go(mine["table1"], seen, speed) == f"{7 * (trained + 400) / 3600:.2f} h"
-    assert study._to_go(mine["table3"], seen, speed) == f"{(4 * (trained + 300) + 400) / 3600:.2f} h"  # not MAE
-    assert study._to_go(mine["table3"], seen, speed) == "counted above"
-    assert study._to_go(mine["table3"], set(), {"train": 100.0}).startswith("over ")
+    assert to_go(mine["table1"], seen, speed).seconds == 7 * (trained + 400)
+    assert to_go(mine["table3"], seen, speed).seconds == 4 * (trained + 300) + 400  # not MAE
+    assert str(to_go(mine["table3"], seen, speed)) == "counted above"
+    assert str(to_go(mine["table3"], set(), {"train mae": 100.0})).startswith("over ")
 
 
 def test_the_budget_ends_training_at_a_checkpoint_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
