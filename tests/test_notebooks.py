@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 
-from lcmae_core.execute.discover import PATTERN, Notebook, cell_source
+from lcmae_core.execute.discover import PATTERN, NotebookFile, cell_source
 from lcmae_core.execute.parameters import read_parameters
 from tests.loops import over
 
@@ -71,7 +71,7 @@ def test_name_title_and_header(path: Path) -> None:
 def test_one_cell_of_parameters(path: Path) -> None:
     assert len(tagged(path, "parameters")) == 1
     assert cells(path)[1] == tagged(path, "parameters")[0]
-    parameters = read_parameters(Notebook(path))
+    parameters = read_parameters(NotebookFile(path))
     assert [*parameters][:4] == ["profile", "data", "seed", "out"]
     assert parameters["profile"].choices == ("smoke", "quick", "desk", "lab", "paper")
     assert all(parameters[name].default is None for name in ("profile", "data", "out")), "the user's machine decides"

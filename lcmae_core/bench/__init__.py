@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from lcmae_core.bench.contestants import MODELS, QUICK, Inputs, Shape, Subject, draw_inputs, prepare, settings_of
+from lcmae_core.bench.contestants import MODELS, QUICK, Contestant, Inputs, Shape, draw_inputs, prepare, settings_of
 from lcmae_core.bench.table import render
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.linear import linear
@@ -121,7 +121,7 @@ def measure(options: Options) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def alternate(subjects: dict[str, Subject], steps: int, device: torch.device) -> dict[str, list[float]]:
+def alternate(subjects: dict[str, Contestant], steps: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of every step of every model, in turns; the order is reversed every other round."""
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(steps):

@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
     noise: tuple[Tensor, Tensor]  # (B, N) each
 
 
-class Subject(NamedTuple):
+class Contestant(NamedTuple):
     """A model ready to be timed: one training step as a call, and the FLOPs of one."""
 
     step: Callable[[], Tensor]
@@ -71,7 +71,7 @@ def draw_inputs(shape: Shape) -> Inputs:
     return Inputs(images.to(shape.device), (first.to(shape.device), second.to(shape.device)))
 
 
-def prepare(name: str, shape: Shape, inputs: Inputs) -> Subject:
+def prepare(name: str, shape: Shape, inputs: Inputs) -> Contestant:
     """Model, optimiser and step of one contestant, warmed up; its FLOPs are counted in the warm-up."""
     settings = settings_of(name, shape)
     model, loss = (_hf if name == "hf" else _ours)(settings, inputs, shape.device)
@@ -92,7 +92,7 @@ def prepare(name: str, shape: Shape, inputs: Inputs) -> Subject:
     step()
     with FlopCounterMode(display=False) as counter:
         step()
-    return Subject(step, counter.get_total_flops())
+    return Contestant(step, counter.get_total_flops())
 
 
 def _ours(settings: Settings, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Callable[[], Tensor]]:

@@ -9,7 +9,7 @@ from lcmae_core.cli.unread import refuse_unread_by
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.config.downstream import RECIPES, vary
 from lcmae_core.config.resolve import Asked
-from lcmae_core.training.presets import fine_tuning, fitted, probing
+from lcmae_core.training.presets import clip_batch, fine_tuning, probing
 
 
 def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
@@ -41,7 +41,7 @@ def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
     from lcmae_core.training.probe import linear_probe
 
     recipe = vary(recipe, mine)
-    recipe = recipe if "batch_size" in mine else fitted(recipe, len(images.train))
+    recipe = recipe if "batch_size" in mine else clip_batch(recipe, len(images.train))
     found = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
     _say(found.predictions, f"{found.recipe.kind} of {found.origin}", images.classes)
     print(f"evaluation: {found.path}")
@@ -92,11 +92,11 @@ def _of_run(known: Settings, base: Settings, asked: Asked) -> Settings:
 
 def _neighbours(origin: Any, source: Any) -> Any:
     from lcmae_core.analysis.neighbours import encoder_predictions
-    from lcmae_core.training.downstream import fitting
+    from lcmae_core.training.downstream import check_encoder
     from lcmae_core.training.labels import several_classes
 
     several_classes(origin.settings, source)
-    return encoder_predictions(fitting(origin.load(), origin.settings).eval(), origin.settings, source)
+    return encoder_predictions(check_encoder(origin.load(), origin.settings).eval(), origin.settings, source)
 
 
 def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:

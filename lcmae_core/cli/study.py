@@ -14,7 +14,7 @@ from lcmae_core.execute.plan import check_writable
 from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
-from lcmae_core.studies.trials import Job, jobs, unusable
+from lcmae_core.studies.trials import Trial, jobs, unusable
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -87,11 +87,11 @@ def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) ->
             print(f"left out on this machine: {reason}", flush=True)
 
 
-def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Job]:
+def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
     return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
 
 
-def _work(todo: Sequence[Job], stop: threading.Event) -> int:
+def _work(todo: Sequence[Trial], stop: threading.Event) -> int:
     began, done, failed, left = time.monotonic(), 0, set[Path](), list(todo)
     before = -1
     while left and done > before:  # again, for what another process had at the first time, while there is something
@@ -108,7 +108,7 @@ def _work(todo: Sequence[Job], stop: threading.Event) -> int:
     return 1 if failed else 0
 
 
-def _attempt(job: Job, stop: threading.Event, failed: set[Path]) -> bool:
+def _attempt(job: Trial, stop: threading.Event, failed: set[Path]) -> bool:
     """Do a job and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
     from lcmae_core.training.guards import NonFiniteLossError, Stopped
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lcmae_core.execute.committed import store_executed
-from lcmae_core.execute.discover import Notebook, project_root
+from lcmae_core.execute.discover import NotebookFile, project_root
 from lcmae_core.execute.job import Job
 from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
@@ -63,16 +63,16 @@ class _Batch:
         self.limit = jobs if executor.threads else len(plan.notebooks)
         self.ledger = Ledger(plan.out)
         self.waiting = list(plan.notebooks)
-        self.running: dict[Notebook, Handle] = {}
-        self.failed: list[Notebook] = []
-        self.incomplete: dict[Notebook, str] = {}
+        self.running: dict[NotebookFile, Handle] = {}
+        self.failed: list[NotebookFile] = []
+        self.incomplete: dict[NotebookFile, str] = {}
         self.mistaken = 0
         self.console = make_console()
         estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
         if self.limit > 1:
             self.waiting = longest_first(plan, estimates)
         self.board = Board(self.console, estimates, self.limit)
-        self._began: dict[Notebook, float] = {}
+        self._began: dict[NotebookFile, float] = {}
 
     def run(self) -> None:
         """Until nothing waits or runs."""
@@ -109,7 +109,7 @@ class _Batch:
         blocked = (any(u in self.waiting for u in self.plan.upstream(n)) for n in self.waiting)
         return not self.running and all(blocked)
 
-    def _job(self, notebook: Notebook) -> Job:
+    def _job(self, notebook: NotebookFile) -> Job:
         parameters = self.plan.parameters[notebook.name]
         upstream = {n.name: self.ledger.entry(n.name).get("date") for n in self.plan.upstream(notebook)}
         return Job(
@@ -147,7 +147,7 @@ class _Batch:
             for line in self._explain(notebook, outcome):
                 self.board.say("    " + line)
 
-    def _explain(self, notebook: Notebook, outcome: Mapping[str, Any]) -> list[str]:
+    def _explain(self, notebook: NotebookFile, outcome: Mapping[str, Any]) -> list[str]:
         where = f"cell {outcome['cell']}: " if outcome.get("cell") else ""
         error = str(outcome.get("error", "")).strip().splitlines() or [""]
         if _mistake(outcome):
@@ -178,11 +178,11 @@ def _mistake(outcome: Mapping[str, Any]) -> bool:
     return str(outcome.get("error", "")).startswith(("LcmaeError: ", "UnreadableImage: "))
 
 
-def longest_first(plan: Plan, estimates: Mapping[str, float]) -> list[Notebook]:
+def longest_first(plan: Plan, estimates: Mapping[str, float]) -> list[NotebookFile]:
     """The notebooks by the time from their start to the end of all that waits for them, longest first, so that nothing
     long begins when everything else is done; equals stay in their order."""
 
-    def path(notebook: Notebook, before: tuple[Notebook, ...] = ()) -> float:
+    def path(notebook: NotebookFile, before: tuple[NotebookFile, ...] = ()) -> float:
         seen = (*before, notebook)
         after = [n for n in plan.notebooks if n not in seen and notebook in plan.upstream(n)]
         return estimates[notebook.name] + max((path(n, seen) for n in after), default=0.0)

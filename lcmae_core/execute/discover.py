@@ -16,7 +16,7 @@ PATTERN = "[0-9][0-9]_*.ipynb"
 
 
 @dataclass(frozen=True)
-class Notebook:
+class NotebookFile:
     """A numbered notebook of the collection, read as plain JSON."""
 
     path: Path
@@ -71,12 +71,12 @@ def notebook_folder(given: str | Path | None = None) -> Path:
     raise LcmaeError(f"notebooks: got {looked}, expected a folder with numbered notebooks such as 00_quickstart.ipynb")
 
 
-def all_notebooks(folder: Path) -> list[Notebook]:
+def all_notebooks(folder: Path) -> list[NotebookFile]:
     """Every numbered notebook of a folder, in order; failed partial copies are none."""
-    return [Notebook(p) for p in sorted(folder.glob(PATTERN)) if not p.stem.endswith(".failed")]
+    return [NotebookFile(p) for p in sorted(folder.glob(PATTERN)) if not p.stem.endswith(".failed")]
 
 
-def select(names: Sequence[str], folder: Path) -> list[Notebook]:
+def select(names: Sequence[str], folder: Path) -> list[NotebookFile]:
     """The notebooks that names mean (03, 03_lcmae or a file name), in the order given; none named means all.
 
     Raises:
@@ -86,7 +86,7 @@ def select(names: Sequence[str], folder: Path) -> list[Notebook]:
     if not names:
         return there
     by_name = {key: n for n in there for key in (n.number, n.name)}
-    chosen: dict[Notebook, None] = {}
+    chosen: dict[NotebookFile, None] = {}
     for name in names:
         key = Path(name).name.removesuffix(".ipynb")
         if key.isdigit():

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lcmae_core.execute.discover import PACKAGE, Notebook, cell_source
+from lcmae_core.execute.discover import PACKAGE, NotebookFile, cell_source
 
 FILE, WORK = "ledger.json", ".work"
 WITHOUT_EFFECT = ("execute", "cli", "cli.py", "doctor.py", "notebooks", "viewer/report")
@@ -50,7 +50,7 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def job_digest(notebook: Notebook, parameters: Mapping[str, Any], upstream: Mapping[str, Any] | None = None) -> str:
+def job_digest(notebook: NotebookFile, parameters: Mapping[str, Any], upstream: Mapping[str, Any] | None = None) -> str:
     """Digest of cells, parameters, environment, code, and the executions that the notebook reads the results of."""
     cells = [[cell["cell_type"], cell_source(cell)] for cell in notebook.content["cells"]]
     environment = os.environ.get("LCMAE_DATA", "")
@@ -95,7 +95,7 @@ class Ledger:
         return outcome
 
 
-def expected_seconds(notebook: Notebook, profile: str, ledger: Ledger) -> float:
+def expected_seconds(notebook: NotebookFile, profile: str, ledger: Ledger) -> float:
     """How long the notebook will take: as last time here, else what its metadata says, else a minute."""
     last = ledger.entry(notebook.name)
     if last.get("status") == "ok":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.execute.discover import Notebook, cell_source
+from lcmae_core.execute.discover import NotebookFile, cell_source
 
 UNKNOWN = object()
 """The default of a parameter whose right side is no literal: it takes anything."""
@@ -63,7 +63,7 @@ def parse_assignments(pairs: Sequence[str], option: str = "-p") -> dict[str, Any
     return found
 
 
-def read_parameters(notebook: Notebook) -> dict[str, Parameter]:
+def read_parameters(notebook: NotebookFile) -> dict[str, Parameter]:
     """The assignments of the cell tagged `parameters`, by name.
 
     Raises:
@@ -140,7 +140,7 @@ def _fit(default: Any, value: Any) -> Any:
     return value if isinstance(value, type(default)) else UNKNOWN
 
 
-def assign(given: Mapping[str, Any], notebooks: Sequence[Notebook]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def assign(given: Mapping[str, Any], notebooks: Sequence[NotebookFile]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Each notebook's share of the parameters given, and one line for each that some of them do not have.
 
     Raises:

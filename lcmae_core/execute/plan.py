@@ -11,7 +11,7 @@ from lcmae_core.config import profile as load_profile
 from lcmae_core.config.places import is_local
 from lcmae_core.config.resolve import COMMON, Asked, project_root
 from lcmae_core.config.unread import refuse_unread
-from lcmae_core.execute.discover import Notebook, notebook_folder, select
+from lcmae_core.execute.discover import NotebookFile, notebook_folder, select
 from lcmae_core.execute.parameters import assign, read_parameters
 
 
@@ -37,13 +37,13 @@ class Request:
 class Plan:
     """Checked notebooks with the parameters of each, the profile, the folder, and lines that the user should see."""
 
-    notebooks: tuple[Notebook, ...]
+    notebooks: tuple[NotebookFile, ...]
     parameters: Mapping[str, Mapping[str, Any]]
     profile: str
     out: Path
     notes: tuple[str, ...]
 
-    def upstream(self, notebook: Notebook) -> list[Notebook]:
+    def upstream(self, notebook: NotebookFile) -> list[NotebookFile]:
         """Those planned notebooks whose results this one reads (metadata.lcmae.after: numbers, or "all")."""
         after = notebook.hints.get("after", [])
         others = [n for n in self.notebooks if n != notebook]
@@ -72,7 +72,7 @@ def make_plan(request: Request) -> Plan:
     return Plan(tuple(chosen), parameters, profile, out, tuple(notes))
 
 
-def _from_environment(notebook: Notebook, data: str | None) -> dict[str, Any]:
+def _from_environment(notebook: NotebookFile, data: str | None) -> dict[str, Any]:
     """The source, for a notebook that has one: a kernel starts in another folder than a relative $LCMAE_DATA means."""
     return {"data": data} if data and "data" in read_parameters(notebook) else {}
 

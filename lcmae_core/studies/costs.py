@@ -6,7 +6,7 @@ from statistics import median
 from typing import NamedTuple
 
 from lcmae_core.config import Settings
-from lcmae_core.studies.trials import Job
+from lcmae_core.studies.trials import Trial
 
 EPOCH = {"smoke": 0, "quick": 0, "desk": 9469, "lab": 9469, "paper": 1_281_167}
 """Training images of a profile's data set, for the cost of runs that are measured in epochs."""
@@ -47,13 +47,13 @@ def kind_of(settings: Settings) -> str:
     return ", ".join(parts)
 
 
-def trained_images(job: Job) -> int:
+def trained_images(job: Trial) -> int:
     """Images that a job's training sees (an epoch counted as Imagenette's or ImageNet's, by the profile)."""
     optim = job.case.settings.optim
     return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * EPOCH[job.profile])
 
 
-def measured_speed(every: Sequence[Job]) -> dict[str, float]:
+def measured_speed(every: Sequence[Trial]) -> dict[str, float]:
     """Median seconds an image of training of each kind ("train <kind>") and of each measure, over what is finished."""
     known = {job.record.path: job for job in every}
     found: dict[str, list[float]] = {}
@@ -66,7 +66,7 @@ def measured_speed(every: Sequence[Job]) -> dict[str, float]:
     return {name: median(times) for name, times in found.items()}
 
 
-def to_go(left: Sequence[Job], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> Time:
+def to_go(left: Sequence[Trial], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> Time:
     """Time of the runs and measures that are missing and that no study before asks for too; `seen` remembers them."""
     total, about, unknown = 0.0, False, False
     for job in left:
@@ -84,7 +84,7 @@ def to_go(left: Sequence[Job], seen: set[tuple[Path, str]], speed: Mapping[str, 
     return Time(total, about, unknown)
 
 
-def _an_image(job: Job, speed: Mapping[str, float]) -> tuple[float | None, bool]:
+def _an_image(job: Trial, speed: Mapping[str, float]) -> tuple[float | None, bool]:
     """Seconds an image of a job's training, and whether they are estimated from a plain MAE's."""
     kind = kind_of(job.case.settings)
     if f"train {kind}" in speed:

@@ -21,8 +21,8 @@ from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.records import Values, averaged, packed, rounded
 from lcmae_core.studies.latents import Setting, recipe
 from lcmae_core.studies.measures_attention import distance, reach, receptive, similarity
-from lcmae_core.studies.measures_hlv import cues, kept, robustness
-from lcmae_core.studies.measures_vectors import collapsed, invariance, terms
+from lcmae_core.studies.measures_hlv import corruptions, cues, fidelity
+from lcmae_core.studies.measures_vectors import collapse, invariance, terms
 from lcmae_core.studies.registry import beside, references
 from lcmae_core.studies.specimen import Specimen, blocked
 from lcmae_core.studies.tables import short
@@ -87,7 +87,7 @@ def semantic(specimen: Specimen) -> Values:
     return {key: rounded(blocked(values), 5) for key, values in found.items()}
 
 
-def likeness(specimen: Specimen) -> Values:
+def cka(specimen: Specimen) -> Values:
     """Debiased linear CKA of every encoder layer with the same layer of MAE, LC-MAE, DINO and a supervised ViT of the
     same size, data and seed, and of itself untrained (our control): cka_<name> (M, L), whose mean it is, of all patches
     in their places; pooled_<name> (L,) of the mean patch; layers_<name> (L, L), row: own layer, column: the other's.
@@ -151,8 +151,8 @@ def _evaluated(evaluation: Evaluation) -> Values:
 MEASURES: dict[str, Callable[[Specimen], Values]] = {
     "knn": knn, "probe": probe, "finetune": finetune, "finetune_scratch": finetune_scratch,
     "finetune_anchor": finetune_anchor, "distance": distance, "similarity": similarity,
-    "semantic": semantic, "collapse": collapsed, "terms": terms, "cka": likeness, "fidelity": kept, "cues": cues,
-    "corruptions": robustness, "recovery": recovery, "invariance": invariance, "receptive": receptive, "reach": reach,
+    "semantic": semantic, "collapse": collapse, "terms": terms, "cka": cka, "fidelity": fidelity, "cues": cues,
+    "corruptions": corruptions, "recovery": recovery, "invariance": invariance, "receptive": receptive, "reach": reach,
 }  # fmt: skip
 LABELLED = frozenset({"knn", "probe", *FINE_TUNED, "cues", "corruptions"})
 """Measures that need labels: where the source has none they are left out."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcmae_core.analysis import fidelity as reconstruction_fidelity
 from lcmae_core.analysis.cues import Pairs, conflicting_pairs, cue_conflict
-from lcmae_core.analysis.fidelity import fidelity
 from lcmae_core.analysis.reconstruction import rebuild_whole
 from lcmae_core.data.augment import denormalize, normalize
 from lcmae_core.data.corruptions import SMALLEST, corrupted, corruption_names
@@ -27,7 +27,7 @@ PART = 64
 SEVERITIES = {"smoke": (3,), "quick": (3,), "desk": (3,), "lab": (1, 3, 5), "paper": (1, 2, 3, 4, 5)}
 
 
-def kept(specimen: Specimen) -> Values:
+def fidelity(specimen: Specimen) -> Values:
     """SSIM, FSIM, PSNR (dB) and MSE of what the decoder makes of whole images, (M,) each; named colour_, the same of
     the images in which every patch has its mean colour: the structure that is kept without any pixel."""
     held, patch, norm_pix = specimen.held, specimen.settings.model.patch_size, specimen.settings.loss.norm_pix
@@ -37,7 +37,7 @@ def kept(specimen: Specimen) -> Values:
         truth = denormalize(images)
         guesses = {"": rebuild_whole(model, images, norm_pix=norm_pix), "colour_": mosaic(truth, patch)}
         for kind, guess in guesses.items():
-            for name, values in fidelity(guess, truth)._asdict().items():
+            for name, values in reconstruction_fidelity.fidelity(guess, truth)._asdict().items():
                 found.setdefault(kind + name, []).append(values)
     return {name: rounded(blocked(torch.cat(parts)), 6) for name, parts in found.items()}
 
@@ -73,7 +73,7 @@ def cues(specimen: Specimen) -> Values:
     return {name: packed((said == labels[getattr(pairs, name)]).numpy()) for name in Pairs._fields}
 
 
-def robustness(specimen: Specimen) -> Values:
+def corruptions(specimen: Specimen) -> Values:
     """The linear probe under the common corruptions: accuracy (K, S) of `names` at `severities`, share (M,) of right
     answers over all of them, and clean (M,) without any. Left out where images are too small to corrupt."""
     if min(specimen.settings.data.image_size) < SMALLEST:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcmae_core.analysis.collapse import collapse, effective_rank, hidden_vectors
+from lcmae_core.analysis import collapse as vectors
+from lcmae_core.analysis.collapse import effective_rank, hidden_vectors
 from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.invariance import disjoint_masks, mean_colours, mean_tokens
 from lcmae_core.analysis.retrieval import found_across, nearest_found, same_place_cosine
@@ -31,7 +32,7 @@ PART = 64
 """Images run at once."""
 
 
-def collapsed(specimen: Specimen) -> Values:
+def collapse(specimen: Specimen) -> Values:
     """Collapse of v over 64 held-out images, of h itself without a projector, and what v depends on.
 
     effective_rank, mean_cosine, spread (G,): over the hidden patches of groups of 8 images, each under its own mask.
@@ -91,7 +92,7 @@ def _groups(specimen: Specimen, model: Any, batch: Batch) -> Values:
     masks = view_masks(specimen.settings, batch, 1)[0] if specimen.hides else _nothing(specimen, images)
     for start in range(0, len(images) - 1, GROUP):
         part = slice(start, start + GROUP)
-        found.append(collapse(hidden_vectors(model, images[part], Mask(*(m[part] for m in masks)))))
+        found.append(vectors.collapse(hidden_vectors(model, images[part], Mask(*(m[part] for m in masks)))))
     return {name: [float(f"{getattr(one, name):.5g}") for one in found] for name in found[0]._fields}
 
 

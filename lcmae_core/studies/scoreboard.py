@@ -19,7 +19,7 @@ from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.studies.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.studies.registry import RANDOM
 from lcmae_core.studies.tables import judged_seeds
-from lcmae_core.studies.trials import Job, jobs
+from lcmae_core.studies.trials import Trial, jobs
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
@@ -70,7 +70,7 @@ class _Kept(Record):
         return Record(self.path).content
 
 
-class _Known(Job):
+class _Known(Trial):
     """A job that looks at a record which was read before."""
 
     known: Record
@@ -80,7 +80,7 @@ class _Known(Job):
         return self.known
 
 
-def _read(asked: Sequence[Job], known: dict[Path, Record]) -> Mapping[str, list[Record]]:
+def _read(asked: Sequence[Trial], known: dict[Path, Record]) -> Mapping[str, list[Record]]:
     """The finished records of some jobs by row; `known` holds those that were read."""
     found: dict[str, list[Record]] = {}
     for job in asked:

@@ -19,7 +19,7 @@ from lcmae_core.store.runs import Run
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.held_out import evaluation_loader, examples
 from lcmae_core.training.masked import view_masks
-from lcmae_core.training.presets import fitted, recipe_of
+from lcmae_core.training.presets import clip_batch, recipe_of
 from lcmae_core.training.probe import linear_probe
 
 IMAGES = {"smoke": 16, "quick": 64, "desk": 512, "lab": 128, "paper": 256}
@@ -129,7 +129,7 @@ class Specimen:
     def recipe(self, measure: str) -> Any:
         """What a measure trains with: the profile's, with a batch that the source can fill."""
         recipe: Any = recipe_of(measure, self.profile, trained=self.run is not None)
-        return fitted(recipe, len(open_source(self.labelled.data).train))
+        return clip_batch(recipe, len(open_source(self.labelled.data).train))
 
     def probe(self, token: str = "mean") -> Evaluation:
         """Its linear probe of one token ("mean" or "cls") with the profile's recipe, trained where it is not yet."""

@@ -1,4 +1,4 @@
-"""A job: one row of a study with one seed. It trains what is not trained, then takes the measures that are missing.
+"""A trial: one row of a study with one seed. It trains what is not trained, then takes the measures that are missing.
 
 Notebooks ask for `rows`, the command line shares the jobs out; both read and write the same records.
 """
@@ -33,7 +33,7 @@ OPTIONAL: dict[str, Callable[[], str | None]] = {"corruptions": why_not}
 """Measures that need a package which not every machine has, with what says why it cannot be used."""
 
 
-class Job(NamedTuple):
+class Trial(NamedTuple):
     """One row of one study with one seed."""
 
     study: str
@@ -152,7 +152,7 @@ def jobs(
     measures: Sequence[str] | None = None,
     *,
     complete: bool = False,
-) -> list[Job]:
+) -> list[Trial]:
     """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part;
     `complete` adds what a run of `desk` leaves for every study.
 
@@ -169,7 +169,7 @@ def jobs(
             cases = study.rows(replace(base, seed=seed), profile)
             for row, case in cases.items():
                 more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
-                found.append(Job(name, row, case, _measured(case, (*chosen, *more)), profile))
+                found.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
     return found
 
 

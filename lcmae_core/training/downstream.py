@@ -94,7 +94,7 @@ class Task:
 
 
 @dataclass
-class Subject:
+class Examined:
     """What an evaluation works on; encoder and held-out images are opened when they are first asked for."""
 
     origin: Origin
@@ -105,7 +105,7 @@ class Subject:
     @cached_property
     def encoder(self) -> Encoder:
         """On the device, in evaluation mode."""
-        encoder = fitting(self.origin.load(), self.settings)
+        encoder = check_encoder(self.origin.load(), self.settings)
         return encoder.to(pick_device(self.settings.runtime.device)).eval()
 
     @cached_property
@@ -125,7 +125,7 @@ class Outcome(NamedTuple):
 
 
 def evaluate(
-    origin: Origin, recipe: Recipe, settings: Settings, prepare: Callable[[Subject], Task], *, resume: bool = True
+    origin: Origin, recipe: Recipe, settings: Settings, prepare: Callable[[Examined], Task], *, resume: bool = True
 ) -> Evaluation:
     """Train step by step and judge, `once`; an interrupted training goes on.
 
@@ -135,7 +135,7 @@ def evaluate(
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
 
-    def work(evaluation: Evaluation, subject: Subject) -> Outcome:
+    def work(evaluation: Evaluation, subject: Examined) -> Outcome:
         task, total = prepare(subject), recipe.total(len(subject.source.train))
         seconds = fit(evaluation, recipe, task, total)
         return Outcome(task.judged.state_dict(), task.judge(task.judged.eval()), total, seconds)
@@ -147,7 +147,7 @@ def once(
     origin: Origin,
     recipe: AnyRecipe,
     settings: Settings,
-    work: Callable[[Evaluation, Subject], Outcome],
+    work: Callable[[Evaluation, Examined], Outcome],
     *,
     resume: bool = True,
 ) -> Evaluation:
@@ -167,12 +167,12 @@ def once(
             evaluation = open_evaluation(settings, recipe, origin.name, identity)
         if not evaluation.done:
             source = labelled_part(open_source(settings.data), recipe, settings.seed)
-            subject = Subject(origin, settings, source, count_classes(settings, source, recipe))
+            subject = Examined(origin, settings, source, count_classes(settings, source, recipe))
             _conclude(evaluation, subject, work(evaluation, subject))
     return evaluation
 
 
-def _conclude(evaluation: Evaluation, subject: Subject, outcome: Outcome) -> None:
+def _conclude(evaluation: Evaluation, subject: Examined, outcome: Outcome) -> None:
     said = outcome.said
     save_predictions(evaluation.path / PREDICTIONS, said)
     results = {"steps": outcome.steps, "seconds": outcome.seconds, "classes": subject.classes} | dict(outcome.noted)
@@ -181,7 +181,7 @@ def _conclude(evaluation: Evaluation, subject: Subject, outcome: Outcome) -> Non
     evaluation.finish(outcome.weights, results | judged | where)
 
 
-def fitting(encoder: Encoder, settings: Settings) -> Encoder:
+def check_encoder(encoder: Encoder, settings: Settings) -> Encoder:
     """The encoder itself.
 
     Raises:
@@ -283,7 +283,7 @@ def said_of(scores: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> Predict
 
 
 @torch.no_grad()
-def judge(scores: Callable[[Batch], Float[Tensor, "B K"]], loader: Loader) -> Predictions:
+def predict(scores: Callable[[Batch], Float[Tensor, "B K"]], loader: Loader) -> Predictions:
     """What a classifier says of whole images (central view), in their order."""
     parts = [said_of(scores(batch), known_labels(batch.labels)) for batch in loader.evaluation()]
     return Predictions(*(np.concatenate(part) for part in zip(*parts)))

@@ -15,7 +15,7 @@ from lcmae_core.config import Settings
 from lcmae_core.data.loader import Loader
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.encoder import Encoder
-from lcmae_core.training.downstream import Origin, Subject
+from lcmae_core.training.downstream import Examined, Origin
 from lcmae_core.training.held_out import evaluation_loader
 
 Precision = Literal["fp32", "bf16"]
@@ -106,7 +106,7 @@ class _Asked:
 @lru_cache(maxsize=1)
 def _encoded(asked: _Asked) -> Encoded:
     source = open_source(asked.settings.data)
-    encoder = Subject(asked.origin, asked.settings, source, classes=0).encoder
+    encoder = Examined(asked.origin, asked.settings, source, classes=0).encoder
     loaders = [evaluation_loader(asked.settings, split=split, source=source) for split in ("validation", "train")]
     validation, train = (both_tokens(encoder, loader, asked.precision) for loader in loaders)
     return Encoded(train, validation, loaders[0].device)

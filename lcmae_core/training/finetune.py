@@ -24,7 +24,7 @@ from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
-from lcmae_core.training.downstream import Origin, Subject, Task, crop_loader, evaluate, judge
+from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
 from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.objectives import Terms
 
@@ -80,7 +80,7 @@ def fine_tune(
     recipe, settings = recipe or RECIPES["v2"], settings or origin.settings
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Subject) -> Task:
+    def prepare(subject: Examined) -> Task:
         held_out = subject.held_out  # a broken file shows before training, not after
         model = build_classifier(subject.encoder, subject.classes, recipe, settings.seed).to(device)
         forward = torch.compile(model) if settings.runtime.compile else model
@@ -89,7 +89,7 @@ def fine_tune(
         batches = training_batches(settings, recipe, subject.source)
 
         def said(judged: nn.Module) -> Predictions:
-            return judge(lambda batch: judged(batch.images), held_out)
+            return predict(lambda batch: judged(batch.images), held_out)
 
         return Task(model.train(), build_adamw(model, recipe), batches, backward, said, average, recipe.clip_grad)
 

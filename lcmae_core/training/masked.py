@@ -19,7 +19,7 @@ from lcmae_core.models.masking import Mask, random_mask, stack_views
 from lcmae_core.models.patches import normalize_patches, patchify
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """total: the weighted sum that is minimised; the others: unweighted, None where not computed."""
 
     total: Float[Tensor, ""]
@@ -54,7 +54,9 @@ def _per_view(values: Tensor, views: int) -> Tensor:
     return values if views == 1 else torch.cat([values] * views)
 
 
-def loss_terms(output: Output, images: Float[Tensor, "B C H W"], masks: list[Mask], patch: int, loss: Loss) -> Terms:
+def loss_terms(
+    output: Output, images: Float[Tensor, "B C H W"], masks: list[Mask], patch: int, loss: Loss
+) -> LossTerms:
     """The terms of v2 section 3.3 that have a weight. L_MAE and L_in are the averages over the views.
 
     A batch of views is pooled as one, which is that average, because all views hide equally many patches.
@@ -76,7 +78,7 @@ def loss_terms(output: Output, images: Float[Tensor, "B C H W"], masks: list[Mas
         x = _per_view(in_view_pixels(images, patch, loss.in_view_pixels), views)
         inside = in_view_loss(_vectors(output), x, hidden, reduction=loss.reduction)
         total = total + loss.in_view * inside
-    return Terms(total, reconstruction, cross, inside)
+    return LossTerms(total, reconstruction, cross, inside)
 
 
 def in_view_pixels(images: Float[Tensor, "B C H W"], patch: int, kind: str) -> Float[Tensor, "B N P"]:

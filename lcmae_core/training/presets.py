@@ -65,7 +65,7 @@ def fine_tuning(profile: str, preset: str = "v2") -> FineTune:
     return vary(recipe, {name: value for name, value in changes.items() if name not in kept})
 
 
-def fitted(recipe: R, images: int) -> R:
+def clip_batch(recipe: R, images: int) -> R:
     """The recipe with a batch that the source can fill: all images that it trains on (an even number), where they are
     fewer. Some of the source's `images` it may leave out (`label_share`, `held_fifth`)."""
     if not isinstance(recipe, Recipe):

@@ -25,7 +25,17 @@ from lcmae_core.data.loader import Batch
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
-from lcmae_core.training.downstream import Origin, Outcome, Subject, Task, crop_loader, evaluate, judge, once, said_of
+from lcmae_core.training.downstream import (
+    Examined,
+    Origin,
+    Outcome,
+    Task,
+    crop_loader,
+    evaluate,
+    once,
+    predict,
+    said_of,
+)
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.held_out import known_labels
 from lcmae_core.training.objectives import Terms
@@ -106,7 +116,7 @@ def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, res
     """The fast path: every image is encoded once, whole."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Subject) -> Task:
+    def prepare(subject: Examined) -> Task:
         known = encoded(origin, settings, recipe.precision)
         train, held_out = (split.of(recipe.token, device) for split in (known.train, known.validation))
         probe = Probe(train.values.shape[1], subject.classes, settings.seed).to(device)
@@ -123,7 +133,7 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
     """The published path: a random crop is encoded at each visit."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Subject) -> Task:
+    def prepare(subject: Examined) -> Task:
         encoder, held_out = subject.encoder, subject.held_out  # a broken file shows before training, not after
         probe = Probe(encoder.embed_dim, subject.classes, settings.seed).to(device)
         crops = crop_loader(settings, recipe, subject.source)
@@ -132,7 +142,7 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
             return (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
 
         def said(judged: nn.Module) -> Predictions:
-            return judge(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
+            return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
 
         return Task(probe, build_lars(probe, recipe), features, _backward(probe), said)
 
@@ -140,7 +150,7 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
 
 
 def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resume: bool) -> Evaluation:
-    def work(evaluation: Evaluation, subject: Subject) -> Outcome:
+    def work(evaluation: Evaluation, subject: Examined) -> Outcome:
         known, began = encoded(origin, settings, recipe.precision), time.perf_counter()
         probe, penalty = fit_ridge(known.train.of(recipe.token), subject.classes, recipe, settings.seed)
         said, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began

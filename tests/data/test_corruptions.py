@@ -165,7 +165,7 @@ def test_jobs_take_it_where_the_package_is():
 
 @pytest.mark.usefixtures("missing")
 def test_the_command_says_what_it_leaves_out(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lcmae_core.studies.trials.Job.done", property(lambda job: True))
+    monkeypatch.setattr("lcmae_core.studies.trials.Trial.done", property(lambda job: True))
     assert run_studies(["hlv_ratios", "hlv_units"], tiny_settings(tmp_path), "smoke", seeds=1) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "0 of 7 jobs to do at smoke"

@@ -8,7 +8,7 @@ import pytest
 from lcmae_core.cli.main import main
 from lcmae_core.config import LcmaeError
 from lcmae_core.execute import Request, copy_notebooks, make_plan, notebook_folder
-from lcmae_core.execute.discover import Notebook, select
+from lcmae_core.execute.discover import NotebookFile, select
 from lcmae_core.execute.parameters import Parameter, assign, check_value, parse_value, read_parameters
 from tests.execute.toys import PARAMETERS, code, make_notebook
 from tests.loops import over
@@ -136,7 +136,7 @@ def test_a_list_becomes_a_tuple_and_none_takes_anything() -> None:
 
 def test_parameters_cell(tmp_path: Path) -> None:
     path = make_notebook(tmp_path, "00_x", code("not_a_parameter = 1"), more="rate: float = 1e-3\nhalf = 1 / 2\n")
-    declared = read_parameters(Notebook(path))
+    declared = read_parameters(NotebookFile(path))
     assert list(declared) == ["profile", "data", "seed", "out", "mask_ratio", "rate", "half"]
     assert declared["profile"].choices == ("smoke", "quick", "desk", "lab", "paper")
     assert declared["data"].choices == ()

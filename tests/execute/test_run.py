@@ -182,9 +182,9 @@ def wait_until(condition: object, seconds: float = 30) -> None:
 
 
 def test_time_is_estimated_from_last_time_then_from_the_notebook(tmp_path: Path) -> None:
-    from lcmae_core.execute.discover import Notebook
+    from lcmae_core.execute.discover import NotebookFile
 
-    notebook = Notebook(make_notebook(tmp_path, "00_a", seconds={"quick": 20, "lab": 900}))
+    notebook = NotebookFile(make_notebook(tmp_path, "00_a", seconds={"quick": 20, "lab": 900}))
     known = Ledger(tmp_path)
     assert expected_seconds(notebook, "lab", known) == 900
     assert expected_seconds(notebook, "paper", known) == 20

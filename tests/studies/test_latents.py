@@ -72,7 +72,7 @@ def test_the_measure_is_an_independent_experiment(found):
 
 def test_no_run_is_trained_and_nothing_is_done_twice(found, base, monkeypatch):
     monkeypatch.setattr(loop, "_train", None)
-    monkeypatch.setattr(jobs_module.Job, "_do", None)
+    monkeypatch.setattr(jobs_module.Trial, "_do", None)
     again = rows("latents", base, "smoke", (0, 1), do=True)
     assert again == found
     assert [each.name for each in Path(base.runtime.out).iterdir()] == ["results"]

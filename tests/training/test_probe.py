@@ -20,7 +20,7 @@ from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training import downstream
-from lcmae_core.training.downstream import Origin, fitting, schedule
+from lcmae_core.training.downstream import Origin, check_encoder, schedule
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.probe import (
@@ -206,13 +206,13 @@ def test_what_cannot_be_judged_is_one_line(tiny, folder, tmp_path):
 
 def test_an_encoder_of_another_shape_is_one_line(tiny):
     encoder = Origin.untrained(tiny).load()
-    assert fitting(encoder, tiny) is encoder
+    assert check_encoder(encoder, tiny) is encoder
     with pytest.raises(LcmaeError, match="patch_size: got 4, expected 8, that of the checkpoint"):
-        fitting(encoder, replace(tiny, patch_size=4))
+        check_encoder(encoder, replace(tiny, patch_size=4))
     with pytest.raises(LcmaeError, match=r"image_size: got \(64, 64\), expected \(32, 32\), that of the checkpoint"):
-        fitting(encoder, replace(tiny, image_size=64))
+        check_encoder(encoder, replace(tiny, image_size=64))
     with pytest.raises(LcmaeError, match="channels: got 1, expected 3, those of the checkpoint"):
-        fitting(encoder, replace(tiny, channels=1))
+        check_encoder(encoder, replace(tiny, channels=1))
     with pytest.raises(LcmaeError, match="patch_size: got 4, expected 8"):
         linear_probe(Origin.of_model(encoder, tiny), FAST, settings=replace(tiny, patch_size=4))
     assert len(open_source(tiny.data).train) >= 64

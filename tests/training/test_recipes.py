@@ -12,8 +12,8 @@ from lcmae_core.training.presets import (
     PUBLISHED_AUGMENTATION,
     PUBLISHED_COLOURS,
     RATES,
+    clip_batch,
     fine_tuning,
-    fitted,
     probing,
     recipe_of,
 )
@@ -71,8 +71,8 @@ def test_references_have_the_published_augmentation_from_lab_up():
 
 def test_a_batch_fits_the_images_that_are_trained_on():
     recipe = FineTune(batch_size=32, label_share=0.1)
-    assert fitted(recipe, 9469) is recipe
-    assert fitted(recipe, 200).batch_size == 20
-    assert fitted(vary(recipe, held_fifth=True), 200).batch_size == 16
-    assert fitted(vary(recipe, label_share=1.0), 21).batch_size == 20
-    assert fitted(RidgeProbe(), 3) == RidgeProbe()
+    assert clip_batch(recipe, 9469) is recipe
+    assert clip_batch(recipe, 200).batch_size == 20
+    assert clip_batch(vary(recipe, held_fifth=True), 200).batch_size == 16
+    assert clip_batch(vary(recipe, label_share=1.0), 21).batch_size == 20
+    assert clip_batch(RidgeProbe(), 3) == RidgeProbe()

@@ -9,13 +9,13 @@ import ipywidgets
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.viewer.browser.scene import Choice, counted_from_one
-from lcmae_core.viewer.browser.subject import Subject
+from lcmae_core.viewer.browser.subject import Browsed
 
 
 class Controls:
     """A box of controls that call `choose(name=value)` and `paint(on)` and can be set without calling them."""
 
-    def __init__(self, subject: Subject, choice: Choice, choose: Callable[..., None], paint: Callable[[bool], None]):
+    def __init__(self, subject: Browsed, choice: Choice, choose: Callable[..., None], paint: Callable[[bool], None]):
         self._subject, self._choose, self._quiet = subject, choose, False
         self.image = ipywidgets.Dropdown(
             options=[(name, i) for i, name in enumerate(subject.names)], value=choice.image, description="image"

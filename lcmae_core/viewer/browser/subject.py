@@ -36,7 +36,7 @@ STATISTICS = {
 """How a prediction becomes pixels -> (name in `reconstruct`, two lines that say so under the picture)."""
 
 
-class Subject:
+class Browsed:
     """A model and its images, and what can be asked of them.
 
     Raises:

@@ -26,7 +26,7 @@ from lcmae_core.viewer.browser.controls import Controls
 from lcmae_core.viewer.browser.export import MODULE, PAGE, STYLE, html_page, payload
 from lcmae_core.viewer.browser.scene import Choice, Scene
 from lcmae_core.viewer.browser.static import picture
-from lcmae_core.viewer.browser.subject import Subject
+from lcmae_core.viewer.browser.subject import Browsed
 from lcmae_core.viewer.browser.words import HEAD_MODES, SCALES, VIEWS, Shown, check_name
 from lcmae_core.viewer.figures import Picture
 
@@ -98,7 +98,7 @@ class AttentionBrowser(ipywidgets.VBox):
         budget_mb: float = 64,
     ):
         Shown(0, None, view, scale, head_mode)  # a wrong name is said before anything is computed
-        self._subject = Subject(model, images, names=names, title=title, statistics=statistics, budget_mb=budget_mb)
+        self._subject = Browsed(model, images, names=names, title=title, statistics=statistics, budget_mb=budget_mb)
         choice = Choice(
             image=image,
             part=part or self._subject.parts[-1],
