@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import measured_speed, to_go
@@ -213,6 +214,8 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
     )
     print("hours: of runs and measures of the same kind that are finished; about: some from a plain MAE's")
+    one = profile_of(profile)
+    print(f"{profile}: {one.purpose}; {one.cost}; expect {one.expect}")
     if not speed:
         print("no run of this profile has been finished here, so there is no measured speed to tell the time from")
     return 0

@@ -6,10 +6,9 @@ from statistics import median
 from typing import NamedTuple
 
 from lcmae_core.config import Settings
+from lcmae_core.config.profiles import profile_of
 from lcmae_core.studies.trials import Trial
 
-EPOCH = {"smoke": 0, "quick": 0, "desk": 9469, "lab": 9469, "paper": 1_281_167}
-"""Training images of a profile's data set, for the cost of runs that are measured in epochs."""
 PLAIN = "mae"
 RELATIVE = {"mae, 2 views": 1.95, "mae, deep decoder": 2.8, "ae, block 1": 2.1, "ae, block 3": 2.5, "ae, block 5": 5.0,
             "ae, block 7": 8.5, "dino": 4.9, "supervised": 1.4}  # fmt: skip
@@ -50,7 +49,7 @@ def kind_of(settings: Settings) -> str:
 def trained_images(job: Trial) -> int:
     """Images that a job's training sees (an epoch counted as Imagenette's or ImageNet's, by the profile)."""
     optim = job.case.settings.optim
-    return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * EPOCH[job.profile])
+    return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * profile_of(job.profile).epoch)
 
 
 def measured_speed(every: Sequence[Trial]) -> dict[str, float]:

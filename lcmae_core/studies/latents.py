@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from lcmae_core.analysis.recovery import Probes, Setting
-from lcmae_core.config import LcmaeError, Model, Optim, nearest
+from lcmae_core.config import Model, Optim
+from lcmae_core.config.profiles import profile_of
 from lcmae_core.data.hierarchical import Hierarchy
 
 SETTINGS = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5, 0.75))
@@ -35,26 +36,11 @@ def recipe(profile: str) -> Recipe:
     Raises:
         LcmaeError: an unknown profile.
     """
-    if profile not in _LENGTHS:
-        raise LcmaeError(f"unknown profile {profile!r}: {nearest(profile, _LENGTHS)}")
-    length = _LENGTHS[profile]
+    length = profile_of(profile).theory
     world = Hierarchy(splits=((1, 2), (2, 1), (1, 2), (2, 1)), noise=(4, 3, 3, 3, 3), scale=(1.0, 1.0, 1.2, 1.6, 0.5))
     arch = Model(patch_size=4, width=32, depth=2, mlp_ratio=2.0, decoder_width=32, decoder_depth=1)
     decay = 3.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
     optim = Optim(steps=length.steps, batch_size=32, base_lr=4e-2, weight_decay=decay)
-    return Recipe(world, arch, optim, length.seeds, length.probes)
-
-
-class _Length(NamedTuple):
-    steps: int
-    seeds: int
-    probes: Probes
-
-
-_LENGTHS = {
-    "smoke": _Length(3, 1, Probes(masks=1, fitted=40, tested=20)),
-    "quick": _Length(320, 2, Probes()),
-    "desk": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
-    "lab": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
-    "paper": _Length(3000, 5, Probes(masks=8, fitted=1000, tested=1000)),
-}
+    return Recipe(
+        world, arch, optim, length.seeds, Probes(masks=length.masks, fitted=length.fitted, tested=length.tested)
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 from lcmae_core.analysis import fidelity as reconstruction_fidelity
 from lcmae_core.analysis.cues import Pairs, conflicting_pairs, cue_conflict
 from lcmae_core.analysis.reconstruction import rebuild_whole
+from lcmae_core.config import PROFILES
 from lcmae_core.data.augment import denormalize, normalize
 from lcmae_core.data.corruptions import SMALLEST, corrupted, corruption_names
 from lcmae_core.data.loader import Batch
@@ -20,11 +21,11 @@ from lcmae_core.studies.specimen import IMAGES, Specimen, blocked
 from lcmae_core.training.held_out import examples, known_labels
 from lcmae_core.training.probe import classifier
 
-CONFLICTS = {"smoke": 16, "quick": 128, "desk": 1024, "lab": 1024, "paper": 1024}
+CONFLICTS = {name: one.conflicts for name, one in PROFILES.items()}
 """Cue-conflict images, at most: one for each held-out photograph."""
 PART = 64
 """Images rebuilt at once."""
-SEVERITIES = {"smoke": (3,), "quick": (3,), "desk": (3,), "lab": (1, 3, 5), "paper": (1, 2, 3, 4, 5)}
+SEVERITIES = {name: one.severities for name, one in PROFILES.items()}
 
 
 def fidelity(specimen: Specimen) -> Values:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcmae_core.config import Settings, replace
+from lcmae_core.config import PROFILES, Settings, replace
 from lcmae_core.config.downstream import vary
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import open_source
@@ -22,9 +22,9 @@ from lcmae_core.training.masked import view_masks
 from lcmae_core.training.presets import clip_batch, recipe_of
 from lcmae_core.training.probe import linear_probe
 
-IMAGES = {"smoke": 16, "quick": 64, "desk": 512, "lab": 128, "paper": 256}
+IMAGES = {name: one.images for name, one in PROFILES.items()}
 """Held-out images of the measures that train nothing, at most."""
-EVERY = {"smoke": 16, "quick": 64, "desk": None, "lab": None, "paper": 8192}
+EVERY = {name: one.every for name, one in PROFILES.items()}
 """Held-out images among which an image is to be found again (C20): all of them, where they fit into memory."""
 BLOCKS = 64
 """Numbers of an image are kept one by one for so many images, and as means of so many blocks of them where there are

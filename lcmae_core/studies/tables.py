@@ -4,31 +4,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.config import PROFILES, LcmaeError, Settings, replace
+from lcmae_core.config.profiles import profile_of
 from lcmae_core.studies.published import HLV_RATIOS, HLV_UNITS, TABLE1, TABLE2
-from lcmae_core.training.presets import PUBLISHED_AUGMENTATION, PUBLISHED_COLOURS
 
-ABLATION: dict[str, dict[str, Any]] = {
-    "smoke": {},
-    "quick": {"steps": 80},
-    "desk": {},
-    "lab": {},
-    "paper": {},
-}
+ABLATION = {name: one.ablation for name, one in PROFILES.items()}
 """What the ablations of a profile change: at quick they are shorter than the main run, at the same rate."""
-
-SHORT: dict[str, dict[str, Any]] = {"desk": {"epochs": 10}}
+SHORT = {name: one.short for name, one in PROFILES.items() if one.short}
 """The shorter of two horizons, where a profile has two: at desk collapse and attention distance are judged after 10
 epochs, accuracies after the profile's own 30. Whatever is compared has the same horizon."""
 
 
-SEEDS: dict[str, tuple[int, ...]] = {"desk": (1, 2, 3, 4, 5)}
-"""Seeds that a profile is judged on, where they are not 0, 1, 2: desk leaves out 0, with which its pilots were run."""
-
-
 def judged_seeds(profile: str) -> tuple[int, ...]:
     """The seeds on which the claims are judged at a profile."""
-    return SEEDS.get(profile, (0, 1, 2))
+    return profile_of(profile).seeds
 
 
 def short(base: Settings, profile: str) -> Settings:
@@ -64,7 +53,7 @@ def table2(base: Settings, profile: str) -> dict[str, Settings]:
 def table3(base: Settings, profile: str) -> dict[str, Settings]:
     """MAE and the four autoencoders of v2 Table 3 and Fig. A.1, at MAE's rate and length, the shorter one where there
     are two. At quick all five are half as long as other ablations: a step of AE7 costs several of MAE's."""
-    base = replace(short(base, profile), ABLATION[profile], **({"steps": 40} if profile == "quick" else {}))
+    base = replace(short(base, profile), ABLATION[profile], **profile_of(profile).costly)
     blocks = {f"AE{block}": replace(base, method="ae", block=block) for block in (1, 3, 5, 7)}
     return {"MAE": base} | blocks
 
@@ -79,60 +68,14 @@ def table_a1(base: Settings, profile: str) -> dict[str, Settings]:
     all images for the full length. At smoke and quick, where 5 epochs are no small part of the run, both are equally
     long, so that only the images differ."""
     base = replace(base, ABLATION[profile])
-    five = {"epochs": 5} if profile in ("desk", "lab", "paper") else {}
-    return {"one image": replace(base, five, train_images=1), "full": base}
-
-
-_REFERENCE: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {"DINO": {"local_crops": 2}},
-    "quick": {
-        "DINO": {
-            "steps": 100,
-            "base_lr": 3.2e-2,
-            "clip_grad": 3.0,
-            "local_crops": 4,
-            "dino_dim": 256,
-            "teacher_momentum": 0.9,
-        },
-        "supervised": {"steps": 80, "base_lr": 3.2e-2},
-    },
-    "desk": {
-        "DINO": {
-            "clip_grad": 3.0,
-            "local_crops": 4,
-            "dino_dim": 256,
-            "teacher_momentum": 0.99,
-            **PUBLISHED_COLOURS,
-        },
-        "supervised": PUBLISHED_AUGMENTATION,
-    },
-    "lab": {
-        "DINO": {"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999, **PUBLISHED_COLOURS},
-        "supervised": PUBLISHED_AUGMENTATION,
-    },
-    "paper": {
-        "DINO": {
-            "base_lr": 5e-4,
-            "clip_grad": 3.0,
-            "weight_decay": 0.1,
-            "beta2": 0.999,
-            "warmup": 0.1,
-            **PUBLISHED_COLOURS,
-        },
-        "supervised": {"base_lr": 5e-4, "beta2": 0.999, "warmup": 0.05, **PUBLISHED_AUGMENTATION},
-    },
-}
-"""What the references of a profile change. quick: CHANGELOG, "References at quick"; desk: MAE's rate and length, and
-the sizes of quick's DINO with a slower teacher for its longer training; lab and paper: MAE's epochs, the
-published DINO and DeiT rates, AdamW (0.9, 0.999); DINO's rising weight decay (0.04 to 0.4) is a constant 0.1 here.
-From desk up both have the published augmentation; smoke and quick, too short for it, crop, flip and (DINO) jitter."""
+    return {"one image": replace(base, profile_of(profile).one_image, train_images=1), "full": base}
 
 
 def references(base: Settings, profile: str) -> dict[str, Settings]:
     """DINO and a supervised ViT on the same data, with the encoder of `base`: what v2 compares MAE with (Fig. 3, 5)."""
-    methods = {"DINO": "dino", "supervised": "supervised"}
-    changes = _REFERENCE[profile]
-    return {name: replace(base, changes.get(name, {}), method=method) for name, method in methods.items()}
+    one = profile_of(profile)
+    return {"DINO": replace(base, one.dino, method="dino"),
+            "supervised": replace(base, one.supervised, method="supervised")}  # fmt: skip
 
 
 RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)
@@ -147,7 +90,7 @@ def mask_ratios(base: Settings, profile: str, ratios: Iterable[float] = RATIOS) 
 
 def deep_decoder(base: Settings, profile: str) -> Settings:
     """MAE with the 8-layer decoder that v2 Fig. 2-4 look into (at smoke 3 layers), trained as long as the main run."""
-    return replace(base, decoder_depth=3 if profile == "smoke" else 8)
+    return replace(base, decoder_depth=profile_of(profile).decoder)
 
 
 def siamese(base: Settings, profile: str) -> dict[str, Settings]:
@@ -155,7 +98,7 @@ def siamese(base: Settings, profile: str) -> dict[str, Settings]:
     grid instead of place in the photograph, no Gaussian average, no L_in. At quick all four are shorter than other
     ablations: a step encodes two whole crops, which costs several of MAE's. At desk the whole network alone, which
     C15 is about."""
-    base = replace(short(base, profile), ABLATION[profile], **({"steps": 40} if profile == "quick" else {}))
+    base = replace(short(base, profile), ABLATION[profile], **profile_of(profile).costly)
     base = replace(base, method="siamese")
     changed: dict[str, dict[str, Any]] = {
         "Siamese": {},
@@ -177,9 +120,6 @@ def beside(base: Settings, profile: str) -> dict[str, Settings]:
     return {name: compared[name] for name in ("MAE", "DINO")} if profile == "desk" else compared
 
 
-_UNIT_GRID: dict[str, dict[str, Any]] = {"lab": {"image_size": 128}, "paper": {"patch_size": 8}}
-
-
 def mask_levels(base: Settings, profile: str) -> dict[float, Settings]:
     """MAE at the five mask ratios of HLV; .75 and .9 are runs of v2 Fig. 6. HLV does not say whether it normalised the
     pixels of a patch: as in the public MAE recipe, and as everywhere here, they are [open]."""
@@ -190,7 +130,7 @@ def mask_units(base: Settings, profile: str) -> dict[str, Settings]:
     """MAE at ratio .75 with mask cells of 1, 2 and 4 patches a side, with a baseline of its own where the grid does
     not divide by 4: 16 x 16 patches at lab (128 px), 28 x 28 at paper (the patches of 8 px that HLV has). A unit that
     does not fit the grid of `base` is left out."""
-    base, found = replace(base, ABLATION[profile], **_UNIT_GRID.get(profile, {})), {}
+    base, found = replace(base, ABLATION[profile], **profile_of(profile).units), {}
     for unit in HLV_UNITS:
         with suppress(LcmaeError):
             found[f"{unit}x"] = replace(base, mask_ratio=0.75, mask_unit=unit)

@@ -23,6 +23,7 @@ from lcmae_core.config import (
     replace,
     unused,
 )
+from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from tests.loops import over
 
 OTHER = {
@@ -133,7 +134,7 @@ def test_the_siamese_network_reads_what_it_needs(changes, unread):
 
 def test_runtime_does_not():
     changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "hold_gb": 1.0, "cache_gb": 1.0, "compile": True,
-               "log_every": 3, "checkpoint_every": 7, "snapshots": 2, "tensorboard": False,
+               "log_every": 3, "train": False, "checkpoint_every": 7, "snapshots": 2, "tensorboard": False,
                "progress": False}  # fmt: skip
     assert set(changes) == set(Runtime.model_fields)
     assert digest(replace(Settings(), changes), "x") == digest(Settings(), "x")
@@ -238,3 +239,16 @@ def test_profiles_follow_the_design():
 def test_nothing_is_coerced_or_out_of_range(wrong):
     with pytest.raises(LcmaeError, match=f"{next(iter(wrong))}: got "):
         replace(Settings(), wrong)
+
+
+def test_a_profile_says_everything_about_itself():
+    for name, one in PROFILES.items():
+        assert profile_of(name) is one
+        assert all((one.purpose, one.command, one.cost, one.expect)), name
+        assert one.seeds
+        replace(profile(name), {**one.ablation, **one.costly})  # every leaf is known
+        for leaves in (one.short, one.one_image, one.units, one.dino, one.supervised):
+            replace(profile(name), leaves)
+    assert IN_NOTEBOOK == ("smoke", "quick")
+    with pytest.raises(LcmaeError, match="unknown profile 'desc': did you mean 'desk'"):
+        profile_of("desc")

@@ -10,11 +10,11 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from lcmae_core.config import Data, Dino
+from lcmae_core.config.profiles import PUBLISHED_COLOURS
 from lcmae_core.data.augment import jitter
 from lcmae_core.data.colour import SHADE_DRAWS, Colours, blur, shade, solarise, turn_hue
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.views import multi_crop
-from lcmae_core.training.presets import PUBLISHED_COLOURS
 
 COUNT = 4000
 

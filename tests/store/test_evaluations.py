@@ -124,7 +124,7 @@ def test_a_wrong_recipe_is_one_line(changes, line):
 
 
 def test_unknown_profiles_and_presets_name_the_nearest():
-    with pytest.raises(LcmaeError, match=r"unknown recipe 'quik'.*quick"):
+    with pytest.raises(LcmaeError, match=r"unknown profile 'quik'.*quick"):
         probing("quik")
     with pytest.raises(LcmaeError, match=r"unknown recipe 'scrach'.*scratch"):
         fine_tuning("quick", "scrach")

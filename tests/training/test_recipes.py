@@ -7,10 +7,9 @@ import pytest
 
 from lcmae_core.config import LcmaeError, profile
 from lcmae_core.config.downstream import RECIPES, FineTune, RidgeProbe, vary
+from lcmae_core.config.profiles import PUBLISHED_AUGMENTATION, PUBLISHED_COLOURS
 from lcmae_core.studies import references
 from lcmae_core.training.presets import (
-    PUBLISHED_AUGMENTATION,
-    PUBLISHED_COLOURS,
     RATES,
     clip_batch,
     fine_tuning,
@@ -51,7 +50,7 @@ def test_fine_tuning_at_desk_is_that_of_the_rule_book():
     assert anchor == vary(desk, label_share=1.0, epochs=10)
     assert fine_tuning("quick", "anchor") == fine_tuning("quick")  # so short that nothing is left to shorten
     for wrong in ("desks", "labs"):
-        with pytest.raises(LcmaeError, match=f"unknown recipe '{wrong}'"):
+        with pytest.raises(LcmaeError, match=f"unknown profile '{wrong}'"):
             fine_tuning(wrong)
 
 

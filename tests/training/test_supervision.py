@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from lcmae_core.config import Supervision, replace
+from lcmae_core.config.profiles import PUBLISHED_AUGMENTATION
 from lcmae_core.data.loader import Loader
 from lcmae_core.data.randaugment import AugmentedLoader
 from lcmae_core.data.sources import open_source
@@ -20,7 +21,6 @@ from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.objectives import SupervisedObjective
-from lcmae_core.training.presets import PUBLISHED_AUGMENTATION
 from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
 
