@@ -5,7 +5,6 @@ Letters: B images, K classes.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -28,7 +27,6 @@ from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.data.splits import Source
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.encoder import Encoder
-from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.evaluations import (
     PREDICTIONS,
     Evaluation,
@@ -39,12 +37,10 @@ from lcmae_core.store.evaluations import (
 )
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, refuse_untrained
-from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
 from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
-from lcmae_core.training.log import RunLog, Window
-from lcmae_core.training.loop import Restored
 from lcmae_core.training.objectives import Terms
+from lcmae_core.training.steps import Steps, run_steps
 
 
 class Origin(NamedTuple):
@@ -224,56 +220,16 @@ def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float
         NonFiniteLossError: the loss became NaN or infinite.
         Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
-    began, runtime = time.perf_counter(), evaluation.settings.runtime
+    began = time.perf_counter()
     rates = schedule(task.optimizer, recipe, total)  # before a checkpoint's rates come in, which are not the peak
-    start, spent, window = _restore(evaluation, task)
-    guard = LossGuard(pick_device(runtime.device))
 
-    def save(step: int) -> None:
-        guard.settle()
-        refuse_broken(step, task.model)
-        rest = {"optimizer": task.optimizer.state_dict(), "window": window.state, "seconds": seconds()}
-        average = {} if task.average is None else {"average": task.average.module.state_dict()}
-        save_checkpoint(evaluation.path / "checkpoints", step, task.model.state_dict(), rest | average)
+    def rate(step: int) -> float:
+        rates.step_update(step)
+        return rates._get_lr(step)[0]
 
-    def seconds() -> float:
-        return spent + time.perf_counter() - began
-
+    steps = Steps(task.model, task.optimizer, task.batches, rate, task.backward, task.clip_grad, average=task.average)
     shown = replace(evaluation.settings, batch_size=recipe.batch_size, accumulate=1)  # for images/s
-    log_of = closing(RunLog(evaluation, shown, start, total))
-    with stop_requests() as stop, log_of as log, closing(task.batches(start, total)) as batches:  # type: ignore[type-var]
-        for step, batch in enumerate(batches, start):
-            rates.step_update(step)
-            terms = task.backward(batch, step)
-            guard.check(step, batch, terms["total"])
-            if task.clip_grad is not None:
-                torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip_grad)
-            task.optimizer.step()
-            task.optimizer.zero_grad(set_to_none=True)
-            if task.average is not None:
-                task.average.update(task.model)
-            done = step + 1
-            log.tick()
-            window.add(terms)
-            if done % runtime.log_every == 0 or done == total:
-                log.write(done, window.mean() | {"lr": rates._get_lr(step)[0]})
-            if done % runtime.checkpoint_every == 0 or done == total or stop.is_set():
-                save(done)
-            if stop.is_set() and done < total:
-                raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
-    return seconds()
-
-
-def _restore(evaluation: Evaluation, task: Task) -> Restored:
-    found = load_checkpoint(evaluation.path / "checkpoints")
-    if found is None:
-        return Restored(0, 0.0, Window())
-    weights, rest = found
-    task.model.load_state_dict(weights)
-    task.optimizer.load_state_dict(rest["optimizer"])
-    if task.average is not None:
-        task.average.module.load_state_dict(rest["average"])
-    return Restored(rest["step"], rest["seconds"], Window(rest["window"]))
+    return run_steps(evaluation, shown, steps, total, began)
 
 
 def said_of(scores: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> Predictions:

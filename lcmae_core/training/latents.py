@@ -3,6 +3,7 @@
 Letters: B images, C channels, H x W pixels, N patches, P values of a patch.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,10 @@ from lcmae_core.losses import reconstruction_loss
 from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.patches import patchify, unpatchify
-from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
+from lcmae_core.training.optim import build_optimizer, scheduled
+from lcmae_core.training.steps import Steps, one_step
+
+Images = Float[Tensor, "B C H W"]
 
 
 class TrainedOnLatents(NamedTuple):
@@ -43,8 +47,8 @@ def train_on_latents(
 ) -> TrainedOnLatents:
     """`optim.steps` steps of Eq. 1 with random masks of this ratio and unit, every batch drawn afresh from `seed`.
 
-    The loop is that of `pretrain` without data files, checkpoints and views: every batch is new, and a training takes
-    seconds. Pixels are not normalised patch by patch: that would take a mean and a scale out of the latents.
+    The steps are those of `pretrain` without data files, checkpoints and views: every batch is new, and a training
+    takes seconds. Pixels are not normalised patch by patch: that would take a mean and a scale out of the latents.
 
     Raises:
         LcmaeError: a ratio that leaves no visible or hidden cell, a unit that does not divide the grid.
@@ -52,16 +56,16 @@ def train_on_latents(
     mae = new_mae(model, arch, seed)
     optimizer, total = build_optimizer(mae, optim), optim.steps or 0
     generator = torch.Generator().manual_seed(seed + 1)
-    losses = []
-    for step in range(total):
-        set_learning_rate(optimizer, learning_rate(step, total, optim))
-        images = images_of(model, model.sample(optim.batch_size, generator).patches)
+
+    def batches(start: int, stop: int) -> Iterator[Images]:
+        return (images_of(model, model.sample(optim.batch_size, generator).patches) for _ in range(start, stop))
+
+    def backward(images: Images, step: int) -> dict[str, Tensor]:
         mask = random_mask(len(images), mae.num_patches, ratio, generator=generator, unit=unit, grid=mae.grid)
         loss = reconstruction_loss(mae(images, mask).pred, patchify(images, model.settings.patch_size), mask.hidden)
         loss.backward()
-        if optim.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(mae.parameters(), optim.clip_grad)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
+        return {"total": loss}
+
+    task = Steps(mae, optimizer, batches, scheduled(optimizer, total, optim), backward, optim.clip_grad)
+    losses = [one_step(task, images, step).terms["total"].item() for step, images in enumerate(batches(0, total))]
     return TrainedOnLatents(mae.eval(), losses)

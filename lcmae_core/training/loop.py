@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -12,14 +11,12 @@ from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
-from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, open_run, refuse_untrained, run_folder
-from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
 from lcmae_core.training.held_out import evaluation_loader
-from lcmae_core.training.log import RunLog, Window
 from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
-from lcmae_core.training.optim import build_optimizer, learning_rate, set_learning_rate
+from lcmae_core.training.optim import build_optimizer, scheduled
+from lcmae_core.training.steps import Steps, run_steps
 
 
 class Moment(NamedTuple):
@@ -28,14 +25,6 @@ class Moment(NamedTuple):
     step: int
     model: AnyModel
     batch: Batch
-
-
-class Restored(NamedTuple):
-    """Where training goes on: steps done, seconds spent, and the log line begun."""
-
-    step: int
-    seconds: float
-    window: Window
 
 
 Callback = Callable[[Moment], Mapping[str, float] | None]
@@ -99,64 +88,20 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     model = objective.build().to(device)
     optimizer = build_optimizer(model, optim)
-    start, spent, window = _restore(run, model, optimizer)
-    compiled = torch.compile(model) if runtime.compile else model
-    snapshots = snapshot_steps(total, runtime.snapshots)
-    guard = LossGuard(device)
+    forward = torch.compile(model) if runtime.compile else model
 
-    def judge(step: int) -> None:
-        guard.settle()
-        refuse_broken(step, model)
-
-    def save(step: int) -> None:
-        judge(step)
-        run.refuse_lost()
-        seconds = spent + time.perf_counter() - began
-        rest = {"optimizer": optimizer.state_dict(), "window": window.state, "seconds": seconds}
-        save_checkpoint(run.path / "checkpoints", step, model.state_dict(), rest)
-
-    if start == 0 and 0 in snapshots:
-        run.keep_snapshot(0, model.state_dict())
-    with stop_requests() as stop, closing(RunLog(run, settings, start, total)) as log:
-        for step, batch in enumerate(loader.batches(start, total), start):
-            rate = learning_rate(step, total, optim)
-            set_learning_rate(optimizer, rate)
-            terms = _backward(objective, model, compiled, batch, step / total)
-            guard.check(step, batch, terms["total"])
-            if optim.clip_grad is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            objective.after_step(model, step / total)
-
-            done = step + 1
-            log.tick()
-            window.add(terms)
-            if done % runtime.log_every == 0 or done == total:
-                run.refuse_lost()
-                log.write(done, window.mean() | {"lr": rate} | _measure(callbacks, Moment(done, model, batch)))
-            if done in snapshots:
-                judge(done)
-                run.keep_snapshot(done, model.state_dict())
-            if (done % runtime.checkpoint_every == 0 and done < total) or stop.is_set():
-                save(done)
-            if stop.is_set():
-                raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
-    save(total)  # whatever happens while measuring, the training is not lost
-    results = {"steps": total, "seconds": spent + time.perf_counter() - began, "skipped": source.skipped}
+    task = Steps(
+        model, optimizer, loader.batches, scheduled(optimizer, total, optim),
+        backward=lambda batch, step: _backward(objective, model, forward, batch, step / total),
+        clip_grad=optim.clip_grad,
+        after_step=lambda step: objective.after_step(model, step / total),
+        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
+        snapshots=snapshot_steps(total, runtime.snapshots),
+    )  # fmt: skip
+    seconds = run_steps(run, settings, task, total, began)
+    results = {"steps": total, "seconds": seconds, "skipped": source.skipped}
     measured = objective.held_out(model, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
-
-
-def _restore(run: Run, model: AnyModel, optimizer: torch.optim.Optimizer) -> Restored:
-    """Load the newest whole checkpoint, if there is one."""
-    found = load_checkpoint(run.path / "checkpoints")
-    if found is None:
-        return Restored(0, 0.0, Window())
-    weights, rest = found
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(rest["optimizer"])
-    return Restored(rest["step"], rest["seconds"], Window(rest["window"]))
 
 
 def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:

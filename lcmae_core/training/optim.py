@@ -1,6 +1,7 @@
 """The optimiser and the learning-rate schedule of the public MAE recipe."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -30,3 +31,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """The same rate for every group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def scheduled(optimizer: torch.optim.Optimizer, total: int, optim: Optim) -> Callable[[int], float]:
+    """Sets the rate of a step in an optimiser and returns it."""
+
+    def rate(step: int) -> float:
+        found = learning_rate(step, total, optim)
+        set_learning_rate(optimizer, found)
+        return found
+
+    return rate

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from lcmae_core.config import profile, replace
-from lcmae_core.training import downstream
+from lcmae_core.training import log
 
 TINY = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
@@ -28,7 +28,7 @@ def terminated_at(monkeypatch):
 
     @contextmanager
     def at(step):
-        add, calls = downstream.Window.add, []
+        add, calls = log.Window.add, []
 
         def stop(self, terms):
             calls.append(1)
@@ -37,7 +37,7 @@ def terminated_at(monkeypatch):
             add(self, terms)
 
         with monkeypatch.context() as patch:
-            patch.setattr(downstream.Window, "add", stop)
+            patch.setattr(log.Window, "add", stop)
             yield
 
     return at

@@ -17,6 +17,7 @@ from lcmae_core.store.runs import MODEL
 from lcmae_core.training import downstream
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.finetune import build_adamw, build_classifier, fine_tune, from_scratch
+from lcmae_core.training.guards import Stopped
 from lcmae_core.training.mixing import mix_batch
 from tests.data.made_pictures import write_folder
 from tests.store.test_evaluations import OTHER
@@ -143,7 +144,7 @@ def test_learns_and_is_trained_once(pictures):
 def test_an_interrupted_run_goes_on_bit_equal(pictures, tmp_path, terminated_at, ema):
     recipe = vary(SHORT, steps=5, ema=ema)
     whole = fine_tune(Origin.untrained(replace(pictures, out=str(tmp_path / "whole"), workers=2)), recipe)
-    with terminated_at(2), pytest.raises(downstream.Stopped, match="stopped at step 2 of 5"):
+    with terminated_at(2), pytest.raises(Stopped, match="stopped at step 2 of 5"):
         fine_tune(Origin.untrained(pictures), recipe)
     again = fine_tune(Origin.untrained(pictures), recipe)
     assert weights(again) == weights(whole)

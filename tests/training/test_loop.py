@@ -20,7 +20,7 @@ from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL, RunLostError
-from lcmae_core.training import loop
+from lcmae_core.training import steps
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
@@ -178,7 +178,7 @@ def test_a_run_whose_folder_is_removed_stops_and_is_never_done(tiny, where, chan
                 shutil.rmtree(next((Path(tiny.runtime.out) / "runs").iterdir()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "Window", Source)
+        patch.setattr(steps, "Window", Source)
         with pytest.raises(RunLostError, match=r"^run: '.*' was removed while it was trained, expected it to stay$"):
             pretrain(settings)
     assert len(step) <= where + 3, "not at the end of a long training"
@@ -189,15 +189,15 @@ def test_a_run_whose_folder_is_removed_stops_and_is_never_done(tiny, where, chan
 REMOVED = """
 import shutil, sys
 from lcmae_core.cli.main import main
-from lcmae_core.training import loop
+from lcmae_core.training import optim
 
-def remove(optimizer, rate, first=loop.set_learning_rate, seen=[]):
+def remove(optimizer, rate, first=optim.set_learning_rate, seen=[]):
     seen.append(1)
     if len(seen) == 3:
         shutil.rmtree(next(__import__("pathlib").Path(sys.argv[1]).glob("runs/*")))
     first(optimizer, rate)
 
-loop.set_learning_rate = remove
+optim.set_learning_rate = remove
 sys.exit(main(["train", "--profile", "smoke", "--out", sys.argv[1], *sys.argv[2:]]))
 """
 

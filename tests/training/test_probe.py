@@ -19,8 +19,8 @@ from lcmae_core.data.sources import open_source
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.store.runs import MODEL
-from lcmae_core.training import downstream
 from lcmae_core.training.downstream import Origin, check_encoder, schedule
+from lcmae_core.training.guards import Stopped
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.probe import (
@@ -176,7 +176,7 @@ def test_a_probe_is_trained_once_of_a_frozen_encoder(pictures):
 def test_an_interrupted_probe_goes_on_bit_equal(pictures, tmp_path, terminated_at, cached):
     recipe = vary(FAST, batch_size=8, cached=cached)
     whole = linear_probe(Origin.untrained(replace(pictures, out=str(tmp_path / "whole"))), recipe)
-    with terminated_at(4), pytest.raises(downstream.Stopped, match="stopped at step 4 of 6"):
+    with terminated_at(4), pytest.raises(Stopped, match="stopped at step 4 of 6"):
         linear_probe(Origin.untrained(pictures), recipe)
     again = linear_probe(Origin.untrained(pictures), recipe)
     assert weights(again) == weights(whole)

@@ -1,0 +1,148 @@
+"""The one loop: steps of a task from its last checkpoint to the end, whatever is trained.
+
+Pre-training (`loop`), fine-tuning and probes (`downstream`) and the MAEs of C19 (`latents`) are tasks of it.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from lcmae_core.config import Settings
+from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
+from lcmae_core.store.machine import pick_device
+from lcmae_core.store.runs import Run
+from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
+from lcmae_core.training.log import RunLog, Window
+
+Terms = Mapping[str, Tensor]
+"""Of a step: `total` is minimised, the rest is logged."""
+
+
+def _nothing(*_: Any) -> None:
+    """For what a task does not do."""
+
+
+def _no_values(*_: Any) -> dict[str, float]:
+    """For a task that logs nothing of its own."""
+    return {}
+
+
+@dataclass
+class Steps:
+    """What the loop does of a task, each at its place in a step.
+
+    batches: from a step to another. rate: sets the learning rate of a step and returns it. backward: leaves the
+    gradients of a step and returns its terms. after_step: what follows the optimiser, such as a teacher; average is
+    updated and saved with it. logged: values beside the terms at a log line, of the steps done and the batch just used.
+    snapshots: steps whose weights are kept.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Callable[[int, int], Iterator[Any]]
+    rate: Callable[[int], float]
+    backward: Callable[[Any, int], Terms]
+    clip_grad: float | None = None
+    after_step: Callable[[int], None] = _nothing
+    average: ModelEmaV3 | None = None
+    logged: Callable[[int, Any], dict[str, float]] = _no_values
+    snapshots: Collection[int] = ()
+
+
+class Restored(NamedTuple):
+    """Where training goes on: steps done, seconds spent, and the log line begun."""
+
+    step: int
+    seconds: float
+    window: Window
+
+
+class Stepped(NamedTuple):
+    """What a step was made with, and its terms."""
+
+    rate: float
+    terms: Terms
+
+
+def one_step(task: Steps, batch: Any, step: int, check: Callable[[int, Any, Tensor], None] = _nothing) -> Stepped:
+    """A step of the optimiser; `check` looks at the loss before anything is changed by it."""
+    rate, terms = task.rate(step), task.backward(batch, step)
+    check(step, batch, terms["total"])
+    if task.clip_grad is not None:
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip_grad)
+    task.optimizer.step()
+    task.optimizer.zero_grad(set_to_none=True)
+    task.after_step(step)
+    if task.average is not None:
+        task.average.update(task.model)
+    return Stepped(rate, terms)
+
+
+def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: float) -> float:
+    """Train to the end, from the last checkpoint if there is one; returns the seconds spent in all, this process's
+    since `began`. `settings` say how often is logged and saved.
+
+    Raises:
+        NonFiniteLossError: the loss or a weight became NaN or infinite.
+        RunLostError: the run's folder was removed on the way.
+        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+    """
+    runtime, guard = settings.runtime, LossGuard(pick_device(settings.runtime.device))
+    start, spent, window = _restore(run, task)
+
+    def judge(step: int) -> None:
+        guard.settle()
+        refuse_broken(step, task.model)
+
+    def save(step: int) -> None:
+        judge(step)
+        run.refuse_lost()
+        save_checkpoint(run.path / "checkpoints", step, task.model.state_dict(), _rest(task, window, seconds()))
+
+    def seconds() -> float:
+        return spent + time.perf_counter() - began
+
+    if start == 0 and 0 in task.snapshots:
+        run.keep_snapshot(0, task.model.state_dict())
+    log_of = closing(RunLog(run, settings, start, total))
+    with stop_requests() as stop, log_of as log, closing(task.batches(start, total)) as batches:  # type: ignore[type-var]
+        for step, batch in enumerate(batches, start):
+            stepped, done = one_step(task, batch, step, guard.check), step + 1
+            window.add(stepped.terms)
+            log.tick()
+            if done % runtime.log_every == 0 or done == total:
+                run.refuse_lost()
+                log.write(done, window.mean() | {"lr": stepped.rate} | task.logged(done, batch))
+            if done in task.snapshots:
+                judge(done)
+                run.keep_snapshot(done, task.model.state_dict())
+            if done % runtime.checkpoint_every == 0 or done == total or stop.is_set():
+                save(done)
+            if stop.is_set() and done < total:
+                raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
+    return seconds()
+
+
+def _rest(task: Steps, window: Window, seconds: float) -> dict[str, Any]:
+    """What a checkpoint keeps beside the weights."""
+    average = {} if task.average is None else {"average": task.average.module.state_dict()}
+    return {"optimizer": task.optimizer.state_dict(), "window": window.state, "seconds": seconds} | average
+
+
+def _restore(run: Run, task: Steps) -> Restored:
+    """Load the newest whole checkpoint, if there is one."""
+    found = load_checkpoint(run.path / "checkpoints")
+    if found is None:
+        return Restored(0, 0.0, Window())
+    weights, rest = found
+    task.model.load_state_dict(weights)
+    task.optimizer.load_state_dict(rest["optimizer"])
+    if task.average is not None:
+        task.average.module.load_state_dict(rest["average"])
+    return Restored(rest["step"], rest["seconds"], Window(rest["window"]))
