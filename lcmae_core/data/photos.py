@@ -3,13 +3,17 @@
 Train crops come from the left 70 % of each photograph, validation crops from the right 30 %: no pixel is shared.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
-from PIL import Image
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
 
-from ..config import Data, LcmaeError
+from ..config import Data, LcmaeError, nearest
+from .augment import normalize
 from .counter import counter_uniform
 from .splits import Found, Reader, Split
 
@@ -48,6 +52,24 @@ def photographs() -> dict[str, Image.Image]:
         "rocket": skimage.rocket(),
     }
     return {name: Image.fromarray(arrays[name]) for name in NAMES}
+
+
+def whole_photographs(
+    size: tuple[int, int], names: Sequence[str] = NAMES, channels: int = 3
+) -> Float[Tensor, "M C H W"]:
+    """The largest centred part of each photograph in the proportions of `size` (rows, columns), resized to it and
+    normalised: to look at, not to measure on, since a model trained on `photos` has seen most of them.
+
+    Raises:
+        LcmaeError: there is no such photograph.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise LcmaeError(f"unknown photograph {name!r}: {nearest(name, NAMES)}")
+    chosen = [ImageOps.fit(photographs()[name], (size[1], size[0]), Image.Resampling.LANCZOS) for name in names]
+    mode = "L" if channels == 1 else "RGB"
+    arrays = np.stack([np.atleast_3d(np.asarray(picture.convert(mode))) for picture in chosen])
+    return normalize(torch.from_numpy(arrays).permute(0, 3, 1, 2).float())
 
 
 def crop_boxes(width: int, height: int, split: str, photo: int, count: int) -> list[tuple[int, int, int, int]]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcmae_core.config import Data
-from lcmae_core.data import open_source, photos
+from lcmae_core.config import Data, LcmaeError
+from lcmae_core.data import denormalize, open_source, photos
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,20 @@ def test_no_network(monkeypatch):
 
 V1 = [[144, 120, 111], [78, 66, 49], [112, 51, 32]]
 """Mean colours of the first three training crops."""
+
+
+def test_whole_photographs_are_centred_and_normalised():
+    found = photos.whole_photographs((40, 60), ("cat", "rocket"))
+    assert found.shape == (2, 3, 40, 60)
+    back = denormalize(found)
+    assert back.min() >= -1e-5
+    assert back.max() <= 1 + 1e-5
+    picture = photos.photographs()["rocket"]
+    width, height = picture.size
+    wide = height * 60 / 40  # as many columns of all rows
+    left = (width - wide) / 2
+    mean = np.asarray(picture.crop((round(left), 0, round(left + wide), height))).mean((0, 1)) / 255
+    assert back[1].mean((1, 2)).numpy() == pytest.approx(mean, abs=0.01)
+    assert photos.whole_photographs((8, 8), ("cat",), channels=1).shape == (1, 1, 8, 8)
+    with pytest.raises(LcmaeError, match="unknown photograph 'catt': did you mean 'cat'"):
+        photos.whole_photographs((8, 8), ("catt",))
