@@ -147,19 +147,27 @@ def _out(records: Sequence[Record], measure: str) -> bool:
 
 def _distances(found: Rows) -> Iterator[Picture]:
     keys = {"as the authors of ViT": "distance", "renormalised without CLS": "distance_renormalized"}
+    keys = {_of_one(title, found): key for title, key in keys.items()}
     yield layer_bands({t: {row: _band(r, "distance", k) for row, r in found.items()} for t, k in keys.items()},
                       "attention distance, px")  # fmt: skip
     heads = {t: {row: _mean(r, "distance", f"heads_{k}") for row, r in found.items()} for t, k in keys.items()}
     yield head_spread(heads, "attention distance, px")
 
 
+def _of_one(title: str, found: Rows) -> str:
+    """A panel's title with the name of its row, where it is the only one and so no legend says it."""
+    return f"{next(iter(found))}, {title}" if len(found) == 1 else title
+
+
 def _similar(found: Rows) -> Iterator[Picture]:
-    yield layer_bands({"Fig. 2": {row: _band(r, "similarity", "s_attn") for row, r in found.items()}}, "S_attn")
+    yield layer_bands(
+        {_of_one("Fig. 2", found): {row: _band(r, "similarity", "s_attn") for row, r in found.items()}}, "S_attn"
+    )
 
 
 def _semantic(found: Rows) -> Iterator[Picture]:
     shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
-    panels = {t: {row: _band(r, "semantic", k) for row, r in found.items()} for t, k in shown.items()}
+    panels = {_of_one(t, found): {row: _band(r, "semantic", k) for row, r in found.items()} for t, k in shown.items()}
     yield layer_bands(panels, "S_sim")
 
 
