@@ -60,7 +60,7 @@ def about(run: Run, data: str) -> dict[str, Any]:
     settings, results = run.settings, run.results
     kept = ("steps", "seconds", "device", "versions", "commit", "date")
     return {
-        "data": data, "epochs": settings.optim.epochs, "seed": settings.seed,
+        "data": data, "epochs": round(settings.optim.epochs or 0), "seed": settings.seed,
         "image_size": settings.data.image_size[0], "patch_size": settings.model.patch_size,
         "parameters": sum(value.numel() for value in run.weights().values()),
         "licence": "weights under the licence of this repository; Imagenette's photographs are from ImageNet, whose "
