@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lcmae_core.analysis import collapse as collapse_of
 from lcmae_core.analysis.attention import attention_maps
 from lcmae_core.analysis.collapse import collapse, hidden_vectors
 from lcmae_core.analysis.metrics import AttentionSimilarity, attention_distance
@@ -18,7 +19,6 @@ from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
 from lcmae_core.store.records import unpacked
 from lcmae_core.studies import STUDIES
-from lcmae_core.studies import measures_vectors as vectors
 from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.specimen import Specimen, shuffled
 from lcmae_core.studies.trials import jobs, rows
@@ -74,7 +74,7 @@ def test_shared_runs_have_one_record(base):
 
 
 def test_a_job_is_done_once_and_measures_are_added(base, monkeypatch):
-    trained, measured = counted(monkeypatch, loop, "_train"), counted(monkeypatch, vectors, "collapse")
+    trained, measured = counted(monkeypatch, loop, "_train"), counted(monkeypatch, collapse_of, "collapse")
     job = one("table1", "c", base, ["collapse", "knn"])
     assert (job.missing, job.done) == (("collapse", "knn"), False)
     assert rows("table1", base, "smoke", measures=["collapse"], do=False)["c"] == []
