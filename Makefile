@@ -20,10 +20,10 @@ PLAINER := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYP
 PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run notebooks desk test test-plain lint lab bench report clean
+.PHONY: help install run notebooks desk test test-faults test-plain lint lab bench report clean
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "options: ARGS=\"...\" PROFILE=$(PROFILE) JOBS=$(JOBS) VENV=$(VENV) PYTHON=python3.12"
 
 install: $(STAMP) ## set up .venv: 6 GB, about 3 minutes, once
@@ -39,6 +39,9 @@ test: $(STAMP) ## the tests, then every notebook's deterministic cells against w
 	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
 	$(PLAIN) LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
 	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks || failed=1; exit $$failed
+
+test-faults: $(STAMP) ## what must survive, caused for real and many times over: signals, kills, full disks
+	@$(PLAIN) $(PYTEST) --dist worksteal -m fault tests $(ARGS)
 
 test-plain: $(STAMP) ## the fast numerical tests once more, computed as on an older processor
 	@$(PLAIN) $(PLAINER) $(PYTEST) --dist worksteal -m "not slow" $(NUMERICAL) $(ARGS)

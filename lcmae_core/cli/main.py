@@ -1,6 +1,7 @@
 """The `lcmae` command: parses, then imports what the command needs; --help imports neither torch nor Jupyter.
 
-Exit codes: 0 done, 1 work failed, 2 the user's error (one line), 130 interrupted.
+Exit codes: 0 done, 1 work failed, 2 the user's error (one line); stopped by a signal after what there is was kept: 130
+after SIGINT, 143 after SIGTERM, 75 after SIGUSR2.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lcmae_core.cli.parser import EXAMPLES, Parser, fail, nearest
+from lcmae_core.store.stopping import Stopped
 
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
@@ -177,24 +179,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from lcmae_core.config import LcmaeError
-    from lcmae_core.config.resolve import Asked
-    from lcmae_core.viewer.report import build_report
+    from lcmae_core.cli.report import report
 
-    asked = Asked({"profile": options.profile, "out": options.out})
-    profile, out = asked.profile, asked.out
-    if not out.is_dir():
-        raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
-    drawn = []
-    if any((out / "results" / "runs").glob("*.json")):
-        from lcmae_core.studies.readers import export
-        from lcmae_core.studies.redraw import everything, recorded
-        from lcmae_core.studies.scoreboard import score
-
-        drawn = list(everything(out, profile))
-        print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
-    print(build_report(out, drawn))
-    return 0
+    return report(options.profile, options.out)
 
 
 def _add_report(parser: Parser) -> None:
@@ -278,6 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
         return COMMANDS[options.command][1](options)
+    except Stopped as asked:
+        print(f"lcmae: {asked}", file=sys.stderr)
+        return asked.exit_code
     except KeyboardInterrupt:
         print("lcmae: interrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130

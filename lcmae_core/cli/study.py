@@ -12,6 +12,7 @@ from pathlib import Path
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
+from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
 from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
@@ -58,9 +59,9 @@ def run_studies(
 ) -> int:
     """Do what is missing, one study with all its seeds after the other; returns the exit code.
 
-    At the end of the budget (or at SIGTERM and SIGUSR2) training stops after a checkpoint, a measure is finished, and
-    the same command goes on. Several processes, here `workers` of them (started with the command line `words`) or on
-    several machines with one output folder, share the jobs out.
+    At the end of the budget (or at SIGINT, SIGTERM and SIGUSR2) training stops after a checkpoint, a measure is
+    finished, and the same command goes on. Several processes, here `workers` of them (started with the command line
+    `words`) or on several machines with one output folder, share the jobs out.
     """
     check_writable(Path(base.runtime.out))
     every = _ordered(names, base, profile, seeds)
@@ -69,11 +70,9 @@ def run_studies(
     _say_what_is_left_out(names, base, profile)
     if not todo:
         return 0
-    from lcmae_core.training.guards import stop_requests
-
     with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
         code = _work(todo, stop)
-        return max(code, _await(helpers, stop))
+        return stop.exit_code or max(code, _await(helpers, stop))
 
 
 def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
@@ -92,7 +91,7 @@ def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> 
     return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
 
 
-def _work(todo: Sequence[Trial], stop: threading.Event) -> int:
+def _work(todo: Sequence[Trial], stop: StopRequest) -> int:
     began, done, failed, left = time.monotonic(), 0, set[Path](), list(todo)
     before = -1
     while left and done > before:  # again, for what another process had at the first time, while there is something
@@ -109,9 +108,9 @@ def _work(todo: Sequence[Trial], stop: threading.Event) -> int:
     return 1 if failed else 0
 
 
-def _attempt(job: Trial, stop: threading.Event, failed: set[Path]) -> bool:
+def _attempt(job: Trial, stop: StopRequest, failed: set[Path]) -> bool:
     """Do a job and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
-    from lcmae_core.training.guards import NonFiniteLossError, Stopped
+    from lcmae_core.training.guards import NonFiniteLossError
 
     started, settings = time.monotonic(), job.case.settings
     title = f"{job.study} · {job.row} · seed {settings.seed}"
@@ -130,7 +129,7 @@ def _attempt(job: Trial, stop: threading.Event, failed: set[Path]) -> bool:
 
 
 @contextmanager
-def _deadline(budget: float | None, stop: threading.Event) -> Iterator[None]:
+def _deadline(budget: float | None, stop: StopRequest) -> Iterator[None]:
     """After `budget` seconds a stop is asked for, as a cluster's signal would."""
     timer = threading.Timer(budget or 0, stop.set)
     timer.daemon = True
@@ -156,10 +155,10 @@ def _helpers(count: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen
             helper.wait()
 
 
-def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: threading.Event) -> int:
+def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> int:
     """Wait until all have ended, or a stop is asked for; 1 if one of them failed."""
-    while any(helper.poll() is None for helper in helpers) and not stop.wait(0.1):
-        pass
+    while any(helper.poll() is None for helper in helpers) and not stop.is_set():
+        time.sleep(0.1)
     codes = {helper.poll() for helper in helpers} - {None, 0}
     if codes and not stop.is_set():
         print(f"a process of this command ended with {', '.join(map(str, codes))}", file=sys.stderr)

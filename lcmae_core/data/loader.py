@@ -5,7 +5,6 @@ worker processes. Both cut the same pixels from the same pictures, bit by bit (`
 Letters: B images, C channels, M images of the split, H W canvas, h w crop.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
+from ..store.stopping import leave_signals_to_the_parent
 from .augment import crop_resize, crop_resize_one, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
@@ -128,13 +128,6 @@ class _Crops(Dataset[list[Tensor]]):
         return [*cut, torch.cat([box for _, box in boxes])]
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
-    """A scheduler signals the whole process group: the parent checkpoints, and needs its workers until then."""
-    for name in ("SIGTERM", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
 class _Lazy:
     """An iterable made anew for each pass: a long run's positions never exist all at once."""
 
@@ -162,7 +155,7 @@ def read_ahead(
         num_workers=min(workers, count),
         pin_memory=pin,
         generator=torch.Generator(),  # or it would draw from the global one
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=leave_signals_to_the_parent,
     )
     pictures_ahead = iter(ahead)
     try:

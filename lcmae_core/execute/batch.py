@@ -12,6 +12,7 @@ from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
 from lcmae_core.execute.plan import Plan
 from lcmae_core.execute.progress import Board, make_console, results_table
+from lcmae_core.store.stopping import Stopped, stop_requests
 
 ExecutorName = Literal["local", "slurm", "submitit-local"]
 
@@ -33,7 +34,7 @@ def run_notebooks(
 
     Raises:
         LcmaeError: the executor is not there, or does not know a parameter.
-        KeyboardInterrupt: after the running jobs were told to stop and did.
+        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop, and the running jobs were told to stop and did.
     """
     batch = _Batch(plan, jobs, _executor(plan, jobs, executor, slurm or {}), force)
     with batch.board:
@@ -76,16 +77,18 @@ class _Batch:
 
     def run(self) -> None:
         """Until nothing waits or runs."""
-        try:
-            while self.waiting or self.running:
-                self._start_ready()
-                self._collect()
-                self.board.tick()
-                if self.running:
-                    time.sleep(0.1)
-        except KeyboardInterrupt:
-            self._stop()
-            raise
+        with stop_requests() as stop:
+            try:
+                while (self.waiting or self.running) and not stop.is_set():
+                    self._start_ready()
+                    self._collect()
+                    self.board.tick()
+                    if self.running:
+                        time.sleep(0.1)
+            finally:
+                self._stop()
+            if stop.is_set():
+                raise Stopped("the notebooks that ran were stopped", stop)
 
     def _start_ready(self) -> None:
         for notebook in list(self.waiting):
@@ -161,6 +164,8 @@ class _Batch:
 
     def _stop(self) -> None:
         """Tell the running jobs to stop, give them time for a checkpoint, and end those that did not."""
+        if not self.running:
+            return
         self.board.say("stopping ...")
         for handle in self.running.values():
             handle.stop()

@@ -85,7 +85,7 @@ def progress_bar(
     """
     if not wanted or os.environ.get("LCMAE_HEADLESS"):
         return Silent()
-    if not (sys.stderr.isatty() or _in_notebook()):
+    if not (sys.stderr.isatty() or in_notebook()):
         return Lines(title, total, unit, done=done, delay=delay)
     from tqdm.auto import tqdm
 
@@ -93,7 +93,7 @@ def progress_bar(
     return tqdm(total=total, initial=done, desc=title, unit=unit, delay=wait, leave=leave, dynamic_ncols=True)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
     """Whether a kernel with a front end runs us; IPython is not loaded to find out."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")

@@ -6,7 +6,6 @@ Notebooks ask for `rows`, the command line shares the jobs out; both read and wr
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from threading import Event
 from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
@@ -17,6 +16,7 @@ from lcmae_core.data.sources import known_identity, look_again, source_identity
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, recorded_fingerprint
 from lcmae_core.store.runs import run_label
+from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies.latents import recipe as plan_of
 from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
 from lcmae_core.training.presets import recipe_of
@@ -76,7 +76,7 @@ class Trial(NamedTuple):
         """Whether nothing is missing but what the machine that made the record may not have been able to measure."""
         return OPTIONAL.keys() >= set(self.missing)
 
-    def do(self, *, wait: bool = False, stop: Event | None = None) -> bool:
+    def do(self, *, wait: bool = False, stop: StopRequest | None = None) -> bool:
         """Train and measure what is missing; False if another process is at it (with `wait` it is waited for).
 
         Raises:
@@ -86,7 +86,7 @@ class Trial(NamedTuple):
         """
         return self.attempt(wait=wait, stop=stop) is not False
 
-    def attempt(self, *, wait: bool = False, stop: Event | None = None) -> bool | None:
+    def attempt(self, *, wait: bool = False, stop: StopRequest | None = None) -> bool | None:
         """As `do`, and says who did it: True this call, None somebody before it, False somebody who is at it."""
         if self.done:
             return None
@@ -98,10 +98,9 @@ class Trial(NamedTuple):
             self._do(stop)
         return True
 
-    def _do(self, stop: Event | None) -> None:
+    def _do(self, stop: StopRequest | None) -> None:
         from lcmae_core.studies.measures import MEASURES
         from lcmae_core.studies.specimen import Specimen
-        from lcmae_core.training.guards import Stopped
         from lcmae_core.training.loop import pretrain
 
         settings, left_out = self.case.settings, None
@@ -114,7 +113,7 @@ class Trial(NamedTuple):
         specimen = Specimen(settings, self.profile, run)  # one, so that its measures read the images once
         for name in self.missing:
             if stop is not None and stop.is_set():
-                raise Stopped(f"stopped before its measure {name!r}; the same command goes on")
+                raise Stopped(f"stopped before its measure {name!r}", stop)
             self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
 
     def _check_data(self) -> None:

@@ -128,7 +128,7 @@ def evaluate(
     Raises:
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
         NonFiniteLossError: the loss became NaN or infinite.
-        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
 
     def work(evaluation: Evaluation, subject: Examined) -> Outcome:
@@ -218,7 +218,7 @@ def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
-        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
     began = time.perf_counter()
     rates = schedule(task.optimizer, recipe, total)  # before a checkpoint's rates come in, which are not the peak

@@ -75,7 +75,7 @@ def fine_tune(
     Raises:
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
         NonFiniteLossError: the loss became NaN or infinite.
-        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
     recipe, settings = recipe or RECIPES["v2"], settings or origin.settings
     device = pick_device(settings.runtime.device)

@@ -1,25 +1,19 @@
-"""Guards around the loop: a loss that is no number, and signals that ask for an orderly stop."""
-
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Guards around the loop: a loss or a weight that is no number."""
 
 import torch
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.loader import Batch
+from lcmae_core.store.stopping import Stopped, stop_requests
+
+__all__ = ["LossGuard", "NonFiniteLossError", "Stopped", "refuse_broken", "stop_requests"]
 
 
 class NonFiniteLossError(LcmaeError):
     """The loss became NaN or infinite: failed work, not a user's mistake."""
 
     exit_code = 1
-
-
-class Stopped(SystemExit):
-    """Training was asked to stop by a signal, after a checkpoint; the same command resumes."""
 
 
 class LossGuard:
@@ -78,34 +72,3 @@ def refuse_broken(step: int, model: nn.Module) -> None:
             f"weights: got NaN or infinity after step {step}, expected finite numbers; "
             "the last checkpoint is from before: lower base_lr or set clip_grad"
         )
-
-
-class _Handler:
-    """A signal handler that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-
-    def __call__(self, *_: object) -> None:
-        self.asked.set()
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGUSR2 set (SLURM's preemption and time limit), in the main thread only.
-
-    Inside another `stop_requests` it is that one's event, so that no request is lost between two trainings: one that
-    begins after the request stops at its first step, and who began them sees it too.
-    """
-    outer, handler = signal.getsignal(signal.SIGTERM), _Handler()
-    main = threading.current_thread() is threading.main_thread()
-    if not main or isinstance(outer, _Handler):
-        yield outer.asked if main and isinstance(outer, _Handler) else handler.asked
-        return
-    names = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name)]
-    before = {name: signal.signal(name, handler) for name in names}
-    try:
-        yield handler.asked
-    finally:
-        for name, earlier in before.items():
-            signal.signal(name, earlier)

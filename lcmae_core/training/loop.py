@@ -42,7 +42,7 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
         NotTrainedError: it is not trained yet, and `settings.runtime.train` is false.
         NonFiniteLossError: the loss became NaN or infinite.
         RunLostError: the run's folder was removed on the way.
-        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
     identity = source_identity(settings.data.source)
     refuse_untrained(_untrained([settings]), settings)

@@ -17,7 +17,8 @@ from lcmae_core.config import Settings
 from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.runs import Run
-from lcmae_core.training.guards import LossGuard, Stopped, refuse_broken, stop_requests
+from lcmae_core.store.stopping import Stopped, stop_requests
+from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import RunLog, Window
 
 Terms = Mapping[str, Tensor]
@@ -91,7 +92,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
     Raises:
         NonFiniteLossError: the loss or a weight became NaN or infinite.
         RunLostError: the run's folder was removed on the way.
-        Stopped: SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
+        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
     runtime, guard = settings.runtime, LossGuard(pick_device(settings.runtime.device))
     start, spent, window = _restore(run, task)
@@ -125,7 +126,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
             if done % runtime.checkpoint_every == 0 or done == total or stop.is_set():
                 save(done)
             if stop.is_set() and done < total:
-                raise Stopped(f"stopped at step {done} of {total} after a checkpoint; the same command resumes")
+                raise Stopped(f"stopped at step {done} of {total} after a checkpoint", stop)
     return seconds()
 
 

@@ -3,7 +3,6 @@ read where data and weights are not. Each measure is what an independent computa
 
 import json
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -18,12 +17,12 @@ from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
 from lcmae_core.store.records import unpacked
+from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies import STUDIES
 from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.specimen import Specimen, shuffled
 from lcmae_core.studies.trials import jobs, rows
 from lcmae_core.training import loop
-from lcmae_core.training.guards import Stopped
 from lcmae_core.training.held_out import evaluation_loader, held_out
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.masked import view_masks
@@ -113,9 +112,9 @@ def test_untrained_encoders_are_measured_without_training(base, monkeypatch):
 
 
 def test_a_stop_is_looked_at_between_measures(base):
-    job, stop = one("fig6", "0.45", base, ["distance"]), threading.Event()
+    job, stop = one("fig6", "0.45", base, ["distance"]), StopRequest()
     stop.set()
-    with pytest.raises(Stopped, match="stopped before its measure 'distance'; the same command goes on"):
+    with pytest.raises(Stopped, match="stopped before its measure 'distance'; the same command resumes"):
         job.do(stop=stop)
     assert not job.done
     assert job.record.content["training"]["steps"] == 2

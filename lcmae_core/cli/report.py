@@ -1,0 +1,28 @@
+"""`lcmae report`: the HTML report of an output folder, with what its records are redrawn to."""
+
+from lcmae_core.config import LcmaeError
+from lcmae_core.config.resolve import Asked
+
+
+def report(profile_name: str | None, folder: str | None) -> int:
+    """Redraw what is recorded, write the claims for readers, build the report, and print where all of it is.
+
+    Raises:
+        LcmaeError: the folder is not there.
+    """
+    from lcmae_core.viewer.report import build_report
+
+    asked = Asked({"profile": profile_name, "out": folder})
+    profile, out = asked.profile, asked.out
+    if not out.is_dir():
+        raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
+    drawn = []
+    if any((out / "results" / "runs").glob("*.json")):
+        from lcmae_core.studies.readers import export
+        from lcmae_core.studies.redraw import everything, recorded
+        from lcmae_core.studies.scoreboard import score
+
+        drawn = list(everything(out, profile))
+        print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
+    print(build_report(out, drawn))
+    return 0
