@@ -1,6 +1,5 @@
 """What this machine has for the project, and what to do about what is missing."""
 
-import contextlib
 import os
 import platform
 import re
@@ -131,22 +130,13 @@ def _device() -> Iterator[Finding]:
         yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
-    memory = _memory()
+    from lcmae_core.store.machine import machine_memory
+
+    memory = machine_memory()
     if memory is not None:
         low = memory < RAM_GB * GB
         advice = f"run one job at a time; {RAM_GB:.0f} GB are comfortable" if low else ""
         yield Finding("device", "memory", "note" if low else "ok", f"{memory / GB:.1f} GB", advice)
-
-
-def _memory() -> float | None:
-    """RAM in bytes, or what a container may use of it."""
-    limits = []
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(ValueError, OSError):
-            limits.append(float(Path(path).read_text()))
-    return min(limits, default=None)
 
 
 def _storage(out: str | None) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ after SIGINT, 143 after SIGTERM, 75 after SIGUSR2.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -100,15 +101,19 @@ def _add_train(parser: Parser) -> None:
     _add_common(parser, "setting")
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
     parser.add_argument("--fresh", action="store_true", help="train again from the start, not from the last checkpoint")
+    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own settings")
     parser.add_argument("--list", action="store_true", help="show every setting and stop")
 
 
 def _train(options: argparse.Namespace) -> int:
-    from lcmae_core.cli.train import asked_of, list_settings, settings_from, train
+    from lcmae_core.cli.train import asked_of, list_settings, settings_from, settings_of_run, train
+    from lcmae_core.config import LcmaeError
     from lcmae_core.config.unread import refuse_unread
 
     asked = asked_of(options)
-    settings = settings_from(asked)
+    if options.resume and options.fresh:
+        raise LcmaeError("--fresh: got it with --resume, expected one of the two")
+    settings = settings_of_run(options.resume, asked) if options.resume else settings_from(asked)
     refuse_unread(settings, asked.own)
     return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
 
@@ -282,6 +287,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(str(error), getattr(error, "exit_code", 2))
     except OSError as error:
         fail(str(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not re.search(r"allocate memory|out of memory|^$", str(error)):
+            raise
+        fail(f"memory: {str(error)[:200] or 'no more'}; expected a smaller batch_size, width or image_size", 1)
 
 
 if __name__ == "__main__":

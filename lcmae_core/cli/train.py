@@ -1,6 +1,7 @@
 """Single runs from the command line: settings by name, training, the list of settings, export."""
 
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Collection
 from pathlib import Path
@@ -32,6 +33,58 @@ def settings_from(asked: Asked, without: Collection[str] = ()) -> Settings:
     return replace(profile(asked.profile), own | {name: value for name, value in common.items() if value is not None})
 
 
+def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """Settings that may affect results, by name, in which two runs differ: one's value, then the other's."""
+    found = {}
+    for name, group in LEAVES.items():
+        if group == "runtime":
+            continue
+        values = tuple(getattr(getattr(one, group) if group else one, name) for one in (before, after))
+        if values[0] != values[1]:
+            found[name] = values
+    return found
+
+
+def settings_of_run(folder: str, asked: Asked) -> Settings:
+    """The settings of a run that is to go on; of what is asked for beside it only the runtime may differ.
+
+    Raises:
+        LcmaeError: no run is there, or something that may affect its results is asked to be other than it was.
+    """
+    from lcmae_core.store.runs import load_run
+
+    for name in ("profile", "out"):
+        if asked.said(name):
+            raise LcmaeError(f"resume: got --{name} beside it, expected the run's folder alone, which says it")
+    run = load_run(folder)
+    common = {"source": "data", "seed": "seed", "device": "device"}
+    said = {key: getattr(asked, name) for key, name in common.items() if asked.said(name)}
+    wanted = replace(run.settings, asked.own | said)
+    if changed := differences(run.settings, wanted):
+        what = ", ".join(f"{name} {after!r} (the run has {before!r})" for name, (before, after) in changed.items())
+        raise LcmaeError(f"resume: got {what}, expected the run's own: leave it out, or train without --resume")
+    return replace(wanted, {"out": str(run.path.parent.parent)})
+
+
+def unfinished_beside(settings: Settings) -> list[str]:
+    """A line on each unfinished run of the same kind and seed in the output folder that has other settings: whoever
+    meant to go on with it sees why another one begins."""
+    from lcmae_core.store.runs import RESULTS, load_run, run_label
+
+    said = []
+    for file in sorted(Path(settings.runtime.out).glob(f"runs/{run_label(settings)}-s{settings.seed}-*/settings.json")):
+        if (file.parent / RESULTS).exists() or not any((file.parent / "checkpoints").glob("step-*")):
+            continue
+        try:
+            changed = differences(load_run(file.parent).settings, settings)
+        except LcmaeError:  # of another version
+            continue
+        if changed:
+            what = ", ".join(f"{name} {before!r}, now {after!r}" for name, (before, after) in changed.items())
+            said.append(f"another run than the unfinished {file.parent.name}, which has {what}")
+    return said
+
+
 def list_settings(settings: Settings) -> int:
     """Print every setting: name, the value it would have, what it means, and its group."""
     from rich.markup import escape
@@ -53,6 +106,9 @@ def train(settings: Settings, *, resume: bool = True) -> int:
     """Pre-train, then print the final numbers and the run's folder."""
     check_writable(Path(settings.runtime.out))
     from lcmae_core.training.loop import pretrain
+
+    for line in unfinished_beside(settings):
+        print(line, file=sys.stderr)
 
     run = pretrain(settings, resume=resume)
     for name, value in sorted(run.results.items()):

@@ -61,8 +61,8 @@ def check_source(source: str) -> str:
 
 
 def _check_seed(seed: int) -> int:
-    if seed < 0:
-        raise LcmaeError(f"seed: got {seed}, expected a number of at least 0")
+    if not 0 <= seed < 2**63:
+        raise LcmaeError(f"seed: got {seed}, expected a number of at least 0" + (" below 2^63" if seed > 0 else ""))
     return seed
 
 

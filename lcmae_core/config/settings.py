@@ -32,7 +32,7 @@ class Settings(Group):
     """All settings of one pre-training run."""
 
     method: Method = Field("mae", description="mae (and LC-MAE) | ae | siamese, or a reference: dino | supervised")
-    seed: int = Field(0, ge=0, description="of weights, order, crops and masks")
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, order, crops and masks")
     data: Data = Data()
     model: Model = Model()
     masking: Masking = Masking()

@@ -24,7 +24,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..config.groups import Runtime
-from ..store.checkpoint import write_atomic, write_json
+from ..store.files import DiskFullError, write_atomic, write_json
 from ..store.machine import absolute_folder
 from .splits import Split
 
@@ -135,7 +135,9 @@ class _Entry:
             write_json(self._manifest, {"about": self._about, "sizes": sizes, "sha256": self._digest(sizes)})
             return self._open(sizes)
         except (OSError, ValueError) as error:
-            _say(f"cache: {self._cache.folder} is left out, pictures are decoded again: {_reason(error)}")
+            full = isinstance(error, DiskFullError)
+            reason = f"no room on the disk for {canvas.pixels.numel():,} bytes" if full else _reason(error)
+            _say(f"cache: {self._cache.folder} is left out, pictures are decoded again: {reason}")
             return canvas
 
     @contextlib.contextmanager
@@ -172,7 +174,7 @@ class _Entry:
             if time.time() - left.stat().st_mtime > _STALE:  # of a process that was killed
                 left.unlink(missing_ok=True)
         if size > min(limit, shutil.disk_usage(folder).free + taken(folder)[1]):
-            _say(f"cache: {size / 1e9:.1f} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): decoded each time")
+            _say(f"cache: {size / 1e9:.2g} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): decoded each time")
             return False
         for oldest in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
             if taken(folder)[1] + size <= limit:

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from lcmae_core.execute.committed import store_executed
 from lcmae_core.execute.discover import NotebookFile, project_root
-from lcmae_core.execute.job import Job
+from lcmae_core.execute.job import FULL_DISK, Job
 from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
 from lcmae_core.execute.plan import Plan
 from lcmae_core.execute.progress import Board, make_console, results_table
+from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.stopping import Stopped, stop_requests
 
 ExecutorName = Literal["local", "slurm", "submitit-local"]
@@ -132,7 +133,7 @@ class _Batch:
                 continue
             del self.running[notebook]
             seconds = time.monotonic() - self._began[notebook]
-            outcome = self.ledger.take(notebook.name)
+            outcome = self._take(notebook)
             if code == 0 and outcome.get("status") == "ok":
                 self.board.finish(notebook.name, "ok", seconds)
                 continue
@@ -144,11 +145,26 @@ class _Batch:
             self.failed.append(notebook)
             if not outcome:
                 outcome = {"status": "failed", "cell": None, "line": "", "error": _ending(code), "seconds": seconds}
-                self.ledger.put(notebook.name, outcome)
+                self._note(notebook, outcome)
             self.mistaken += _mistake(outcome)
             self.board.finish(notebook.name, "FAILED", seconds)
             for line in self._explain(notebook, outcome):
                 self.board.say("    " + line)
+
+    def _take(self, notebook: NotebookFile) -> dict[str, Any]:
+        """What a job left; nothing where there was no room for it."""
+        try:
+            return self.ledger.take(notebook.name)
+        except DiskFullError as error:
+            self.board.say(f"    {error}")
+            return {}
+
+    def _note(self, notebook: NotebookFile, outcome: Mapping[str, Any]) -> None:
+        """Keep an outcome, if there is room for it: the other notebooks go on without."""
+        try:
+            self.ledger.put(notebook.name, outcome)
+        except DiskFullError as error:
+            self.board.say(f"    {error}")
 
     def _explain(self, notebook: NotebookFile, outcome: Mapping[str, Any]) -> list[str]:
         where = f"cell {outcome['cell']}: " if outcome.get("cell") else ""
@@ -175,7 +191,7 @@ class _Batch:
         for notebook, handle in self.running.items():
             if handle.poll() is None:
                 handle.kill()
-            self.ledger.take(notebook.name)
+            self._take(notebook)
 
 
 def _mistake(outcome: Mapping[str, Any]) -> bool:
@@ -197,6 +213,8 @@ def longest_first(plan: Plan, estimates: Mapping[str, float]) -> list[NotebookFi
 
 
 def _ending(code: int) -> str:
+    if code == FULL_DISK:
+        return "the disk is full: there was no room for the executed notebook"
     return f"the process was ended by signal {-code}" if code < 0 else f"the process ended with exit code {code}"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.execute.discover import project_root
+from lcmae_core.store.files import write_text
 from lcmae_core.viewer.report.page import BAR
 
 WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
@@ -84,9 +85,5 @@ def _relative(text: str) -> str:
 
 
 def _write(text: str, target: Path) -> Path:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text.rstrip("\n") + "\n")
-    Path(name).chmod(0o644)
-    Path(name).replace(target)
+    write_text(target, text.rstrip("\n") + "\n")
     return target

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lcmae_core.execute.ledger import WORK, write_json
+from lcmae_core.execute.ledger import WORK, read_json
+from lcmae_core.store.files import DiskFullError, room_for, write_json
 
 KERNEL = """
 import os, signal
@@ -40,6 +41,8 @@ ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 GRACE = 3.0
 """Seconds that a kernel gets to write a checkpoint when its job is told to stop, before it is interrupted."""
+FULL_DISK = 74
+"""Exit code of a job that could not even write its outcome: `EX_IOERR` of sysexits.h."""
 STOPPING = threading.Event()
 """Set when this process was told to stop."""
 
@@ -88,12 +91,18 @@ def execute(job: Job) -> int:
         failure = _unfinished(job.partial)
     except Exception as error:
         failure = _failure(job.partial) or _ended(job.partial, error)
+    return _conclude(job, failure, began)
+
+
+def _conclude(job: Job, failure: dict[str, Any], began: float) -> int:
+    """Put the notebook in its place and leave the outcome."""
     status = "stopped" if failure and STOPPING.is_set() else _status(job, failure)
-    if job.partial.exists():
+    if read_json(job.partial):
         _tidy(job.partial)
         if status == "incomplete":
             _end_here(job.partial, failure)
         job.partial.replace(job.output if status in ("ok", "incomplete") else job.failed)
+    job.partial.unlink(missing_ok=True)
     if status != "failed":
         job.failed.unlink(missing_ok=True)
     outcome = {
@@ -202,8 +211,9 @@ def _restore(environment: dict[str, str | None]) -> None:
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
-    """The executed cells, counted as in the source: without injected parameters and papermill's error banners."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
+    """The executed cells, counted as in the source: without injected parameters and papermill's error banners. None
+    where a full disk tore the file."""
+    cells = read_json(path).get("cells", [])
     return [c for c in cells if not ADDED & set(c["metadata"].get("tags", []))]
 
 
@@ -249,11 +259,8 @@ def _tidy(path: Path) -> None:
 
 
 def _stop_on_request() -> None:
-    """Wait for SIGTERM, then end the kernel in three steps: checkpoint (if it trains), interrupt, kill.
-
-    A thread does it because nbclient takes over the process's signal handlers. If the kernel stops by itself, the job
-    ends in the ordinary way meanwhile.
-    """
+    """Wait for SIGTERM, then end the kernel: checkpoint (if it trains), interrupt, kill; if it stops by itself, the job
+    ends in the ordinary way meanwhile. A thread does it because nbclient takes over the process's signal handlers."""
     signal.sigwait({signal.SIGTERM})
     STOPPING.set()
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
@@ -279,7 +286,12 @@ def main(argv: list[str] | None = None) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_stop_on_request, daemon=True).start()
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
-    return execute(job)
+    try:
+        with room_for(job.partial):
+            return execute(job)
+    except DiskFullError:
+        job.partial.unlink(missing_ok=True)  # it is the others' room
+        return FULL_DISK
 
 
 def literal(job: Job) -> str:

@@ -4,26 +4,17 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lcmae_core.execute.discover import PACKAGE, NotebookFile, cell_source
+from lcmae_core.store.files import write_json
 
 FILE, WORK = "ledger.json", ".work"
 WITHOUT_EFFECT = ("execute", "cli", "cli.py", "doctor.py", "notebooks", "viewer/report")
 """Parts of the package that cannot change what a notebook shows."""
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Plain data as JSON, atomically (store.checkpoint does the same, but importing it loads torch)."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from lcmae_core.models.export import (
 from lcmae_core.models.heads import PUBLISHED, Heads, agree, known_heads
 from lcmae_core.models.inputs import PICTURES, are_imagenets, own_statistics, take_imagenet_images
 from lcmae_core.models.mae import MAE
-from lcmae_core.models.weights import Names, find_shape, fit, read_json, read_tensors
+from lcmae_core.models.weights import Names, find_shape, fit, read_tensors
+from lcmae_core.store.files import read_json
 from lcmae_core.store.runs import MODEL, SETTINGS, refuse_damaged
 
 __all__ = ["TimmExport", "export_hf", "export_official", "export_timm", "load_mae"]
@@ -113,8 +114,7 @@ def _load_file(file: Path, heads: Heads) -> MAE:
 
 def _load_own(file: Path, heads: Heads) -> MAE:
     places = [folder / SETTINGS for folder in (file.parent, file.parent.parent)]  # snapshots lie one folder deeper
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
+    if (found := next((place for place in places if place.exists()), None)) is None:
         raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
     refuse_damaged(found.parent, file)
     settings, tensors = config.parse(read_json(found)), read_tensors(file)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.inputs import PICTURES, image_grid, in_its_type, own_statistics, renormalize
-from lcmae_core.store.checkpoint import sha256
+from lcmae_core.store.files import sha256
 
 DEADLINE = 5.0
 """Seconds within which the hub must answer the first question."""

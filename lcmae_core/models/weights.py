@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,21 +34,6 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise LcmaeError(f"checkpoint: got {str(file)!r} without weights, expected a state dict")
     return clean_state_dict({str(key): value for key, value in content.items() if isinstance(value, Tensor)})
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The mapping in a JSON file.
-
-    Raises:
-        LcmaeError: it holds none.
-    """
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise LcmaeError(f"{file.name}: got {str(file)!r}, expected readable JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise LcmaeError(f"{file.name}: got a {type(content).__name__} in {str(file)!r}, expected a mapping")
-    return content
 
 
 def find_shape(tensors: Mapping[str, Tensor], key: str, dimensions: int, file: Path) -> tuple[int, ...]:

@@ -1,47 +1,35 @@
-"""Files that are whole or absent: atomic writes, and checkpoints whose every byte is checked by a sha256 manifest."""
+"""Checkpoints whose every byte is checked by a sha256 manifest, and state dicts as safetensors."""
 
-import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lcmae_core.config import LcmaeError
+from lcmae_core.store.files import flush, room_for, sha256, write_atomic, write_json
 
+__all__ = [
+    "damaged", "load_checkpoint", "load_tensors", "save_checkpoint", "save_tensors", "sha256", "write_atomic",
+    "write_json", "write_manifest",
+]  # fmt: skip
 MANIFEST = "manifest.json"
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour, flush it to disk, then put it in the place of `path` in one move."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
-    """Plain data as a JSON file, atomically; on one line without `indent`, which halves what is mostly numbers."""
-    write_atomic(path, lambda p: p.write_text(json.dumps(content, indent=indent, sort_keys=True) + "\n"))
-
-
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """A state dict as safetensors, atomically."""
+    """A state dict as safetensors, atomically.
+
+    Raises:
+        DiskFullError: there is no room for it.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(path, lambda p: save_file(plain, p, metadata))
+    write_atomic(path, lambda p: save_file(plain, p, metadata), _bytes(plain))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -60,19 +48,26 @@ def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dic
     """Write `folder/step-<n>/` whole or not at all (weights, everything else, manifest); keep the newest few.
 
     The folder above `folder` is not made anew: who removed it wants no checkpoint in it.
+
+    Raises:
+        DiskFullError: there is no room for it; the checkpoints before it stay.
     """
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     folder.mkdir(exist_ok=True)
-    temporary.mkdir()
-    save_tensors(temporary / "model.safetensors", model)
-    torch.save({"step": step, **rest}, temporary / "rest.pt")
-    _flush(temporary / "rest.pt")
-    write_manifest(temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    _flush(folder)
+    try:
+        with room_for(target, _bytes(model) + _bytes(rest)):
+            temporary.mkdir()
+            save_tensors(temporary / "model.safetensors", model)
+            torch.save({"step": step, **rest}, temporary / "rest.pt")
+            flush(temporary / "rest.pt")
+            write_manifest(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+            flush(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
 
@@ -103,20 +98,10 @@ def damaged(folder: Path) -> list[str]:
     return [name for name, entry in manifest.items() if not _intact(folder / name, entry["sha256"])]
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _bytes(tree: Any) -> int:
+    """Bytes of all tensors in nested containers."""
+    return sum(leaf.nbytes for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def _intact(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
-
-
-def _flush(path: Path) -> None:
-    """Force a file (or a folder's entries) to the disk, so that a rename never outruns the bytes it names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

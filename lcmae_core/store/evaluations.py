@@ -17,7 +17,7 @@ import numpy as np
 
 from lcmae_core.config import LcmaeError, Settings, parse
 from lcmae_core.config.downstream import AnyRecipe, FineTune, LinearProbe, RidgeProbe, parse_recipe
-from lcmae_core.store.checkpoint import write_atomic, write_json
+from lcmae_core.store.files import read_json, write_atomic, write_json
 from lcmae_core.store.machine import writable_folder
 from lcmae_core.store.runs import SETTINGS, Run
 
@@ -97,9 +97,9 @@ def load_evaluation(path: Path | str) -> Evaluation:
     folder = Path(path).resolve()
     if not (folder / RECIPE).exists():
         raise LcmaeError(f"evaluation: got {str(path)!r}, expected an evaluation's folder with {RECIPE}")
-    said = json.loads((folder / RECIPE).read_text())
+    said = read_json(folder / RECIPE)
     recipe = parse_recipe(KINDS[said["kind"]], said["recipe"])
-    return Evaluation(folder, parse(json.loads((folder / SETTINGS).read_text())), recipe, said["origin"])
+    return Evaluation(folder, parse(read_json(folder / SETTINGS)), recipe, said["origin"])
 
 
 def evaluation_digest(settings: Settings, recipe: AnyRecipe, origin: str, data_identity: str) -> str:

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,13 +28,29 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=name).cpu()  # which the device "meta" cannot
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         found = [
             d for d, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if there
         ]
         raise LcmaeError(f"device: got {name!r}, expected one of: auto, {', '.join([*found, 'cpu'])}") from error
     return torch.device(name)
+
+
+def machine_memory() -> float | None:
+    """RAM in bytes, or what a container may use of it; None where neither is said."""
+    limits = []
+    with suppress(ValueError, OSError, AttributeError):
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(ValueError, OSError):
+            limits.append(float(Path(path).read_text()))
+    return min(limits, default=None)
+
+
+def device_memory(device: torch.device) -> float | None:
+    """Bytes that tensors on a device may take at most, where that is known."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else machine_memory()
 
 
 def device_name(device: torch.device) -> str:

@@ -8,7 +8,6 @@ Letters: M images.
 """
 
 import base64
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.config.places import plain_name
-from lcmae_core.store.checkpoint import write_json
+from lcmae_core.store.files import read_json, write_json
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.runs import Run
 
@@ -53,17 +52,9 @@ class Record:
         """All that is known; empty before anything is.
 
         Raises:
-            LcmaeError: the file is broken.
+            DamagedError: the file is broken.
         """
-        if not self.path.exists():
-            return {}
-        try:
-            found = json.loads(self.path.read_text())
-        except ValueError as error:
-            raise LcmaeError(f"record: got {str(self.path)!r}, expected JSON ({error})") from None
-        if not isinstance(found, dict):
-            raise LcmaeError(f"record: got {str(self.path)!r} with {type(found).__name__}, expected a JSON object")
-        return found
+        return read_json(self.path) if self.path.exists() else {}
 
     @property
     def measures(self) -> dict[str, Values]:

@@ -1,6 +1,5 @@
 """The frame of a notebook: its settings from four parameters, and the file in which it records its numbers."""
 
-import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 from lcmae_core.config import LcmaeError, Settings, profile, replace
 from lcmae_core.config.profiles import IN_NOTEBOOK
 from lcmae_core.config.resolve import Asked, project_root
-from lcmae_core.store.checkpoint import write_json
+from lcmae_core.store.files import read_json, write_json
 from lcmae_core.store.machine import REPOSITORY, pick_device, provenance, writable_folder
 
 
@@ -117,8 +116,4 @@ class Notebook:
 
 def read_results(out: Path) -> list[dict[str, Any]]:
     """What the notebooks recorded below an output folder, in their order."""
-    files = sorted((Path(out) / "results").glob("*.json"))
-    try:
-        return [json.loads(f.read_text()) for f in files]
-    except ValueError as error:
-        raise LcmaeError(f"results: got a broken file below {str(out)!r} ({error}), expected JSON") from None
+    return [read_json(file) for file in sorted((Path(out) / "results").glob("*.json"))]

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, NotTrainedError, Settings, digest, parse
-from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors, sha256, write_json
+from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors
+from lcmae_core.store.files import DamagedError, read_json, sha256, write_json
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
@@ -54,10 +55,11 @@ class Run:
 
         Raises:
             LcmaeError: the run is not finished.
+            DamagedError: the file is.
         """
         if not self.done:
             raise LcmaeError(f"run: got {self.name!r}, which is not finished, expected a finished run")
-        return json.loads((self.path / RESULTS).read_text())
+        return read_json(self.path / RESULTS)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -204,10 +206,7 @@ def refuse_damaged(folder: Path, file: Path, required: bool = False) -> None:
 
 def _manifest(folder: Path) -> dict[str, str]:
     file = folder / MANIFEST
-    try:
-        return json.loads(file.read_text()) if file.exists() else {}
-    except ValueError:
-        raise LcmaeError(f"manifest: got {str(file)!r}, which is damaged, expected JSON as it was written") from None
+    return read_json(file) if file.exists() else {}
 
 
 def open_run(settings: Settings, data_identity: str) -> Run:
@@ -218,9 +217,17 @@ def open_run(settings: Settings, data_identity: str) -> Run:
     """
     path = run_folder(settings, data_identity)
     writable_folder(path)
-    if not (path / SETTINGS).exists():
+    if not _readable(path / SETTINGS):
         write_json(path / SETTINGS, settings.model_dump(mode="json"))
     return Run(path, settings)
+
+
+def _readable(file: Path) -> bool:
+    """Whether a JSON file is there and whole: settings that are not, of a known run, are written anew."""
+    try:
+        return bool(read_json(file))
+    except DamagedError:
+        return False
 
 
 def run_label(settings: Settings) -> str:
@@ -255,8 +262,9 @@ def load_run(path: Path | str) -> Run:
 
     Raises:
         LcmaeError: the folder holds no run.
+        DamagedError: its settings cannot be read.
     """
     file = Path(path) / SETTINGS
     if not file.exists():
         raise LcmaeError(f"run: got {str(path)!r}, expected a run's folder with {SETTINGS}")
-    return Run(Path(path).resolve(), parse(json.loads(file.read_text())))
+    return Run(Path(path).resolve(), parse(read_json(file)))

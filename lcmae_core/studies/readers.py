@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.store.checkpoint import write_atomic
+from lcmae_core.store.files import write_atomic
 from lcmae_core.store.machine import writable_folder
 from lcmae_core.studies.claims import CLAIMS, UNJUDGED, Claim
 from lcmae_core.studies.judge import Outcome, described, needed

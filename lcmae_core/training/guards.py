@@ -3,17 +3,34 @@
 import torch
 from torch import Tensor, nn
 
-from lcmae_core.config import LcmaeError
+from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.loader import Batch
+from lcmae_core.store.machine import device_memory, device_name
 from lcmae_core.store.stopping import Stopped, stop_requests
 
-__all__ = ["LossGuard", "NonFiniteLossError", "Stopped", "refuse_broken", "stop_requests"]
+__all__ = ["LossGuard", "NonFiniteLossError", "Stopped", "refuse_broken", "refuse_too_large", "stop_requests"]
 
 
 class NonFiniteLossError(LcmaeError):
     """The loss became NaN or infinite: failed work, not a user's mistake."""
 
     exit_code = 1
+
+
+def refuse_too_large(settings: Settings, device: torch.device) -> None:
+    """See before anything is read whether a batch's pictures can fit at all.
+
+    Raises:
+        LcmaeError: as float32 they take more memory than the device has.
+    """
+    memory, (height, width) = device_memory(device), settings.data.image_size
+    image = 4 * settings.data.channels * height * width
+    if memory is not None and settings.optim.batch_size * image > memory:
+        raise LcmaeError(
+            f"batch_size: got {settings.optim.batch_size}, whose pictures alone take "
+            f"{settings.optim.batch_size * image / 1e9:,.0f} GB, expected at most {int(memory // image)}: "
+            f"{device_name(device)} has {memory / 1e9:.0f} GB"
+        )
 
 
 class LossGuard:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lcmae_core.config import Settings
-from lcmae_core.store.checkpoint import write_atomic
+from lcmae_core.store.files import room_for, write_text
 from lcmae_core.store.progress import progress_bar
 from lcmae_core.store.runs import HISTORY, Run
 
@@ -48,8 +48,9 @@ class RunLog:
     def __init__(self, run: Run, settings: Settings, start: int, total: int):
         kept = [entry for entry in run.history if entry["step"] <= start]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
-        write_atomic(run.path / HISTORY, lambda p: p.write_text(text))
-        self._file = (run.path / HISTORY).open("a", buffering=1)
+        self._path = run.path / HISTORY
+        write_text(self._path, text)
+        self._file = self._path.open("a", buffering=1)
         self._images, self._since, self._from = settings.optim.batch_size, time.perf_counter(), start
         self._board = _tensorboard(run, start) if settings.runtime.tensorboard else None
         wanted = settings.runtime.progress
@@ -65,7 +66,9 @@ class RunLog:
         speed = (step - self._from) * self._images / (now - self._since)
         self._since, self._from = now, step
         entry = {"step": step, **values, "images_per_s": round(speed, 1)}
-        self._file.write(json.dumps(entry) + "\n")
+        line = json.dumps(entry) + "\n"
+        with room_for(self._path, len(line)):
+            self._file.write(line)
         self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} images/s")
         if self._board is not None:
             for name, value in entry.items():

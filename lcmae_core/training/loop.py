@@ -13,6 +13,7 @@ from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, open_run, refuse_untrained, run_folder
+from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
 from lcmae_core.training.optim import build_optimizer, scheduled
@@ -46,6 +47,7 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     """
     identity = source_identity(settings.data.source)
     refuse_untrained(_untrained([settings]), settings)
+    refuse_too_large(settings, pick_device(settings.runtime.device))
     run = open_run(settings, identity)
     with run.lock():
         if not resume:

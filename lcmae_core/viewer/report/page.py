@@ -2,15 +2,14 @@
 
 import base64
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lcmae_core.store.files import write_text
 from lcmae_core.viewer.report.markup import equation, markdown, plain, safe_html, terminal_text
 
 HERE = Path(__file__).resolve().parent
@@ -101,11 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(text: str, target: Path) -> Path:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(target)
+    write_text(target, text)
     return target
 
 

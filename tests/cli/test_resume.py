@@ -1,0 +1,78 @@
+"""`lcmae train --resume RUN` goes on with a run by its own settings, wherever it lies; what may affect its results and
+is asked to be other is refused, each with both values. Without it, an unfinished run of other settings is named."""
+
+import pytest
+
+from lcmae_core import cli
+from lcmae_core.cli.train import differences, unfinished_beside
+from lcmae_core.config import profile, replace
+from lcmae_core.store.stopping import Stopped
+from lcmae_core.training.loop import pretrain
+from tests.loops import over
+from tests.studies.tiny_studies import TINY
+
+MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    """A run that was stopped at step 3 of 5, and its settings."""
+    settings = replace(profile("smoke"), MAE | {"steps": 5, "checkpoint_every": 2, "out": str(tmp_path / "o")})
+
+    def stop(moment):
+        if moment.step == 3:
+            raise Stopped("stopped")
+
+    with pytest.raises(Stopped):
+        pretrain(settings, callbacks=[stop])
+    (folder,) = (tmp_path / "o" / "runs").iterdir()
+    return folder, settings
+
+
+def test_a_run_goes_on_by_its_own_settings(unfinished, tmp_path, capsys):
+    folder, settings = unfinished
+    assert cli.main(["train", "--resume", str(folder), "-p", "log_every=5", "-p", "steps=5"]) == 0
+    assert f"run: {folder}" in capsys.readouterr().out
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    whole = pretrain(replace(settings, {"out": str(tmp_path / "whole")}))
+    assert (folder / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+@over(
+    ("words", "line"),
+    [
+        (["-p", "batch_size=4"], "resume: got batch_size 4 (the run has 8), expected the run's own: leave it out, or "
+         "train without --resume"),
+        (["-p", "base_lr=0.5", "--seed", "3"], "resume: got base_lr 0.5 (the run has 0.004), seed 3 (the run has 0), "
+         "expected the run's own: leave it out, or train without --resume"),
+        (["--out", "elsewhere"], "resume: got --out beside it, expected the run's folder alone, which says it"),
+        (["--profile", "quick"], "resume: got --profile beside it, expected the run's folder alone, which says it"),
+        (["--fresh"], "--fresh: got it with --resume, expected one of the two"),
+        (["-p", "batchsize=4"], "unknown setting 'batchsize' (= 4): did you mean 'batch_size'?"),
+    ],
+)  # fmt: skip
+def test_other_settings_are_refused_with_both_values(words, line, unfinished, capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "--resume", str(unfinished[0]), *words])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"lcmae: error: {line}\n"
+    assert (unfinished[0] / "checkpoints" / "step-00000002").is_dir()
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--resume", str(tmp_path)])
+    line = f"run: got {str(tmp_path)!r}, expected a run's folder with settings.json"
+    assert capsys.readouterr().err == f"lcmae: error: {line}\n"
+
+
+def test_an_unfinished_run_of_other_settings_is_named(unfinished):
+    folder, settings = unfinished
+    other = replace(settings, {"batch_size": 4, "log_every": 3})
+    assert differences(settings, other) == {"batch_size": (8, 4)}
+    assert unfinished_beside(other) == [f"another run than the unfinished {folder.name}, which has batch_size 8, now 4"]
+    assert unfinished_beside(replace(settings, {"log_every": 3})) == []
+    assert unfinished_beside(replace(other, {"seed": 1})) == []
+    pretrain(settings)
+    assert unfinished_beside(other) == []
