@@ -41,7 +41,7 @@ test: $(STAMP) ## the tests, then every notebook's deterministic cells against w
 	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks || failed=1; exit $$failed
 
 test-faults: $(STAMP) ## what must survive, caused for real and many times over: signals, kills, full disks
-	@$(PLAIN) $(PYTEST) --dist worksteal -m fault tests $(ARGS)
+	@$(PLAIN) $(PYTEST) --dist loadfile -m fault tests $(ARGS)
 
 test-plain: $(STAMP) ## the fast numerical tests once more, computed as on an older processor
 	@$(PLAIN) $(PLAINER) $(PYTEST) --dist worksteal -m "not slow" $(NUMERICAL) $(ARGS)

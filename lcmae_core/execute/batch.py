@@ -12,6 +12,7 @@ from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
 from lcmae_core.execute.plan import Plan
 from lcmae_core.execute.progress import Board, make_console, results_table
+from lcmae_core.execute.watch import SAVING
 from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.stopping import Stopped, stop_requests
 
@@ -185,7 +186,7 @@ class _Batch:
         self.board.say("stopping ...")
         for handle in self.running.values():
             handle.stop()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 2 * SAVING + 10
         while time.monotonic() < deadline and any(h.poll() is None for h in self.running.values()):
             time.sleep(0.1)
         for notebook, handle in self.running.items():

@@ -2,54 +2,129 @@
 
 import logging
 import os
+import subprocess
+import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.execute.job import Job, execute
+from lcmae_core.execute.job import Job
+from lcmae_core.execute.local import start_process
+from lcmae_core.execute.watch import SAVING
 
 ALIASES = ("mem_gb", "timeout_min", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")
 """Names that submitit understands on any cluster; the others go to SLURM alone."""
+OWN = {"max_num_timeout": 1000}
+"""What we tell submitit ourselves: how often a job may run into its time limit. Each time it has trained further."""
+ALIVE = {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "RESIZING", "SUSPENDED", "STOPPED", "COMPLETING",
+         "CONFIGURING", "PREEMPTED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "REQUEUE_FED"}  # fmt: skip
+"""States from which SLURM may still run a job to its end."""
+ASK, PATIENCE = 2.0, 10.0
+"""Seconds between two questions to SLURM, and for a result to appear after a job has left the queue."""
 
 
 class NotebookJob:
-    """A picklable call of `execute`, which submitit calls again after a requeue."""
+    """A picklable call that executes a notebook in a process of its own; submitit makes it again after a requeue."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_process": None}  # a process is not for another machine
 
     def __call__(self, job: Job) -> int:
-        """Execute the notebook in this process and return its exit code."""
+        """Execute the notebook and return its exit code."""
         cores = os.environ.get("SLURM_CPUS_PER_TASK")
         if cores:
             os.environ.setdefault("OMP_NUM_THREADS", cores)
-        return execute(job)
+        self._process = start_process(job)
+        return self._process.wait()
 
     def checkpoint(self, job: Job) -> Any:
-        """What to submit when the job's time is up: the same job; its training resumes from the last checkpoint."""
+        """What to submit when the job is preempted or its time is up: the same job, after its training was saved."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self, job)
+        if self._process is not None:
+            self._process.terminate()
+            _wait_for(self._process.pid, 2 * SAVING + 5)
+        return submitit.helpers.DelayedSubmission(NotebookJob(), job)
+
+
+def _wait_for(pid: int, seconds: float) -> None:
+    """Until a child has ended. This runs in a signal handler, and what it interrupted may hold the lock of
+    `Popen.wait`."""
+    end = time.monotonic() + seconds
+    with suppress(ChildProcessError):
+        while time.monotonic() < end and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.05)
+
+
+class Queue:
+    """What SLURM says of jobs, asked for all of them at once and not more often than every `ASK` seconds."""
+
+    def __init__(self) -> None:
+        self._asked, self._states = float("-inf"), dict[str, str]()
+
+    def state(self, number: str) -> str:
+        """A job's state, such as PENDING or CANCELLED; empty where SLURM knows it no more, UNKNOWN if it is silent."""
+        if time.monotonic() - self._asked > ASK:
+            self._asked = time.monotonic()
+            try:
+                told = subprocess.run(
+                    ["squeue", "--noheader", "--states=all", "--me", "--format=%A %T"],
+                    capture_output=True, text=True, timeout=30, check=True,
+                )  # fmt: skip
+            except (OSError, subprocess.SubprocessError):
+                self._asked += 10 * ASK
+                return "UNKNOWN"
+            self._states = dict(line.split()[:2] for line in told.stdout.splitlines() if line.strip())
+        return self._states.get(number, "")
 
 
 class ClusterHandle:
     """A submitted job."""
 
-    def __init__(self, job: Any):
-        self._job = job
+    def __init__(self, job: Any, queue: Queue | None):
+        self._job, self._queue = job, queue
+        self._left: float | None = None
 
     def poll(self) -> int | None:
         """Its exit code; a job that was cancelled, timed out or died counts as 1."""
-        if not self._job.done():
+        if self._has_result():
+            return self._result()
+        if not self._gone():
             return None
+        self._note(f"{self._job.job_id}: the job left SLURM's queue without a result (cancelled, killed, or no time)\n")
+        return 1
+
+    def _has_result(self) -> bool:
+        return self._job.paths.result_pickle.exists() if self._queue is not None else self._job.done()
+
+    def _gone(self) -> bool:
+        """Whether SLURM will not run it any more; a file system may show a result seconds after the job has ended."""
+        if self._queue is None or self._queue.state(self._job.job_id) in ALIVE | {"UNKNOWN"}:
+            self._left = None
+            return False
+        self._left = self._left or time.monotonic()
+        return time.monotonic() - self._left > PATIENCE
+
+    def _result(self) -> int:
         try:
             return int(self._job.result())
         except Exception:
-            with self._job.paths.stderr.open("a") as log:
-                traceback.print_exc(file=log)
+            self._note(traceback.format_exc())
             return 1
 
+    def _note(self, text: str) -> None:
+        self._job.paths.folder.mkdir(parents=True, exist_ok=True)
+        with self._job.paths.stderr.open("a") as log:
+            log.write(text)
+
     def stop(self) -> None:
-        """Cancel it."""
+        """Cancel it: SLURM sends SIGTERM, at which training is saved, and SIGKILL later."""
         self._job.cancel()
 
     kill = stop
@@ -72,23 +147,25 @@ class ClusterExecutor:
             logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at each poll where SLURM has no accounting
         except ImportError:
             raise LcmaeError("executor: got 'slurm', expected submitit: pip install 'lcmae-core[cluster]'") from None
-        options = _options(parameters)
+        options = _options({name: value for name, value in parameters.items() if name not in OWN})
+        own = {f"{cluster}_{name}": parameters.get(name, value) for name, value in OWN.items()}
         try:
-            self._executor = submitit.AutoExecutor(folder=out / "logs" / "slurm-%j", cluster=cluster)
+            self._executor = submitit.AutoExecutor(folder=out / "logs" / "slurm-%j", cluster=cluster, **own)
         except RuntimeError as error:
             raise LcmaeError(f"executor: got 'slurm', expected a cluster ({error}); try --executor local") from None
         self._executor.update_parameters(**options)
+        self._queue = Queue() if cluster == "slurm" else None
 
     def start(self, job: Job) -> ClusterHandle:
         """Submit a job."""
         self._executor.update_parameters(name=f"lcmae-{job.name}")
-        return ClusterHandle(self._executor.submit(NotebookJob(), job))
+        return ClusterHandle(self._executor.submit(NotebookJob(), job), self._queue)
 
 
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     from submitit.slurm.slurm import SlurmExecutor
 
-    names = [*ALIASES, *sorted(SlurmExecutor._valid_parameters())]
+    names = [*ALIASES, *OWN, *sorted(SlurmExecutor._valid_parameters())]
     for name, value in parameters.items():
         if name not in names:
             raise LcmaeError(f"unknown SLURM parameter {name!r} (= {value!r}): {nearest(name, names)}")

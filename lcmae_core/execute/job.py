@@ -7,10 +7,8 @@ import ast
 import json
 import os
 import re
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.execute.ledger import WORK, read_json
+from lcmae_core.execute.watch import KERNEL_PID, STOPPING, watch
 from lcmae_core.store.files import DiskFullError, room_for, write_json
+from lcmae_core.store.stopping import TRAINING
 
 KERNEL = """
 import os, signal
@@ -39,12 +39,8 @@ launch_new_instance()
 START = "import sys; from lcmae_core.execute.job import main; sys.exit(main())"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-GRACE = 3.0
-"""Seconds that a kernel gets to write a checkpoint when its job is told to stop, before it is interrupted."""
 FULL_DISK = 74
 """Exit code of a job that could not even write its outcome: `EX_IOERR` of sysexits.h."""
-STOPPING = threading.Event()
-"""Set when this process was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def execute(job: Job) -> int:
 
 def _conclude(job: Job, failure: dict[str, Any], began: float) -> int:
     """Put the notebook in its place and leave the outcome."""
-    status = "stopped" if failure and STOPPING.is_set() else _status(job, failure)
+    status = _status(job, failure)
     if read_json(job.partial):
         _tidy(job.partial)
         if status == "incomplete":
@@ -118,9 +114,11 @@ def _conclude(job: Job, failure: dict[str, Any], began: float) -> int:
 
 
 def _status(job: Job, failure: Mapping[str, Any]) -> str:
-    """ok, failed, or incomplete: a run that the notebook may not train is missing, or the data of the profile itself
-    (whoever names data that are not there is mistaken)."""
+    """ok, failed, stopped, or incomplete: a run that the notebook may not train is missing, or the data of the profile
+    itself (whoever names data that are not there is mistaken)."""
     error = str(failure.get("error", ""))
+    if failure and (STOPPING.is_set() or error.startswith("Stopped: ")):
+        return "stopped"
     named = job.parameters.get("data") or os.environ.get("LCMAE_DATA")
     missing = error.startswith("NotTrainedError: ") or (error.startswith("NoDataError: ") and not named)
     return "incomplete" if failure and missing else "failed" if failure else "ok"
@@ -175,7 +173,7 @@ def _papermill(job: Job) -> None:
 @contextmanager
 def _kernelspec() -> Iterator[str]:
     """A kernel that is this interpreter, whatever kernels the user's Jupyter knows."""
-    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", "LCMAE_KERNEL_PID")}
+    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", KERNEL_PID, TRAINING)}
     with tempfile.TemporaryDirectory(prefix="lcmae-") as folder:
         home = Path(folder, "kernels", "lcmae")
         home.mkdir(parents=True)
@@ -183,7 +181,8 @@ def _kernelspec() -> Iterator[str]:
         argv = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
         (home / "kernel.json").write_text(json.dumps({**spec, "argv": argv}))
         os.environ["JUPYTER_PATH"] = os.pathsep.join(p for p in (folder, before["JUPYTER_PATH"]) if p)
-        os.environ["LCMAE_KERNEL_PID"] = str(Path(folder, "pid"))
+        os.environ[KERNEL_PID] = str(Path(folder, "pid"))
+        os.environ[TRAINING] = str(Path(folder, "training"))
         try:
             yield "lcmae"
         finally:
@@ -258,34 +257,10 @@ def _tidy(path: Path) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _stop_on_request() -> None:
-    """Wait for SIGTERM, then end the kernel: checkpoint (if it trains), interrupt, kill; if it stops by itself, the job
-    ends in the ordinary way meanwhile. A thread does it because nbclient takes over the process's signal handlers."""
-    signal.sigwait({signal.SIGTERM})
-    STOPPING.set()
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        try:
-            os.kill(int(Path(os.environ["LCMAE_KERNEL_PID"]).read_text()), name)
-        except (KeyError, OSError, ValueError):
-            break
-        time.sleep(0 if name == signal.SIGKILL else GRACE)
-    os._exit(143)
-
-
-def _watch_parent(parent: int) -> None:
-    """Stop when the command that started this job is gone, even if it was killed."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Execute the job in argv."""
     job = Job(**ast.literal_eval((sys.argv[1:] if argv is None else argv)[0]))
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_stop_on_request, daemon=True).start()
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    watch()
     try:
         with room_for(job.partial):
             return execute(job)

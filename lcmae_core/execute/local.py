@@ -35,27 +35,32 @@ class Executor(Protocol):
         ...
 
 
+def start_process(job: Job) -> subprocess.Popen[bytes]:
+    """A job in a process and session of its own, so that Ctrl-C does not reach it; its output goes to the job's log."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, literal(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=job.cwd,
+        )
+
+
 class LocalHandle:
-    """A job in a process and session of its own, so that Ctrl-C reaches it only through `stop`."""
+    """A job on this machine, which is told to end only through `stop`."""
 
     def __init__(self, job: Job):
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", START, literal(job)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=job.cwd,
-            )
+        self._process = start_process(job)
 
     def poll(self) -> int | None:
         """Its exit code, negative if a signal ended it, or None while it runs."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """SIGTERM: the kernel gets a few seconds to write a checkpoint."""
+        """SIGTERM: the kernel gets time to write a checkpoint."""
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:

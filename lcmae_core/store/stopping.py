@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from lcmae_core.store.progress import in_notebook
@@ -17,6 +18,9 @@ from lcmae_core.store.progress import in_notebook
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR2": 75}
 """By signal: 128 + its number, as shells have it; after SIGUSR2 `EX_TEMPFAIL` of sysexits.h: there is more to do."""
 
+TRAINING = "LCMAE_TRAINING"
+"""Environment variable: a file that is there while a stop would be looked at, for who executes a notebook and wants to
+stop it."""
 ONCE_MORE = b"\nlcmae: stopping after this step or measure (Ctrl-C once more: at once)\n"
 
 
@@ -82,9 +86,14 @@ def stop_requests() -> Iterator[StopRequest]:
         return
     names = [getattr(signal, name) for name in CODES if hasattr(signal, name)]
     before = {name: signal.signal(name, handler) for name in names}
+    mark = Path(os.environ[TRAINING]) if os.environ.get(TRAINING) else None
     try:
+        if mark is not None:
+            mark.touch()
         yield handler.asked
     finally:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
         for name, earlier in before.items():
             signal.signal(name, earlier)
 

@@ -1,0 +1,149 @@
+"""On a real SLURM: a notebook that trains is preempted, requeued at its time limit, or cancelled, or its driver told
+to end. The training loses no step, ends with the same weights as one that was left alone, and the driver never waits for
+what SLURM runs no more."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lcmae_core.config import profile, replace
+from lcmae_core.training.loop import pretrain
+from tests.execute.toys import code, ledger, make_notebook
+from tests.faults import slurm
+from tests.studies.tiny_studies import TINY
+
+TRIALS = range(int(os.environ.get("FAULT_TRIALS", "1")))
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.skipif(slurm.why_not() is not None, reason=str(slurm.why_not())),
+    pytest.mark.timeout(600),
+]
+STEPS = 300
+MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))} | {
+    "steps": STEPS, "checkpoint_every": 100_000, "log_every": 1, "snapshots": 0,
+}  # fmt: skip
+CELL = f"""import time
+from lcmae_core.config import profile, replace
+from lcmae_core.training.loop import pretrain
+settings = replace(profile("smoke"), {MAE!r} | {{"out": out}})
+run = pretrain(settings, callbacks=[lambda moment: time.sleep(0.05) or None])"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory):
+    with slurm.started(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> bytes:
+    """The weights of a run that was left alone."""
+    run = pretrain(replace(profile("smoke"), MAE | {"out": str(tmp_path_factory.mktemp("whole"))}))
+    return (run.path / "model.safetensors").read_bytes()
+
+
+class Driver:
+    """`lcmae run --executor slurm` of a notebook that trains."""
+
+    def __init__(self, home: Path, *words: str):
+        self.out = home / "o"
+        make_notebook(home / "n", "00_train", code(CELL))
+        slurm_words = ["partition=low", "cpus_per_task=1", "mem_gb=1", *words]
+        command = ["run", "--notebooks", str(home / "n"), "--out", str(self.out), "--executor", "slurm"]
+        command += [word for name in slurm_words for word in ("-s", name)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lcmae_core.cli", *command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    @property
+    def steps(self) -> int:
+        return sum(len(file.read_text().splitlines()) for file in self.out.glob("runs/*/history.jsonl"))
+
+    @property
+    def job(self) -> str:
+        return slurm.said("squeue", "-h", "-o", "%A", "--name=lcmae-00_train").split()[0]
+
+    @property
+    def state(self) -> str:
+        return slurm.said("squeue", "-h", "-t", "all", "-j", self.job, "-o", "%T").strip()
+
+    def waits_until(self, happens, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not happens():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end, self.state
+            time.sleep(0.1)
+
+    def goes_on(self) -> None:
+        """A requeued job is held for two minutes, which a test does not wait for."""
+        self.waits_until(lambda: self.state == "PENDING")
+        kept = [path.name for path in self.out.glob("runs/*/checkpoints/*")]
+        assert kept == [f"step-{self.steps:08d}"], "no step is lost"
+        slurm.said("scontrol", "update", f"JobId={self.job}", "StartTime=now")
+
+    def ends(self, code: int) -> str:
+        said, _ = self.process.communicate(timeout=180)
+        assert self.process.returncode == code, said
+        return said
+
+    def weights(self) -> bytes:
+        (file,) = self.out.glob("runs/*/model.safetensors")
+        return file.read_bytes()
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_preempted_job_goes_on_where_it_was(trial, tmp_path, whole):
+    driver = Driver(tmp_path, "timeout_min=30")
+    driver.waits_until(lambda: driver.steps > 10 + trial)
+    high = subprocess.Popen(["srun", "-p", "high", "-n", "2", "--mem=3500", "sleep", "1"])
+    driver.waits_until(lambda: driver.state != "RUNNING")
+    high.wait(timeout=120)
+    driver.goes_on()
+    driver.ends(0)
+    assert driver.weights() == whole
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_job_at_its_time_limit_goes_on_where_it_was(trial, tmp_path, whole):
+    driver = Driver(tmp_path, "timeout_min=1", f"signal_delay_s={42 - trial}")
+    driver.waits_until(lambda: driver.steps > 0 and driver.state == "PENDING")
+    driver.goes_on()
+    while driver.process.poll() is None:  # it may run into its limit again
+        time.sleep(0.5)
+        if driver.process.poll() is None and slurm.said("squeue", "-h", "-t", "PENDING", "-o", "%A").strip():
+            driver.goes_on()
+    driver.ends(0)
+    assert driver.weights() == whole
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_cancelled_job_is_saved_and_its_driver_says_so(trial, tmp_path, whole):
+    driver = Driver(tmp_path, "timeout_min=30")
+    driver.waits_until(lambda: driver.steps > 10 + trial)
+    slurm.said("scancel", driver.job)
+    assert "00_train: FAILED" in driver.ends(1)
+    kept = [path.name for path in driver.out.glob("runs/*/checkpoints/*")]
+    assert kept == [f"step-{driver.steps:08d}"]
+    again = Driver(tmp_path, "timeout_min=30")
+    again.ends(0)
+    assert again.weights() == whole
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_driver_that_is_told_to_end_cancels_its_jobs(trial, tmp_path):
+    driver = Driver(tmp_path, "timeout_min=30")
+    driver.waits_until(lambda: driver.steps > 10 + trial)
+    driver.process.send_signal(signal.SIGTERM)
+    driver.ends(143)
+    end = time.monotonic() + 30
+    while slurm.said("squeue", "-h", "-o", "%A"):
+        assert time.monotonic() < end, "a job stays"
+        time.sleep(0.2)
+    assert ledger(driver.out).get("00_train", {}).get("status") in (None, "stopped")
+    assert [path.name for path in driver.out.glob("runs/*/checkpoints/*")] == [f"step-{driver.steps:08d}"]
