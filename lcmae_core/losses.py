@@ -7,6 +7,7 @@ Every loss knows two reductions. "mean" pools all active terms of the batch (for
 Without any active term the loss is a zero that keeps the graph. All are computed in float32 or better.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,8 +17,16 @@ from torch import Tensor
 from lcmae_core.config import LcmaeError, nearest
 
 Reduction = Literal["mean", "sum"]
+Pool = Callable[[Tensor], Tensor]
+"""From the number of active terms here to the one that "mean" divides by: where a batch is shared out, the mean over
+its shares, so that the mean of their losses is the loss of the whole batch."""
 EPS = 1e-6
 """Vectors shorter than this have no direction: their cosine with anything is 0, and so is its gradient."""
+
+
+def alone(count: Tensor) -> Tensor:
+    """For a batch that lies here as a whole."""
+    return count
 
 
 def reconstruction_loss(
@@ -26,6 +35,7 @@ def reconstruction_loss(
     hidden: Bool[Tensor, "B N"],
     *,
     reduction: Reduction = "mean",
+    pool: Pool = alone,
 ) -> Float[Tensor, ""]:
     """Eq. 1 (section 3.1): sum_i m_i ||h(x, m)_i - x_i||^2, over hidden patches only.
 
@@ -35,7 +45,7 @@ def reconstruction_loss(
         LcmaeError: an unknown reduction.
     """
     error = (_exact(pred) - _exact(target)).square().sum(dim=-1)  # (B, N)
-    return _reduce(error * hidden, hidden.sum() * pred.shape[-1], reduction)
+    return _reduce(error * hidden, hidden.sum() * pred.shape[-1], reduction, pool)
 
 
 def cross_view_loss(
@@ -45,6 +55,7 @@ def cross_view_loss(
     hidden2: Bool[Tensor, "B N"],
     *,
     reduction: Reduction = "mean",
+    pool: Pool = alone,
 ) -> Float[Tensor, ""]:
     """Eq. 5 (section 3.3): sum_i m1_i m2_i (1 - cos(v1_i, v2_i)), over patches hidden in both views.
 
@@ -53,7 +64,7 @@ def cross_view_loss(
     """
     both = hidden1 & hidden2  # (B, N)
     cos = (unit(v1) * unit(v2)).sum(dim=-1)  # (B, N)
-    return _reduce((1 - cos) * both, both.sum(), reduction)
+    return _reduce((1 - cos) * both, both.sum(), reduction, pool)
 
 
 def in_view_loss(
@@ -62,6 +73,7 @@ def in_view_loss(
     hidden: Bool[Tensor, "B N"],
     *,
     reduction: Reduction = "mean",
+    pool: Pool = alone,
 ) -> Float[Tensor, ""]:
     """Eq. 6 (section 3.3): sum_{i != j} m_i m_j |cos(v_i, v_j) - cos(x_i, x_j)|, over ordered pairs of hidden patches.
 
@@ -75,7 +87,7 @@ def in_view_loss(
     gap = similarity(unit(v) * m) - similarity(unit(patches) * m)  # (B, N, N), zero unless m_i m_j
     i_is_j = torch.eye(v.shape[1], dtype=torch.bool, device=v.device)
     count = hidden.sum(dim=1)  # (B,)
-    return _reduce(gap.abs().masked_fill(i_is_j, 0), (count * (count - 1)).sum(), reduction)
+    return _reduce(gap.abs().masked_fill(i_is_j, 0), (count * (count - 1)).sum(), reduction, pool)
 
 
 def unit(vectors: Float[Tensor, "*B N V"]) -> Float[Tensor, "*B N V"]:
@@ -97,10 +109,11 @@ def _exact(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
-def _reduce(terms: Tensor, count: Tensor, reduction: str) -> Tensor:
+def _reduce(terms: Tensor, count: Tensor, reduction: str, pool: Pool) -> Tensor:
     """`terms` holds zeros where inactive; `count` is the number of active terms in the batch."""
     if reduction == "mean":
-        return terms.sum() / count.clamp(min=1)
+        divisor = pool(count)
+        return terms.sum() / torch.where(divisor > 0, divisor, 1)
     if reduction == "sum":
         return terms.sum() / len(terms)
     raise LcmaeError(f"reduction: got {reduction!r}, {nearest(reduction, ('mean', 'sum'))}")

@@ -23,6 +23,22 @@ class Positions(NamedTuple):
     index: Int64[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
+class Share(NamedTuple):
+    """The rows of a batch that one of several processes takes: its part of every micro-batch, so that micro-batch by
+    micro-batch all processes together hold what one would."""
+
+    number: int = 0
+    of: int = 1
+    micro_batches: int = 1
+
+    def rows(self, batch_size: int) -> Int64[Tensor, "B"]:
+        """Their places in the batch, ascending."""
+        return torch.arange(batch_size).view(self.micro_batches, self.of, -1)[:, self.number].flatten()
+
+
+WHOLE = Share()
+
+
 def _signed(word: int) -> int:
     """The int64 with the bits of a 64-bit word: torch has no full unsigned arithmetic, but int64 wraps alike."""
     word %= _WORD
@@ -69,8 +85,8 @@ def epoch_order(seed: int, epoch: int, size: int) -> Int64[Tensor, "M"]:
     return torch.randperm(size, generator=torch.Generator().manual_seed(key))
 
 
-def positions(seed: int, step: int, batch_size: int, size: int) -> Positions:
-    """Epochs and images of training step `step`, on the CPU.
+def positions(seed: int, step: int, batch_size: int, size: int, share: Share = WHOLE) -> Positions:
+    """Epochs and images of training step `step`, on the CPU; of the whole batch, or of one process's share.
 
     The stream is the endless concatenation of the epochs' permutations and a batch is its next `batch_size` places:
     any number of images goes with any batch size, and a batch may span epochs.
@@ -79,4 +95,5 @@ def positions(seed: int, step: int, batch_size: int, size: int) -> Positions:
     epoch = place // size
     first, last = step * batch_size // size, ((step + 1) * batch_size - 1) // size
     orders = torch.stack([epoch_order(seed, e, size) for e in range(first, last + 1)])  # (epochs, M)
-    return Positions(epoch, orders[epoch - first, place % size])
+    found = Positions(epoch, orders[epoch - first, place % size])
+    return found if share.of == 1 else Positions(*(values[share.rows(batch_size)] for values in found))

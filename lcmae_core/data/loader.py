@@ -24,7 +24,7 @@ from .augment import crop_resize, crop_resize_one, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
-from .counter import Positions, positions
+from .counter import WHOLE, Positions, Share, positions
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -179,6 +179,7 @@ class Loader:
         workers: decoding processes when streaming.
         crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
         progress: say how far the reading of a split that is held has come.
+        share: the rows of a training batch that this process takes.
         cache: where decoded pictures are kept for the next loader of them, in whatever process.
     """
 
@@ -195,7 +196,9 @@ class Loader:
         crops: tuple[Views, ...] = (),
         progress: bool = True,
         cache: Cache | None = None,
+        share: Share = WHOLE,
     ) -> None:
+        self._share = share
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
@@ -235,7 +238,7 @@ class Loader:
     def _positions(self, step: int) -> Positions:
         if not self.size:
             raise LcmaeError(f"split {self.split.name!r}: got 0 images, expected at least one to train on")
-        return positions(self.seed, step, self.batch_size, self.size)
+        return positions(self.seed, step, self.batch_size, self.size, self._share)
 
     def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
         """`count` batches; `places` starts their positions over, one at a time, for the reader and for the sampler."""

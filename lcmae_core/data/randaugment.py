@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..config import LcmaeError
 from .augment import IMAGENET_MEAN, normalize
-from .counter import Positions, mix, positions, stream_key
+from .counter import WHOLE, Positions, Share, mix, positions, stream_key
 from .loader import Batch, Canvas, cut_resize, hold, pixels_of, read_ahead, shrink
 from .splits import Split
 from .views import Views
@@ -120,13 +120,14 @@ class Pictures(Dataset[Tensor]):
 class AugmentedLoader:
     """Training batches of `Pictures`: a pure function of (seed, step), on the device.
 
-    Crops, mirroring and order are those of `Loader`; `workers` processes augment (0: this one does). Sources up to
-    `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
+    Crops, mirroring and order are those of `Loader`; `workers` processes augment `share` (0: this one does). Sources up to `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
     """
 
     def __init__(
-        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2, hold_gb: float = 0.0
-    ) -> None:
+        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2, hold_gb: float = 0.0,
+        share: Share = WHOLE,
+    ) -> None:  # fmt: skip
+        self._share = share
         self._pictures, self._device, self._workers = pictures.held(hold_gb), device, workers
         self._batch_size, labels = batch_size, pictures.split.labels
         self._labels = None if labels is None else torch.tensor(labels)
@@ -141,7 +142,7 @@ class AugmentedLoader:
         seed = self._pictures.views.seed
 
         def places() -> Iterator[Positions]:
-            return (positions(seed, step, self._batch_size, self.size) for step in range(start, stop))
+            return (positions(seed, step, self._batch_size, self.size, self._share) for step in range(start, stop))
 
         pin = self._device.type == "cuda"
         for (epoch, index), images in read_ahead(self._pictures, stop - start, places, self._workers, pin=pin):

@@ -82,6 +82,19 @@ class RunLog:
             self._board.close()
 
 
+class NoLog:
+    """Of a rank that is not the first."""
+
+    def tick(self) -> None:
+        """One step is done."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing: the first rank does."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def _tensorboard(run: Run, start: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 

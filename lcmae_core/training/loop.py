@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,6 +14,14 @@ from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, open_run, refuse_untrained, run_folder
+from lcmae_core.training.distributed import (
+    gradients_later,
+    joined,
+    mean_terms_over_ranks,
+    ranks,
+    spread,
+    wait_for_all,
+)  # fmt: skip
 from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
@@ -36,7 +45,8 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     """Train these settings, or return the run at once if it was trained before.
 
     An interrupted run goes on from its last checkpoint, bit-equal on a CPU; `resume=False` starts it afresh. A run that
-    another process is training is waited for.
+    another process is training is waited for. Started by torchrun, the processes train it together (`distributed`), and
+    however many they are, a checkpoint of others is gone on with.
 
     Raises:
         LcmaeError: data, settings or folder are not usable.
@@ -48,13 +58,16 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     identity = source_identity(settings.data.source)
     refuse_untrained(_untrained([settings]), settings)
     refuse_too_large(settings, pick_device(settings.runtime.device))
-    run = open_run(settings, identity)
-    with run.lock():
-        if not resume:
-            run.clear()
-            run = open_run(settings, identity)
-        if not run.done:
-            _train(run, settings, tuple(callbacks))
+    with joined(settings.runtime.device) as group:
+        run = open_run(settings, identity)
+        with run.lock() if group.first else nullcontext():
+            if not resume and group.first:
+                run.clear()
+                run = open_run(settings, identity)
+            wait_for_all()
+            if not run.done:
+                _train(run, settings, tuple(callbacks))
+            wait_for_all()
     return run
 
 
@@ -90,7 +103,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     model = objective.build().to(device)
     optimizer = build_optimizer(model, optim)
-    forward = torch.compile(model) if runtime.compile else model
+    forward: Any = torch.compile(spread(model)) if runtime.compile else spread(model)
 
     task = Steps(
         model, optimizer, loader.batches, scheduled(optimizer, total, optim),
@@ -101,20 +114,23 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
         snapshots=snapshot_steps(total, runtime.snapshots),
     )  # fmt: skip
     seconds = run_steps(run, settings, task, total, began)
-    results = {"steps": total, "seconds": seconds, "skipped": source.skipped}
+    if not ranks().first:
+        return
+    results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
     measured = objective.held_out(model, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 
 def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
-    """Gradients of one step, in micro-batches; returns the terms averaged over them."""
+    """Gradients of one step, in micro-batches; returns the terms averaged over them, and over ranks."""
     parts = objective.settings.optim.accumulate
-    found = []
+    found: list[Terms] = []
     for chunk in batch.chunks(parts):
-        terms = objective.terms(model, forward, chunk, progress)
-        (terms["total"] / parts).backward()
+        with gradients_later(forward, len(found) < parts - 1):
+            terms = objective.terms(model, forward, chunk, progress)
+            (terms["total"] / parts).backward()
         found.append(terms)
-    return mean_terms(found)
+    return mean_terms_over_ranks(mean_terms(found))
 
 
 def snapshot_steps(total: int, count: int) -> set[int]:

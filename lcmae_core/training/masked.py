@@ -13,7 +13,7 @@ from lcmae_core.config import LcmaeError, Loss, Settings, nearest
 from lcmae_core.data.augment import denormalize
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
-from lcmae_core.losses import cross_view_loss, in_view_loss, reconstruction_loss
+from lcmae_core.losses import Pool, alone, cross_view_loss, in_view_loss, reconstruction_loss
 from lcmae_core.models.mae import MAE, Output
 from lcmae_core.models.masking import Mask, random_mask, stack_views
 from lcmae_core.models.patches import normalize_patches, patchify
@@ -55,9 +55,10 @@ def _per_view(values: Tensor, views: int) -> Tensor:
 
 
 def loss_terms(
-    output: Output, images: Float[Tensor, "B C H W"], masks: list[Mask], patch: int, loss: Loss
+    output: Output, images: Float[Tensor, "B C H W"], masks: list[Mask], patch: int, loss: Loss, pool: Pool = alone
 ) -> LossTerms:
-    """The terms of v2 section 3.3 that have a weight. L_MAE and L_in are the averages over the views.
+    """The terms of v2 section 3.3 that have a weight. L_MAE and L_in are the averages over the views. `pool` is the
+    losses' own: the images may be a share of a batch.
 
     A batch of views is pooled as one, which is that average, because all views hide equally many patches.
     """
@@ -68,15 +69,17 @@ def loss_terms(
     reconstruction = cross = inside = None
     if loss.reconstruction > 0:
         target = normalize_patches(pixels) if loss.norm_pix else pixels
-        reconstruction = reconstruction_loss(output.pred, _per_view(target, views), hidden, reduction=loss.reduction)
+        reconstruction = reconstruction_loss(
+            output.pred, _per_view(target, views), hidden, reduction=loss.reduction, pool=pool
+        )
         total = total + loss.reconstruction * reconstruction
     if loss.cross_view > 0:
         v1, v2 = _vectors(output).chunk(2)
-        cross = cross_view_loss(v1, v2, masks[0].hidden, masks[1].hidden, reduction=loss.reduction)
+        cross = cross_view_loss(v1, v2, masks[0].hidden, masks[1].hidden, reduction=loss.reduction, pool=pool)
         total = total + loss.cross_view * cross
     if loss.in_view > 0:
         x = _per_view(in_view_pixels(images, patch, loss.in_view_pixels), views)
-        inside = in_view_loss(_vectors(output), x, hidden, reduction=loss.reduction)
+        inside = in_view_loss(_vectors(output), x, hidden, reduction=loss.reduction, pool=pool)
         total = total + loss.in_view * inside
     return LossTerms(total, reconstruction, cross, inside)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
+from jaxtyping import Float
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ from lcmae_core.models.masking import no_mask
 from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, build_supervised, class_count
 from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.training.autoencoder import block_loss
+from lcmae_core.training.distributed import batch_of_all, mean_over_ranks, ranks, rows_of_all, share_of
 from lcmae_core.training.held_out import held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
 from lcmae_core.training.mixing import mix_batch
@@ -55,7 +57,7 @@ class Objective(ABC, Generic[M]):
         return Loader(
             self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
             device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=self.crops,
-            progress=runtime.progress, cache=cache_of(runtime),
+            progress=runtime.progress, cache=cache_of(runtime), share=share_of(settings),
         )  # fmt: skip
 
     @abstractmethod
@@ -91,7 +93,7 @@ class Masked(Objective[MAE]):
         loss, images = self.settings.loss, batch.images
         masks = view_masks(self.settings, batch, loss.num_views)
         output = self._run(forward_views, forward, images, masks, device=images.device)
-        found = loss_terms(output, images, masks, self.settings.model.patch_size, loss)
+        found = loss_terms(output, images, masks, self.settings.model.patch_size, loss, mean_over_ranks)
         return {name: value for name, value in found._asdict().items() if value is not None}
 
     def held_out(self, model: MAE, loader: Loader) -> dict[str, float]:
@@ -144,8 +146,8 @@ class DinoObjective(Objective[Dino]):
         trained = progress >= self.settings.dino.prototypes_frozen
         model.student_head.last_layer.weight_v.requires_grad_(trained)
         heads = self._run(forward, batch.crops, device=batch.images.device)
-        self._teacher.append(torch.stack(heads.teacher).float())  # (T, B, K)
-        return self._diagnosed(model, heads, self.temperature(progress))
+        self._teacher.append(rows_of_all(torch.stack(heads.teacher).float(), dim=1))  # (T, B, K)
+        return self._diagnosed(model, heads, self.temperature(progress), spread_of(self._teacher[-1]))
 
     def after_step(self, model: Dino, progress: float) -> None:
         """The teacher's weights follow the student's, and the centre follows the teacher's outputs, once a step."""
@@ -157,7 +159,8 @@ class DinoObjective(Objective[Dino]):
         """The terms on multi-crops drawn from (seed, image) alone, at the last temperature."""
 
         def measure(batch: Batch) -> Terms:
-            return self._diagnosed(model, model(batch.crops), self.temperature(1.0))
+            heads = model(batch.crops)
+            return self._diagnosed(model, heads, self.temperature(1.0), spread_of(torch.stack(heads.teacher).float()))
 
         return _averaged(loader, measure)
 
@@ -172,15 +175,19 @@ class DinoObjective(Objective[Dino]):
         return 1 - (1 - self.settings.dino.teacher_momentum) * (1 + math.cos(math.pi * progress)) / 2
 
     @staticmethod
-    def _diagnosed(model: Dino, heads: Heads, temperature: float) -> Terms:
+    def _diagnosed(model: Dino, heads: Heads, temperature: float, teacher_std: Tensor) -> Terms:
         """total = teacher_entropy + kl: the mean entropy of P_t in nats (log K if uniform, 0 if one prototype takes
         all) and the mean KL(P_t || P_s), which is 0 if all images look alike. teacher_std: deviation of the teacher's
         raw outputs over images and crops, mean over prototypes; it too falls to 0 in a collapse."""
         total = model.loss(heads, temperature)
         with torch.no_grad():
             entropy = torch.special.entr(model.teacher_probabilities(heads, temperature)).sum(dim=-1).mean()
-            spread = torch.cat(heads.teacher).float().std(dim=0, correction=0).mean()
-        return {"total": total, "teacher_entropy": entropy, "kl": total.detach() - entropy, "teacher_std": spread}
+        return {"total": total, "teacher_entropy": entropy, "kl": total.detach() - entropy, "teacher_std": teacher_std}
+
+
+def spread_of(teacher: Float[Tensor, "T B K"]) -> Float[Tensor, ""]:
+    """Deviation of the teacher's outputs over images and crops, mean over prototypes."""
+    return teacher.flatten(0, 1).std(dim=0, correction=0).mean()
 
 
 class SupervisedObjective(Objective[Supervised]):
@@ -198,8 +205,9 @@ class SupervisedObjective(Objective[Supervised]):
         views = Views(self.settings.seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
         pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
         return AugmentedLoader(
-            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers, hold_gb=runtime.hold_gb
-        )
+            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers, hold_gb=runtime.hold_gb,
+            share=share_of(self.settings),
+        )  # fmt: skip
 
     def build(self) -> Supervised:
         """A classifier for the source's classes."""
@@ -210,9 +218,12 @@ class SupervisedObjective(Objective[Supervised]):
         wanted, device = self.settings.supervision, batch.images.device
         if not wanted.mixes and not wanted.drop_path:
             return self._judged(self._run(forward, batch.images, device=device), batch)
-        seed, place = self.settings.seed, (int(batch.epoch[0]), int(batch.index[0]))
-        images, targets = mix_batch(batch, wanted, model.head.out_features, seed, *place)
-        with lent_randomness(seed_of(seed, "drop path", *place), device):
+        whole = batch_of_all(batch) if wanted.mixes else batch
+        seed, place = self.settings.seed, (int(whole.epoch[0]), int(whole.index[0]))
+        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *place)
+        if whole is not batch:
+            images, targets = (rows.chunk(ranks().of)[ranks().number] for rows in (images, targets))
+        with lent_randomness(seed_of(seed, "drop path", int(batch.epoch[0]), int(batch.index[0])), device):
             logits = self._run(forward, images, device=device).float()
         right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()
         return {"total": SoftTargetCrossEntropy()(logits, targets), "accuracy": right}
@@ -246,7 +257,7 @@ class SiameseObjective(Objective[Siamese]):
     def terms(self, model: Siamese, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
         """The terms of `siamese_terms`."""
         output = self._run(forward, torch.cat(batch.crops), device=batch.images.device)
-        return siamese_terms(model, output, batch, self.settings)
+        return siamese_terms(model, output, batch, self.settings, mean_over_ranks)
 
     def held_out(self, model: Siamese, loader: Loader) -> dict[str, float]:
         """The same on pairs of crops drawn from (seed, image) alone."""

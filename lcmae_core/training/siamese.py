@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch
-from lcmae_core.losses import Reduction, cross_view_loss, in_view_loss
+from lcmae_core.losses import Pool, Reduction, alone, cross_view_loss, in_view_loss
 from lcmae_core.models.encoder import gather_patches
 from lcmae_core.models.siamese import Positives, Projection, Siamese, mutual_positives, same_place
 from lcmae_core.training.masked import in_view_pixels
@@ -23,7 +23,9 @@ def positives_of(batch: Batch, settings: Settings) -> Positives:
     return mutual_positives(one, two, settings.grid, settings.siamese.positive_radius)
 
 
-def siamese_terms(model: Siamese, output: Projection, batch: Batch, settings: Settings) -> dict[str, Tensor]:
+def siamese_terms(
+    model: Siamese, output: Projection, batch: Batch, settings: Settings, pool: Pool = alone
+) -> dict[str, Tensor]:
     """total = siamese_cross * cross + siamese_in * inside, and what tells whether there was anything to compare.
 
     cross: 1 - cos(v_i, v_j), pooled over the positives of the batch. inside: Eq. 6 with every patch of a crop as if
@@ -35,22 +37,24 @@ def siamese_terms(model: Siamese, output: Projection, batch: Batch, settings: Se
     total, found = v.new_zeros((), dtype=torch.float32), {}
     if siamese.siamese_cross > 0:
         pairs = positives_of(batch, settings)
-        found["cross"] = positive_loss(v, pairs, settings.loss.reduction)
+        found["cross"] = positive_loss(v, pairs, settings.loss.reduction, pool)
         count = pairs.positive.sum(dim=1)  # (B,)
         found |= {"positives": count.float().mean(), "unpaired": (count == 0).float().mean()}
         total = total + siamese.siamese_cross * found["cross"]
     if siamese.siamese_in > 0:
         x = in_view_pixels(torch.cat(batch.crops), settings.model.patch_size, settings.loss.in_view_pixels)
         everywhere = torch.ones(v.shape[:2], dtype=torch.bool, device=v.device)
-        found["inside"] = in_view_loss(v, model.average(x), everywhere, reduction=settings.loss.reduction)
+        found["inside"] = in_view_loss(v, model.average(x), everywhere, reduction=settings.loss.reduction, pool=pool)
         total = total + siamese.siamese_in * found["inside"]
     return {"total": total} | found
 
 
-def positive_loss(v: Float[Tensor, "2B N V"], pairs: Positives, reduction: Reduction = "mean") -> Float[Tensor, ""]:
+def positive_loss(
+    v: Float[Tensor, "2B N V"], pairs: Positives, reduction: Reduction = "mean", pool: Pool = alone
+) -> Float[Tensor, ""]:
     """L_cross: 1 - cos(v_i, v_j) over positives (i, j), v of [crop 1; crop 2]; Eq. 5 with each token's partner in the
     second crop in the place of the token at its own position. A zero that keeps the graph where there are none.
     """
     first, second = v.chunk(2)
     partners = gather_patches(second, pairs.partner)  # (B, N, V)
-    return cross_view_loss(first, partners, pairs.positive, pairs.positive, reduction=reduction)
+    return cross_view_loss(first, partners, pairs.positive, pairs.positive, reduction=reduction, pool=pool)

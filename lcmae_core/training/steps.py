@@ -18,8 +18,9 @@ from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.runs import Run
 from lcmae_core.store.stopping import Stopped, stop_requests
+from lcmae_core.training.distributed import any_rank, ranks
 from lcmae_core.training.guards import LossGuard, refuse_broken
-from lcmae_core.training.log import RunLog, Window
+from lcmae_core.training.log import NoLog, RunLog, Window
 
 Terms = Mapping[str, Tensor]
 """Of a step: `total` is minimised, the rest is logged."""
@@ -103,29 +104,32 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
 
     def save(step: int) -> None:
         judge(step)
-        run.refuse_lost()
-        save_checkpoint(run.path / "checkpoints", step, task.model.state_dict(), _rest(task, window, seconds()))
+        if ranks().first:
+            run.refuse_lost()
+            save_checkpoint(run.path / "checkpoints", step, task.model.state_dict(), _rest(task, window, seconds()))
 
     def seconds() -> float:
         return spent + time.perf_counter() - began
 
-    if start == 0 and 0 in task.snapshots:
+    if start == 0 and 0 in task.snapshots and ranks().first:
         run.keep_snapshot(0, task.model.state_dict())
-    log_of = closing(RunLog(run, settings, start, total))
+    log_of = closing(RunLog(run, settings, start, total) if ranks().first else NoLog())
     with stop_requests() as stop, log_of as log, closing(task.batches(start, total)) as batches:  # type: ignore[type-var]
         for step, batch in enumerate(batches, start):
             stepped, done = one_step(task, batch, step, guard.check), step + 1
             window.add(stepped.terms)
             log.tick()
-            if done % runtime.log_every == 0 or done == total:
+            if (done % runtime.log_every == 0 or done == total) and ranks().first:
                 run.refuse_lost()
                 log.write(done, window.mean() | {"lr": stepped.rate} | task.logged(done, batch))
             if done in task.snapshots:
                 judge(done)
-                run.keep_snapshot(done, task.model.state_dict())
-            if done % runtime.checkpoint_every == 0 or done == total or stop.is_set():
+                if ranks().first:
+                    run.keep_snapshot(done, task.model.state_dict())
+            stopping = any_rank(stop.is_set())
+            if done % runtime.checkpoint_every == 0 or done == total or stopping:
                 save(done)
-            if stop.is_set() and done < total:
+            if stopping and done < total:
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint", stop)
     return seconds()
 

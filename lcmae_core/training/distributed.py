@@ -1,0 +1,144 @@
+"""Training by several processes of torch.distributed (ranks), started by torchrun: what they share, and what one does.
+
+Every rank takes its rows of each batch; order, crops and masks are functions of (seed, epoch, index), so any number of
+ranks sees what one process would. Gradients and all numbers that belong to a whole batch are means over ranks. The
+first rank alone writes. Without torchrun there is one rank, and nothing here does anything.
+
+Letters: B rows.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.data.counter import Share
+from lcmae_core.data.loader import Batch
+from lcmae_core.store.machine import pick_device
+
+
+class Ranks(NamedTuple):
+    """Which of how many processes this is."""
+
+    number: int = 0
+    of: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.number == 0
+
+
+def ranks() -> Ranks:
+    """This process among those that train together."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return Ranks()
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The group of the processes that torchrun started; one rank where it started none, or inside another `joined`.
+
+    Values on the CPU go through gloo, those on CUDA devices through NCCL.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or ranks().of > 1:
+        yield ranks()
+        return
+    place = pick_device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield ranks()
+    finally:
+        dist.destroy_process_group()
+
+
+def share_of(settings: Settings) -> Share:
+    """The rows of every batch that are this rank's.
+
+    Raises:
+        LcmaeError: the batch does not divide among the ranks.
+    """
+    mine, optim = ranks(), settings.optim
+    if optim.batch_size % (mine.of * optim.accumulate):
+        raise LcmaeError(
+            f"batch_size: got {optim.batch_size} on {mine.of} ranks with accumulate {optim.accumulate}, "
+            f"expected a multiple of {mine.of * optim.accumulate}"
+        )
+    return Share(mine.number, mine.of, optim.accumulate)
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """The model with gradients averaged over ranks in its backward pass; itself where there is one.
+
+    Some losses leave weights without a gradient (the decoder's last layer without L_MAE, DINO's frozen prototypes), so
+    DDP looks for them. Buffers are functions of weights and settings or are moved alike on every rank.
+    """
+    if ranks().of == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def gradients_later(forward: Any, later: bool) -> AbstractContextManager[Any]:
+    """For all micro-batches of a step but the last: gradients add up here and are averaged over ranks once."""
+    return forward.no_sync() if later and ranks().of > 1 else nullcontext()
+
+
+@torch.no_grad()
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over ranks, without gradient."""
+    if ranks().of == 1:
+        return value
+    total = value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
+    dist.all_reduce(total)
+    return total / ranks().of
+
+
+@torch.no_grad()
+def rows_of_all(rows: Tensor, dim: int = 0) -> Tensor:
+    """The rows of all ranks in the order of one process, without gradient."""
+    if ranks().of == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(ranks().of)]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts, dim=dim)
+
+
+def batch_of_all(batch: Batch) -> Batch:
+    """The (micro-)batch of all ranks, for what mixes its images with each other."""
+    if ranks().of == 1:
+        return batch
+    labels = None if batch.labels is None else rows_of_all(batch.labels)
+    return Batch(rows_of_all(batch.images), rows_of_all(batch.epoch), rows_of_all(batch.index), labels)
+
+
+def mean_terms_over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of a batch from those of its shares: every rank sees the same loss, and stops at the same step if it is no
+    number."""
+    if ranks().of == 1:
+        return terms
+    means = mean_over_ranks(torch.stack([value.double() for value in terms.values()]))
+    return {name: mean.to(value.dtype) for (name, value), mean in zip(terms.items(), means)}
+
+
+def any_rank(asked: bool) -> bool:
+    """Whether one of the ranks is asked to stop: a signal reaches them between different steps."""
+    if ranks().of == 1:
+        return asked
+    flag = torch.tensor(int(asked))  # on the CPU: no device waits for it
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def wait_for_all() -> None:
+    """Until every rank is here."""
+    if ranks().of > 1:
+        any_rank(False)
