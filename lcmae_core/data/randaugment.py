@@ -120,7 +120,8 @@ class Pictures(Dataset[Tensor]):
 class AugmentedLoader:
     """Training batches of `Pictures`: a pure function of (seed, step), on the device.
 
-    Crops, mirroring and order are those of `Loader`; `workers` processes augment `share` (0: this one does). Sources up to `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
+    Crops, mirroring and order are those of `Loader`; `workers` processes augment `share` (0: this one does). Sources up
+    to `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.counter import Share
 from lcmae_core.data.loader import Batch
 from lcmae_core.store.machine import pick_device
+from lcmae_core.store.stopping import CODES, StopRequest
 
 
 class Ranks(NamedTuple):
@@ -80,11 +81,9 @@ def spread(model: nn.Module) -> nn.Module:
     """The model with gradients averaged over ranks in its backward pass; itself where there is one.
 
     Some losses leave weights without a gradient (the decoder's last layer without L_MAE, DINO's frozen prototypes), so
-    DDP looks for them. Buffers are functions of weights and settings or are moved alike on every rank.
+    DDP looks for them.
     """
-    if ranks().of == 1:
-        return model
-    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(model, find_unused_parameters=True) if ranks().of > 1 else model
 
 
 def gradients_later(forward: Any, later: bool) -> AbstractContextManager[Any]:
@@ -129,16 +128,18 @@ def mean_terms_over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: mean.to(value.dtype) for (name, value), mean in zip(terms.items(), means)}
 
 
-def any_rank(asked: bool) -> bool:
-    """Whether one of the ranks is asked to stop: a signal reaches them between different steps."""
-    if ranks().of == 1:
-        return asked
-    flag = torch.tensor(int(asked))  # on the CPU: no device waits for it
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag)
+def agree(stop: StopRequest) -> bool:
+    """Whether one of the ranks is asked to stop, which then all are: a signal reaches them between different steps."""
+    if ranks().of > 1:
+        names = [None, *CODES]
+        asked = torch.tensor(1 + names.index(stop.signal) if stop.is_set() else 0)  # on the CPU: no device waits for it
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        if asked:
+            stop.set(names[int(asked) - 1])
+    return stop.is_set()
 
 
 def wait_for_all() -> None:
     """Until every rank is here."""
     if ranks().of > 1:
-        any_rank(False)
+        dist.all_reduce(torch.zeros(()))  # unlike a barrier by gloo, whatever the devices are

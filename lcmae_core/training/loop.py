@@ -114,10 +114,10 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
         snapshots=snapshot_steps(total, runtime.snapshots),
     )  # fmt: skip
     seconds = run_steps(run, settings, task, total, began)
+    results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
+    measured = objective.held_out(model, validation)  # by all ranks alike: lightly's loss waits for the others
     if not ranks().first:
         return
-    results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
-    measured = objective.held_out(model, validation)
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 

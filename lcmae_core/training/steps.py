@@ -18,7 +18,7 @@ from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.runs import Run
 from lcmae_core.store.stopping import Stopped, stop_requests
-from lcmae_core.training.distributed import any_rank, ranks
+from lcmae_core.training.distributed import agree, ranks
 from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import NoLog, RunLog, Window
 
@@ -126,7 +126,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
                 judge(done)
                 if ranks().first:
                     run.keep_snapshot(done, task.model.state_dict())
-            stopping = any_rank(stop.is_set())
+            stopping = agree(stop)
             if done % runtime.checkpoint_every == 0 or done == total or stopping:
                 save(done)
             if stopping and done < total:

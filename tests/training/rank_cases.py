@@ -1,0 +1,104 @@
+"""A program of `test_distributed`: trains the cases in its first argument, each by some ranks on gloo, all forked from
+one process that has loaded everything; prints the losses of each as JSON."""
+
+import json
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from lcmae_core.config import parse, replace
+from lcmae_core.data import loader, randaugment
+from lcmae_core.store.runs import Run
+from lcmae_core.training import loop
+from lcmae_core.training.loop import pretrain
+from lcmae_core.training.objectives import OBJECTIVES
+
+
+def in_double() -> None:
+    """From here on this process trains in float64 what it would in float32; pictures are cut as ever."""
+    single, real = torch.Tensor.float, loop._backward
+
+    def backward(*given):
+        torch.Tensor.float = torch.Tensor.double
+        try:
+            return real(*given)
+        finally:
+            torch.Tensor.float = single
+
+    loop._backward = backward
+    for module in (loader, randaugment):
+        normalize = module.normalize
+        module.normalize = lambda pixels, plain=normalize: plain(pixels).double()
+    for objective in OBJECTIVES.values():
+        build = objective.build
+        objective.build = lambda self, plain=build: plain(self).double()
+        objective.held_out = lambda self, model, loader: {}  # measured outside of what is patched
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def ranked(settings, world: int, double: bool, steps: int | None = None) -> Run | None:
+    """Train by so many ranks; with `steps` a signal stops one of them there."""
+    port, children = free_port(), []
+    for rank in range(world):
+        if pid := os.fork():
+            children.append(pid)
+            continue
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1",
+                          MASTER_PORT=str(port))  # fmt: skip
+        if double:
+            in_double()
+        if steps is not None and rank == world - 1:
+            stop_at(steps)
+        code = 1
+        try:
+            pretrain(settings)
+            code = 0
+        except SystemExit as stopped:
+            code = getattr(stopped, "exit_code", 1)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    codes = {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children}
+    assert codes == {143 if steps is not None else 0}, codes
+    return None
+
+
+def stop_at(step: int) -> None:
+    """This rank alone gets SIGTERM in a step."""
+    real, calls = loop._backward, []
+
+    def backward(*given):
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), 15)
+        return real(*given)
+
+    loop._backward = backward
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    cases, out, found = json.loads(sys.argv[1]), Path(sys.argv[2]), {}
+    for name, (settings, worlds, double, stop) in cases.items():
+        place = out / name.replace(" ", "_")
+        settings = replace(parse(settings), {"out": str(place)})
+        if stop is not None:
+            ranked(settings, worlds[0], double, stop)
+        ranked(settings, worlds[-1], double)
+        (folder,) = (place / "runs").iterdir()
+        found[name] = Run(folder, settings).curve("loss")[1]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
