@@ -102,20 +102,16 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
     parser.add_argument("--fresh", action="store_true", help="train again from the start, not from the last checkpoint")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own settings")
+    parser.add_argument("--nproc", type=int, metavar="N", help="train by N processes of torchrun on this machine")
+    parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="and on N machines, each told the same")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where these machines meet")
     parser.add_argument("--list", action="store_true", help="show every setting and stop")
 
 
 def _train(options: argparse.Namespace) -> int:
-    from lcmae_core.cli.train import asked_of, list_settings, settings_from, settings_of_run, train
-    from lcmae_core.config import LcmaeError
-    from lcmae_core.config.unread import refuse_unread
+    from lcmae_core.cli.train import main as train
 
-    asked = asked_of(options)
-    if options.resume and options.fresh:
-        raise LcmaeError("--fresh: got it with --resume, expected one of the two")
-    settings = settings_of_run(options.resume, asked) if options.resume else settings_from(asked)
-    refuse_unread(settings, asked.own)
-    return list_settings(settings) if options.list else train(settings, resume=not options.fresh)
+    return train(options)
 
 
 def _add_study(parser: Parser) -> None:

@@ -1,5 +1,6 @@
 """Single runs from the command line: settings by name, training, the list of settings, export."""
 
+import os
 import re
 import sys
 from argparse import Namespace
@@ -9,6 +10,7 @@ from typing import Any
 
 from lcmae_core.config import GROUPS, LEAVES, LcmaeError, Settings, profile, replace
 from lcmae_core.config.resolve import COMMON, Asked
+from lcmae_core.config.unread import refuse_unread
 from lcmae_core.execute.parameters import parse_assignments
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.execute.progress import make_console
@@ -31,6 +33,28 @@ def settings_from(asked: Asked, without: Collection[str] = ()) -> Settings:
     own = {name: value for name, value in asked.own.items() if name not in without}
     common = {"source": asked.data, "seed": asked.seed, "device": asked.device, "out": str(asked.out)}
     return replace(profile(asked.profile), own | {name: value for name, value in common.items() if value is not None})
+
+
+def main(options: Namespace) -> int:
+    """What `lcmae train` does of its options: list the settings, train, or have torchrun train by several ranks.
+
+    Raises:
+        LcmaeError: what is asked for cannot be, or not together.
+    """
+    asked = asked_of(options)
+    if options.resume and options.fresh:
+        raise LcmaeError("--fresh: got it with --resume, expected one of the two")
+    settings = settings_of_run(options.resume, asked) if options.resume else settings_from(asked)
+    refuse_unread(settings, asked.own)
+    if options.list:
+        return list_settings(settings)
+    if options.nproc is None and options.nnodes == 1:
+        return train(settings, resume=not options.fresh)
+    from lcmae_core.cli.ranks import check_ranks, launch
+
+    where = (1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
+    check_ranks(settings, *where)
+    return launch(options.words, *where)
 
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
@@ -107,10 +131,12 @@ def train(settings: Settings, *, resume: bool = True) -> int:
     check_writable(Path(settings.runtime.out))
     from lcmae_core.training.loop import pretrain
 
-    for line in unfinished_beside(settings):
+    for line in unfinished_beside(settings) if not int(os.environ.get("RANK", "0")) else ():
         print(line, file=sys.stderr)
 
     run = pretrain(settings, resume=resume)
+    if int(os.environ.get("RANK", "0")):
+        return 0
     for name, value in sorted(run.results.items()):
         if isinstance(value, int | float | str):
             print(f"{name:>24}  {number_text(value)}")

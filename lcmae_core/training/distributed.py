@@ -62,13 +62,13 @@ def joined(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def share_of(settings: Settings) -> Share:
-    """The rows of every batch that are this rank's.
+def share_of(settings: Settings, mine: Ranks | None = None) -> Share:
+    """The rows of every batch that are this rank's, or those of `mine`.
 
     Raises:
         LcmaeError: the batch does not divide among the ranks.
     """
-    mine, optim = ranks(), settings.optim
+    mine, optim = mine or ranks(), settings.optim
     if optim.batch_size % (mine.of * optim.accumulate):
         raise LcmaeError(
             f"batch_size: got {optim.batch_size} on {mine.of} ranks with accumulate {optim.accumulate}, "
@@ -77,13 +77,16 @@ def share_of(settings: Settings) -> Share:
     return Share(mine.number, mine.of, optim.accumulate)
 
 
-def spread(model: nn.Module) -> nn.Module:
+def spread(model: nn.Module, settings: Settings) -> nn.Module:
     """The model with gradients averaged over ranks in its backward pass; itself where there is one.
 
-    Some losses leave weights without a gradient (the decoder's last layer without L_MAE, DINO's frozen prototypes), so
-    DDP looks for them.
+    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE, and DINO's
+    prototypes while they are frozen.
     """
-    return DistributedDataParallel(model, find_unused_parameters=True) if ranks().of > 1 else model
+    if ranks().of == 1:
+        return model
+    unused = settings.method == "dino" or (settings.method == "mae" and settings.loss.reconstruction == 0)
+    return DistributedDataParallel(model, find_unused_parameters=unused)
 
 
 def gradients_later(forward: Any, later: bool) -> AbstractContextManager[Any]:

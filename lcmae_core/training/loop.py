@@ -103,7 +103,8 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     model = objective.build().to(device)
     optimizer = build_optimizer(model, optim)
-    forward: Any = torch.compile(spread(model)) if runtime.compile else spread(model)
+    forward: Any = spread(model, settings)
+    forward = torch.compile(forward) if runtime.compile else forward
 
     task = Steps(
         model, optimizer, loader.batches, scheduled(optimizer, total, optim),

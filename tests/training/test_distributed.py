@@ -130,11 +130,11 @@ def test_the_mean_of_the_losses_of_shares_is_the_loss_of_the_batch():
     assert not torch.isclose(torch.stack(alone).mean(), whole), "without the pool it is another number"
 
 
-def test_one_process_is_the_first_of_one_and_waits_for_nobody():
+def test_one_process_is_the_first_of_one_and_waits_for_nobody(tiny):
     assert D.ranks() == D.Ranks(0, 1)
     assert D.ranks().first
     model, rows = torch.nn.Linear(2, 2), torch.ones(3, 2)
-    assert D.spread(model) is model
+    assert D.spread(model, tiny) is model
     assert D.rows_of_all(rows) is rows
     assert D.mean_over_ranks(rows) is rows
     stop = StopRequest()

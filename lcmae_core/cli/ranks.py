@@ -1,0 +1,75 @@
+"""`lcmae train --nproc 8 --nnodes 2`: the torchrun call that trains by several processes, printed and made."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.store.stopping import stop_requests
+
+OWN = ("--nproc", "--nnodes", "--rendezvous")
+RESTARTS = 3
+"""How often the ranks are started again, from the last checkpoint, after one of them was lost."""
+
+
+def check_ranks(settings: Settings, nproc: int, nnodes: int, rendezvous: str | None) -> None:
+    """See, before anything is started, whether so many ranks can train these settings.
+
+    Raises:
+        LcmaeError: a number below 1, a batch that does not divide, or several machines that are not told where to meet.
+    """
+    from lcmae_core.training.distributed import Ranks, share_of
+
+    for name, count in (("nproc", nproc), ("nnodes", nnodes)):
+        if count < 1:
+            raise LcmaeError(f"--{name}: got {count}, expected at least 1")
+    if nnodes > 1 and not rendezvous:
+        raise LcmaeError(f"--rendezvous: got none with --nnodes {nnodes}, expected HOST:PORT of one of the machines")
+    share_of(settings, Ranks(0, nproc * nnodes))
+
+
+def torchrun(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | None = None) -> list[str]:
+    """The command; it is the same on every machine."""
+    meet = ["--standalone"]
+    if nnodes > 1:
+        meet = [f"--nnodes={nnodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", "--rdzv-id=lcmae"]
+    each = [f"--nproc-per-node={nproc}", f"--max-restarts={RESTARTS}", "-m", "lcmae_core.cli"]
+    return [sys.executable, "-m", "torch.distributed.run", *meet, *each, *_without_own(words)]
+
+
+def launch(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | None = None) -> int:
+    """Print the command, run it, and return its exit code; at a signal the ranks are saved first, and the code is the
+    signal's own."""
+    command = torchrun(words, nproc, nnodes, rendezvous)
+    print(shlex.join(command), flush=True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // nproc))}
+    # a restart after a lost rank hung in one of three trials where the store is shared
+    environment = threads | os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with stop_requests() as stop:
+        ranks = subprocess.Popen(command, env=environment, preexec_fn=_leave_the_warning_to_the_ranks)
+        while ranks.poll() is None and not stop.is_set():
+            time.sleep(0.1)
+        if stop.is_set():
+            ranks.terminate()
+        code = ranks.wait()
+        return stop.exit_code or (1 if code else 0)
+
+
+def _leave_the_warning_to_the_ranks() -> None:
+    """torchrun itself would die of the signal that SLURM sends before a time limit."""
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _without_own(words: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for word in words:
+        if not skip and word.partition("=")[0] not in OWN:
+            kept.append(word)
+        skip = not skip and word in OWN
+    return kept
