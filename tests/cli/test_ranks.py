@@ -1,5 +1,6 @@
-"""`lcmae train --nproc N` prints torchrun's command and makes it; what cannot be is one line before anything starts. A
-rank that is killed is started again with the others from the last checkpoint, and the run ends as if it had not been."""
+"""`lcmae train --nproc N` prints torchrun's command and makes it; what cannot be is one line before anything starts.
+A rank that is killed is started again with the others from the last checkpoint, and the run ends as if it had not been.
+"""
 
 import os
 import re
