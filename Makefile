@@ -20,7 +20,7 @@ PLAINER := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYP
 PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run notebooks desk test test-faults test-plain lint lab bench report clean
+.PHONY: help install run notebooks desk test test-faults test-plain lint audit lab bench report clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ lint: $(STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(STAMP) ## known vulnerabilities of what is installed; needs a network
+	@$(BIN)/python -m pip install -q 'pip-audit>=2.7'
+	@$(BIN)/pip-audit --local --progress-spinner off $(ARGS)
 
 lab: $(STAMP) ## on a GPU: advance the studies by BUDGET, then redraw their report (DATA="parquet:...")
 	@$(BIN)/lcmae study --profile lab --budget $(BUDGET) $(if $(DATA),--data $(DATA)) $(ARGS)
