@@ -248,3 +248,19 @@ def test_helpers_get_the_command_without_jobs():
     words = ["study", "fig6", "--jobs", "4", "--seeds", "2", "--jobs=3", "--out", "x"]
     assert _without_jobs(words) == ["study", "fig6", "--seeds", "2", "--out", "x"]
     assert cli.parse(words).words == words
+
+
+def test_seeds_are_bit_equal_by_one_process_and_by_two(tmp_path):
+    found = {}
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        with start(out, "random", "fig6", f"--jobs={count}", "--seeds", "2") as process:
+            said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        found[count] = {file.parent.name: file.read_bytes() for file in out.glob("runs/*/model.safetensors")}
+        for file in (out / "results" / "runs").glob("*.json"):
+            for name, measure in json.loads(file.read_text())["measures"].items():
+                values = {key: value for key, value in measure["values"].items() if key != "seconds"}
+                found[count][file.name, name] = values
+    assert len(found[1]) > 30
+    assert found[1] == found[2]
