@@ -42,38 +42,39 @@ class LossGuard:
 
     def __init__(self, device: torch.device):
         self._late = device.type == "cuda"
-        self._pending: tuple[int, Batch, Tensor, torch.cuda.Event] | None = None
+        self._pending: tuple[int, Batch, Tensor, float, torch.cuda.Event] | None = None
 
-    def check(self, step: int, batch: Batch, loss: Tensor) -> None:
+    def check(self, step: int, batch: Batch, loss: Tensor, rate: float) -> None:
         """Look at this step's loss now (CPU, MPS), or at the step before it (CUDA).
 
         Raises:
-            NonFiniteLossError: naming step and images.
+            NonFiniteLossError: naming step, images and learning rate.
         """
         if not self._late:
-            return self._judge(step, batch, loss)
+            return self._judge(step, batch, loss, rate)
         self.settle()
         copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
         copy.copy_(loss.detach(), non_blocking=True)
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(loss.device))
-        self._pending = (step, batch, copy, event)
+        self._pending = (step, batch, copy, rate, event)
         return None
 
     def settle(self) -> None:
         """Judge the outstanding loss, if any."""
         if self._pending is not None:
-            step, batch, loss, event = self._pending
+            step, batch, loss, rate, event = self._pending
             self._pending = None
             event.synchronize()
-            self._judge(step, batch, loss)
+            self._judge(step, batch, loss, rate)
 
     @staticmethod
-    def _judge(step: int, batch: Batch, loss: Tensor) -> None:
+    def _judge(step: int, batch: Batch, loss: Tensor, rate: float) -> None:
         if not torch.isfinite(loss):
             first = ", ".join(map(str, batch.index[:8].tolist()))
             raise NonFiniteLossError(
-                f"loss: got {loss.item()} at step {step} (epoch {int(batch.epoch[0])}, images {first}, ...), "
+                f"loss: got {loss.item()} at step {step} (epoch {int(batch.epoch[0])}, images {first}, ..., "
+                f"learning rate {rate:.3g}), "
                 "expected a finite number; the last checkpoint is from before: lower base_lr or set clip_grad"
             )
 

@@ -72,10 +72,12 @@ class Stepped(NamedTuple):
     terms: Terms
 
 
-def one_step(task: Steps, batch: Any, step: int, check: Callable[[int, Any, Tensor], None] = _nothing) -> Stepped:
+def one_step(
+    task: Steps, batch: Any, step: int, check: Callable[[int, Any, Tensor, float], None] = _nothing
+) -> Stepped:
     """A step of the optimiser; `check` looks at the loss before anything is changed by it."""
     rate, terms = task.rate(step), task.backward(batch, step)
-    check(step, batch, terms["total"])
+    check(step, batch, terms["total"], rate)
     if task.clip_grad is not None:
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip_grad)
     task.optimizer.step()

@@ -156,7 +156,8 @@ def test_a_loss_that_is_no_number_stops_and_nothing_broken_is_saved(tiny):
             moment.model.decoder.pred.bias.fill_(torch.nan)
 
     with pytest.raises(
-        NonFiniteLossError, match=r"loss: got nan at step 4 \(epoch 0, images \d+, \d+, \d+, \d+, ...\)"
+        NonFiniteLossError,
+        match=r"loss: got nan at step 4 \(epoch 0, images \d+, \d+, \d+, \d+, ..., learning rate \d\S*\)",
     ):
         pretrain(tiny, callbacks=[spoil])
     (run_folder,) = (Path(tiny.runtime.out) / "runs").iterdir()
