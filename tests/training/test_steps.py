@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_changes_nothing():
     task = task_of([])
     before = task.model.weight.detach().clone()
 
-    def refuse(step, batch, loss):
+    def refuse(step, batch, loss, rate):
         raise NonFiniteLossError("no")
 
     with pytest.raises(NonFiniteLossError):
