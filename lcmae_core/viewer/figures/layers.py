@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
-from lcmae_core.viewer.figures.basic import INK, MAP, Images, Picture, dress
+from lcmae_core.viewer.figures.basic import INK, MAP, Images, dress
+from lcmae_core.viewer.figures.paper import Picture
 
 Values = NDArray[np.floating[Any]]
 

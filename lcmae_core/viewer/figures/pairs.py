@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from lcmae_core.viewer.figures.basic import INK, Images, Picture
+from lcmae_core.viewer.figures.basic import INK, Images
+from lcmae_core.viewer.figures.paper import Picture
 
 
 def positive_pairs(
