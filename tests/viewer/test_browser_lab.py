@@ -124,7 +124,7 @@ class Page:
                await jupyterapp.commands.execute('notebook:run-all-cells'); }"""
         )
         for which in (0, 1):
-            self.page.wait_for_selector(f".browser-{which} canvas", timeout=30_000)
+            self.page.wait_for_selector(f".browser-{which} .lcmae-canvas", timeout=30_000)
 
     def __call__(self, which: int, selector: str):
         return self.page.locator(f".browser-{which} {selector}")
@@ -133,7 +133,7 @@ class Page:
         return self(which, ".lcmae-words").inner_text()
 
     def maps(self, which: int) -> str:
-        return self(which, "canvas").evaluate("c => c.toDataURL()")
+        return self(which, ".lcmae-canvas").evaluate("c => c.toDataURL()")
 
     def settled(self, locator) -> dict:
         """The place of an element once it has stopped moving."""
@@ -149,9 +149,9 @@ class Page:
 
     def click_patch(self, which: int, row: float, col: float) -> None:
         """Click a patch of the original picture, 8 x 8 patches, at the left of the canvas."""
-        width = self.settled(self(which, "canvas"))["width"]
+        width = self.settled(self(which, ".lcmae-canvas"))["width"]
         side = int(min(210, (width * 0.43 - 20) / 3)) if width >= 980 else int(min(240, (width - 20) / 3))
-        self(which, "canvas").click(position={"x": (col + 0.5) * side / 8, "y": 18 + (row + 0.5) * side / 8})
+        self(which, ".lcmae-canvas").click(position={"x": (col + 0.5) * side / 8, "y": 18 + (row + 0.5) * side / 8})
 
     def hears(self, what: str) -> None:
         self.page.wait_for_function(
@@ -187,7 +187,7 @@ def _clicks_and_keys(page: Page) -> None:
     assert page.maps(1) == second, "the other browser does not move"
     cell = "() => { const n = jupyterapp.shell.currentWidget.content; return [n.activeCellIndex, n.widgets.length]; }"
     active = page.page.evaluate(cell)
-    canvas = page(0, "canvas")
+    canvas = page(0, ".lcmae-canvas")
     for key in ("ArrowDown", "l", "ArrowRight"):
         page.page.keyboard.press(key)
     page.hears("heard 30 1 ")
@@ -212,14 +212,16 @@ def _controls(page: Page) -> None:
         use()
         page.says(said)
         page.page.wait_for_function(
-            "before => document.querySelector('.browser-0 canvas').toDataURL() !== before", arg=before, timeout=10_000
+            "before => document.querySelector('.browser-0 .lcmae-canvas').toDataURL() !== before",
+            arg=before,
+            timeout=10_000,
         )
 
     def write(name: str, value: str) -> None:
         page.kernel(name).fill(value)
         page.kernel(name).press("Enter")
 
-    changes("image 2", lambda: page.kernel("image", "select").select_option("image 2"))
+    changes("image 2", lambda: page.kernel("image", "button >> nth=1").click())
     changes("Layer 2,", lambda: write("layers", "2"))
     changes("heads 1, 3", lambda: write("heads", "1, 3"))
     changes("32 of 64 patches hidden", lambda: write("ratio", "0.5"))
@@ -255,7 +257,7 @@ def _theme(page: Page) -> None:
     page.page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
     page.page.wait_for_function(f"light => ({ink})() !== light", arg=light, timeout=10_000)
     page.page.wait_for_function(
-        "drawn => document.querySelector('.browser-0 canvas').toDataURL() !== drawn", arg=drawn, timeout=10_000
+        "drawn => document.querySelector('.browser-0 .lcmae-canvas').toDataURL() !== drawn", arg=drawn, timeout=10_000
     )
 
 

@@ -41,7 +41,8 @@ class Scene:
     """One image's maps and all that is needed to draw and describe them.
 
     keys: the patch of each of the K columns. hidden: (N,) or None where no mask exists. blind: whether hidden patches
-    are missing among the tokens. words: sentences that do not depend on the query.
+    are missing among the tokens. words: sentences that do not depend on the query. rollout: attention rollout to each
+    of the layers as (L, 1, T, ...) rows, None where the maps of all layers are above the budget.
     """
 
     rows: Rows
@@ -54,6 +55,7 @@ class Scene:
     blind: bool
     pictures: tuple[Drawn, ...]
     words: dict[str, str]
+    rollout: Rows | None = None
 
     @property
     def tokens(self) -> int:

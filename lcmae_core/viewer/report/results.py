@@ -75,7 +75,7 @@ CHOSEN = (
     Number("04", "s_sim_slope", "S_sim to DINO rises with the decoder's depth (C2)"),
     Number("05", "near_1_layer_1", "attention next to a hidden patch, decoder layer 1 (C13)"),
     Number("06", "trend_renormalized", "attention distance grows with the mask ratio (C8)"),
-    Number("09", "rho_trained", "latents recovered as the graph predicts (C19)"),
+    Number("09", "rho_trained_encoder", "latents recovered as the graph predicts (C19)"),
 )
 """What a reader should take home; tests/viewer/test_report.py asks the notebooks for each name."""
 
