@@ -6,8 +6,6 @@ Esc unlocks; hidden places of a masked encoder cannot be a query; painting asks 
 not meet; exported files work from disk with the network off; a click is drawn in 10 ms or less at 8 x 16 x 196.
 """
 
-import base64
-import json
 import os
 import statistics
 
@@ -19,100 +17,12 @@ from PIL import Image
 from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
-from lcmae_core.viewer.browser.export import MODULE, colours, html_page, payload
+from lcmae_core.viewer.browser.export import MODULE, colours, payload
 from lcmae_core.viewer.browser.static import weights_of
 from lcmae_core.viewer.browser.words import describe
+from tests.viewer.browser_pages import click_patch, get, picture_side, pixels, state_of, words
 
 pytestmark = pytest.mark.slow
-
-BARE = """<!doctype html><meta charset="utf-8"><body style="margin:8px;background:white"><script type="module">
-const states = %s;
-const module = await import(URL.createObjectURL(new Blob([%s], { type: "text/javascript" })));
-window.models = states.map((state) => {
-  const on = {}, model = { sent: [], saves: 0, get: (name) => state[name], save_changes() { this.saves++; },
-    set(name, value) { if (state[name] === value) return; state[name] = value;
-      (on[`change:${name}`] ?? []).forEach((f) => f()); },
-    send: (message) => model.sent.push(message), off() {}, on: (name, run) => (on[name] ??= []).push(run) };
-  const el = document.createElement("section"); document.body.append(el);
-  model.stop = module.default.render({ model, el });
-  return model;
-});
-window.ready = true;
-</script>"""
-
-
-def state_of(browser: AttentionBrowser) -> dict:
-    """What the page gets, with bytes as base64: the state of an exported file."""
-    page = html_page(browser._scenes, browser.shown, browser.hover, browser.subject, browser.against)
-    state = json.loads(page.partition('class="lcmae-state">')[2].partition("</script>")[0])
-    strip = browser._canvas.strip
-    return state | {
-        "panel": browser._canvas.panel,
-        "strip": strip | {"thumbs": base64.b64encode(strip["thumbs"]).decode()},
-    }
-
-
-@pytest.fixture
-def show(chromium):
-    """Open browsers on one page of a given width; the page keeps its errors."""
-    contexts = []
-
-    def go(*browsers: AttentionBrowser, width: int = 1400, scheme: str = "light"):
-        context = chromium.new_context(
-            viewport={"width": width, "height": 1000}, color_scheme=scheme, accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.set_content(
-            BARE % (json.dumps([state_of(b) for b in browsers]).replace("<", "\\u003c"), json.dumps(MODULE))
-        )
-        page.wait_for_function("window.ready")
-        return page
-
-    yield go
-    for context in contexts:
-        assert not [error for page in context.pages for error in getattr(page, "errors", [])]
-        context.close()
-
-
-def get(page, name: str, which: int = 0):
-    """A value of the page's model."""
-    return page.evaluate("([which, name]) => window.models[which].get(name)", [which, name])
-
-
-def pixels(page, which: int = 0) -> np.ndarray:
-    """The canvas as (h, w, 4)."""
-    found = page.evaluate(
-        """(which) => { const c = document.querySelectorAll('.lcmae-canvas')[which], d = c.getContext('2d')
-             .getImageData(0, 0, c.width, c.height); let s = '';
-             for (let i = 0; i < d.data.length; i += 32768) s += String.fromCharCode(...d.data.subarray(i, i + 32768));
-             return [c.height, c.width, btoa(s)]; }""",
-        which,
-    )
-    return np.frombuffer(base64.b64decode(found[2]), np.uint8).reshape(found[0], found[1], 4)
-
-
-def words(page, which: int = 0) -> str:
-    """The line under the figure."""
-    return page.locator(".lcmae-words").nth(which).inner_text()
-
-
-def picture_side(browser: AttentionBrowser, width: int = 1384) -> int:
-    """Side in pixels of a picture in a wide page (see layoutOf)."""
-    count = len(browser.scene.pictures)
-    most = 300 if count == 1 else min(210, (width * 0.43 - 20) / 3)
-    return int(min(most, (width - 10 * (count - 1)) / count))
-
-
-def click_patch(page, browser: AttentionBrowser, row: int, col: int, which: int = 0, picture: int = 0) -> None:
-    """Click the middle of a patch in one of the pictures."""
-    canvas = page.locator(".lcmae-canvas").nth(which)
-    side, (rows, cols) = picture_side(browser), browser.scene.grid
-    tall = browser.scene.pictures[0].pixels.shape[0] / browser.scene.pictures[0].pixels.shape[1]
-    place = {"x": picture * (side + 10) + (col + 0.5) * side / cols, "y": 18 + (row + 0.5) * side * tall / rows}
-    canvas.click(position=place)
 
 
 def test_clicks_and_keys_move_the_query_without_wrapping(make, show):
@@ -374,7 +284,8 @@ def test_a_click_is_drawn_within_10_ms_or_30_on_a_busy_machine(show):
     assert browser.scene.rows.levels.shape == (8, 16, 197, 196)
     page = show(browser)
     took = page.evaluate(
-        """async ([side]) => { const c = document.querySelector('.lcmae-canvas'), box = c.getBoundingClientRect(), took = [];
+        """async ([side]) => { const c = document.querySelector('.lcmae-canvas'), box = c.getBoundingClientRect();
+             const took = [];
              const pen = c.getContext('2d'), maps = () => pen.getImageData(660, 40, 700, 460).data.join();
              for (let i = 0; i < 20; i++) {
                const q = (37 * i + 11) % 196, x = ((q % 14) + 0.5) * side / 14;

@@ -203,7 +203,7 @@ function drawBlock(c, b, plan, block, weights, top, state, ink) {
       c.fillRect(block.x + i, block.y + 2, 1, 11);
     }
   } else outline(c, [[block.x + 1, block.y + 2, 11, 11]], colour, dash, 2);
-  const ends = b.difference ? `, ${number(top)} less (blue) to ${number(top)} more (red)` : "";
+  const ends = b.difference ? `: -${number(top)} blue, +${number(top)} red` : "";
   text(c, b.title + (top === null ? "" : ends), block.x + 20, block.y + 12, 12.5, ink, "left", plan.headRoom);
   const large = plan.large?.block === block.index ? plan.large : null;
   if (large) text(c, tileName(scene, large.map, state), large.x, large.y - 5, 12, ink, "left", plan.barRoom);

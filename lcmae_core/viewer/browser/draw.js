@@ -189,18 +189,21 @@ function drawMaps(c, scene, plan, block, weights, shared, state, ink) {
 
 /** Above each map: a bar from 0 to 1 with the weight on CLS (all prefix tokens), and the number where it fits. */
 function drawPrefix(c, scene, plan, block, weights, ink) {
-  c.globalAlpha = 0.3; c.fillStyle = ink;
-  for (let m = 0; m < weights.M; m++) { const at = block.at(m); c.fillRect(at.x, at.y - 4, plan.w, 3); }
-  c.globalAlpha = 1; c.fillStyle = PREFIX;
-  for (let m = 0; m < weights.M; m++) {
-    const at = block.at(m);
-    c.fillRect(at.x, at.y - 4, plan.w * Math.min(1, weights.prefix[m]), 3);
+  if (!weights.signed) { // a difference has a number and no bar
+    c.globalAlpha = 0.3; c.fillStyle = ink;
+    for (let m = 0; m < weights.M; m++) { const at = block.at(m); c.fillRect(at.x, at.y - 4, plan.w, 3); }
+    c.globalAlpha = 1; c.fillStyle = PREFIX;
+    for (let m = 0; m < weights.M; m++) {
+      const at = block.at(m);
+      c.fillRect(at.x, at.y - 4, plan.w * Math.min(1, weights.prefix[m]), 3);
+    }
   }
   if (plan.w < 24) return;
   const name = plan.w >= 60 ? `${prefixName(scene)} ` : "";
   for (let m = 0; m < weights.M; m++) {
     const at = block.at(m);
-    text(c, name + weights.prefix[m].toFixed(2), at.x, at.y - 5.5, 9.5, ink);
+    const sign = weights.signed && weights.prefix[m] >= 0 ? "+" : "";
+    text(c, name + sign + weights.prefix[m].toFixed(2), at.x, at.y - 5.5, 9.5, ink);
   }
 }
 
@@ -245,6 +248,6 @@ function drawBar(c, scene, plan, shared, ink) {
 
 /** Two significant digits without an exponent: 0.0051, 0.52, 1.0. */
 function number(value) {
-  if (!(value > 0)) return "0";
+  if (!(value >= 5e-9)) return "0";
   return value.toFixed(Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(value) + 1e-9))));
 }

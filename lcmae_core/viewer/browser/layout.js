@@ -10,14 +10,14 @@ function blocksOf(scenes, state) {
   const other = scenes[state.against];
   const two = [scene, other].map((of) => ({ scene: of, query, mark: 0, title: `${of.words.model}: ${placeOf(of, query)}` }));
   if (!comparable(scene, other, mode)) return two;
-  return [...two, { scene, query, mark: 0, difference: true, title: `difference: ${other.words.model} less ${scene.words.model}` }];
+  return [...two, { scene, query, mark: 0, difference: true, title: "difference, second less first" }];
 }
 
 /** The pictures above: those of the scene, and what the other model makes of the same patches. */
 function frontOf(scenes, state) {
   const scene = scenes[state.subject];
   if (state.against === null || state.against === state.subject) return scene;
-  const more = scenes[state.against].pictures.slice(2).map((p) => ({ ...p, title: `${p.title}, the other` }));
+  const more = scenes[state.against].pictures.slice(2).map((p) => ({ ...p, title: p.title.replace("reconstructed", "the other") }));
   return { ...scene, pictures: [...scene.pictures, ...more] };
 }
 

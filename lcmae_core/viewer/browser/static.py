@@ -77,7 +77,8 @@ def blocks_of(scene: Scene, shown: Shown, beside: Scene | None = None) -> list[B
     if first.values.shape != second.values.shape:
         return two
     less = Weights(second.values - first.values, second.prefix - first.prefix)
-    title = f"difference: {beside.words['model']} less {scene.words['model']}"
+    most = number(float(np.abs(less.values).max()))
+    title = f"difference, second less first: -{most} blue, +{most} red"
     return [*two, Block(scene, shown.query, less, 0, title, signed=True)]
 
 

@@ -42,7 +42,7 @@ def check_name(what: str, value: str, valid: tuple[str, ...]) -> None:
 
 def number(value: float) -> str:
     """Two significant digits without an exponent: 0.0051, 0.52, 1.0."""
-    if value <= 0:
+    if value < 5e-9:
         return "0"
     return f"{value:.{min(8, max(0, 1 - math.floor(math.log10(value) + 1e-9)))}f}"
 
