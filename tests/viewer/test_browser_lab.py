@@ -2,9 +2,12 @@
 
 Claims: a click changes the maps of one browser only and the kernel hears the patch; arrow keys and L reach the browser
 and not the notebook; each ipywidget control changes what it says; painting a patch changes mask and maps; it follows
-JupyterLab's dark theme. One test, because starting JupyterLab takes most of its time.
+JupyterLab's dark theme; the picture hides while the widget lives; after a restart of the kernel a control says that it is
+gone; saved, reloaded and exported the picture is what is seen. One test, because starting JupyterLab takes most of its
+time.
 """
 
+import io
 import json
 import os
 import signal
@@ -20,6 +23,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
@@ -176,6 +180,9 @@ def test_in_jupyterlab(chromium, lab, notebook):
     _painting(page)
     _theme(page)
     assert not page.errors
+    _restarted(page)
+    _reloaded(page, f"{lab}/lab/tree/{notebook.name}?token=t&reset")
+    _exported(chromium, notebook)
     page.page.context.close()
 
 
@@ -259,6 +266,61 @@ def _theme(page: Page) -> None:
     page.page.wait_for_function(
         "drawn => document.querySelector('.browser-0 .lcmae-canvas').toDataURL() !== drawn", arg=drawn, timeout=10_000
     )
+
+
+STILL = ".jp-RenderedImage img"
+
+
+def _restarted(page: Page) -> None:
+    """The kernel is another one: maps are still drawn on the page, what needs the kernel says so."""
+    assert page.page.locator(STILL).count() == 2
+    assert not page.page.locator(STILL).first.is_visible(), "one figure, not two, while the widget lives"
+    page.page.evaluate(
+        """async () => { await jupyterapp.commands.execute('docmanager:save');
+           await jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"""
+    )
+    page.kernel("redraw", "").click()
+    page.page.wait_for_function(
+        "() => document.querySelector('.browser-0 .lcmae-kernel-message').innerText.includes('run the cell again')",
+        timeout=30_000,
+    )
+    before = page.maps(0)
+    page(0, ".lcmae-canvas").press("ArrowDown")
+    assert page.maps(0) != before
+
+
+def _reloaded(page: Page, url: str) -> None:
+    """The notebook as it was saved, opened with a new kernel and nothing run: the picture is there, and drawn."""
+    page.page.goto(url)
+    page.page.wait_for_selector(STILL, timeout=60_000)
+    page.page.wait_for_function(f"() => document.querySelector('{STILL}').naturalWidth > 900")
+    shown = page.page.locator(STILL).first
+    shown.scroll_into_view_if_needed()
+    assert shown.is_visible()
+    assert page.page.locator(".lcmae-canvas").count() == 0
+    _colourful(shown)
+
+
+def _exported(chromium, notebook: Path) -> None:
+    """nbconvert's HTML of the same file, without any widget."""
+    from nbconvert import HTMLExporter
+
+    html = notebook.with_suffix(".html")
+    html.write_text(HTMLExporter(embed_images=True).from_filename(str(notebook))[0])
+    context = chromium.new_context(offline=True, viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.goto(html.as_uri(), wait_until="commit")
+    page.wait_for_selector("img", timeout=30_000)
+    assert page.locator("img").count() == 2
+    _colourful(page.locator("img").first)
+    context.close()
+
+
+def _colourful(shown) -> None:
+    """A screenshot of an element: photographs and maps, not an empty frame."""
+    with Image.open(io.BytesIO(shown.screenshot())) as picture:
+        assert picture.width > 600
+        assert len(picture.convert("RGB").quantize(64).getcolors()) > 30
 
 
 def test_the_notebooks_model_is_the_one_here(photos):
