@@ -1,10 +1,10 @@
 """The browser in a real JupyterLab, driven in Chromium: a notebook with two browsers on a small MAE.
 
 Claims: a click changes the maps of one browser only and the kernel hears the patch; arrow keys and L reach the browser
-and not the notebook; each ipywidget control changes what it says; painting a patch changes mask and maps; it follows
-JupyterLab's dark theme; the picture hides while the widget lives; after a restart of the kernel a control says that it is
-gone; saved, reloaded and exported the picture is what is seen. One test, because starting JupyterLab takes most of its
-time.
+and not the notebook; each control that asks the kernel changes what it says; painting a patch changes mask and maps; it
+follows JupyterLab's dark theme; the picture hides while the widget lives; after a restart of the kernel a control says
+that it is gone; saved, reloaded and exported the picture is what is seen. One test, because starting JupyterLab takes
+most of its time.
 """
 
 import io

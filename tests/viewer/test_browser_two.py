@@ -1,10 +1,10 @@
 """Two models, the kept steps of a run, enlarged tiles, the strip, a kernel that is gone, and what an address says.
 
 Claims: linked maps are each model's own, the difference is the second less the first, and page and Python say the same
-words; models with other layers stand side by side without a difference; the slider goes through the kept steps without the
-kernel; rollout is its slow loop; a saved file keeps both models, and its address carries the state and mends what it
-cannot show; a map is enlarged on a click; names are found; a kernel that does not answer is named; two
-models are drawn as fast as one.
+words; models with other layers stand side by side without a difference; the slider goes through the kept steps without
+the kernel; rollout is its slow loop; a saved file keeps both models, and its address carries the state and mends what
+it cannot show; a map is enlarged on a click; names are found; a kernel that does not answer is named; two models are
+drawn as fast as one.
 """
 
 import os

@@ -83,6 +83,28 @@ class Scene:
             )
         return len(self.prefix) + int(found[0])
 
+    def patch(self, query: int | tuple[int, int] | str) -> int:
+        """A query (a patch, its row and column, or a prefix token by name) as a number: prefix tokens from -1 down.
+
+        Raises:
+            LcmaeError: there is none such, or it is hidden from a masked encoder.
+        """
+        if isinstance(query, str):
+            if query not in self.prefix:
+                valid = ", ".join(self.prefix) or "none: this model has patch tokens only"
+                raise LcmaeError(f"query: got {query!r}, expected a patch, (row, column), or a prefix token ({valid})")
+            return -1 - self.prefix.index(query)
+        if not isinstance(query, int):
+            row, col = query
+            if not (0 <= row < self.grid[0] and 0 <= col < self.grid[1]):
+                raise LcmaeError(
+                    f"query: got row {row}, column {col}, expected rows 0 to {self.grid[0] - 1} "
+                    f"and columns 0 to {self.grid[1] - 1}"
+                )
+            query = row * self.grid[1] + col
+        self.token(query)
+        return query
+
     def nearest_query(self, query: int | None) -> int:
         """The same query where it can be one, else the nearest patch that can; None means the centre."""
         rows, cols = self.grid

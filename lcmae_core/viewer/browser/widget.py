@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import traitlets
 from jaxtyping import Float
@@ -22,8 +21,9 @@ from torch import Tensor
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.mae import MAE
 from lcmae_core.store.runs import Run
+from lcmae_core.viewer.browser.canvas import AttentionCanvas
 from lcmae_core.viewer.browser.controls import asked, panel_of, strip_of
-from lcmae_core.viewer.browser.export import MODULE, PAGE, STYLE, html_page, payload
+from lcmae_core.viewer.browser.export import html_page, payload
 from lcmae_core.viewer.browser.scene import Choice, Scene
 from lcmae_core.viewer.browser.static import picture
 from lcmae_core.viewer.browser.subject import Browsed
@@ -33,28 +33,6 @@ from lcmae_core.viewer.figures import Picture
 
 LINKED = ("query", "locked", "view", "scale", "head_mode", "hover", "subject", "against", "large")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class AttentionCanvas(anywidget.AnyWidget):
-    """The page side: what `draw.js`, `browser.js` and `page.js` read and write."""
-
-    _esm = MODULE
-    _css = STYLE
-    page = traitlets.Unicode(PAGE).tag(sync=True)
-    scene = traitlets.Dict().tag(sync=True)
-    query = traitlets.Int(0).tag(sync=True)
-    locked = traitlets.Int(None, allow_none=True).tag(sync=True)
-    view = traitlets.Unicode("overlay").tag(sync=True)
-    scale = traitlets.Unicode("shared").tag(sync=True)
-    head_mode = traitlets.Unicode("each").tag(sync=True)
-    hover = traitlets.Bool(False).tag(sync=True)
-    paint = traitlets.Bool(False).tag(sync=True)
-    others: Any = traitlets.List().tag(sync=True)
-    subject = traitlets.Int(0).tag(sync=True)
-    against = traitlets.Int(None, allow_none=True).tag(sync=True)
-    large = traitlets.Int(None, allow_none=True).tag(sync=True)
-    panel = traitlets.Dict().tag(sync=True)
-    strip = traitlets.Dict().tag(sync=True)
 
 
 class AttentionBrowser(ipywidgets.VBox):
@@ -133,7 +111,7 @@ class AttentionBrowser(ipywidgets.VBox):
         self._check_mode(head_mode)
         for name, index in (("subject", subject), ("against", against)):
             self._check_index(name, index)
-        start = self._scenes[0].nearest_query(None) if query is None else _patch(self._scenes[0], query)
+        start = self._scenes[0].nearest_query(None) if query is None else self._scenes[0].patch(query)
         look = {"query": start, "view": view, "scale": scale, "head_mode": head_mode, "hover": hover,
                 "subject": subject, "against": against}  # fmt: skip
         strip = {} if _headless() else strip_of(self._subject)
@@ -296,22 +274,3 @@ class AttentionBrowser(ipywidgets.VBox):
 
 def _headless() -> bool:
     return bool(os.environ.get("LCMAE_HEADLESS"))
-
-
-def _patch(scene: Scene, query: int | tuple[int, int] | str) -> int:
-    """A query as a number: patches from 0, prefix tokens from -1 down."""
-    if isinstance(query, str):
-        if query not in scene.prefix:
-            valid = ", ".join(scene.prefix) or "none: this model has patch tokens only"
-            raise LcmaeError(f"query: got {query!r}, expected a patch, (row, column), or a prefix token ({valid})")
-        return -1 - scene.prefix.index(query)
-    if not isinstance(query, int):
-        row, col = query
-        if not (0 <= row < scene.grid[0] and 0 <= col < scene.grid[1]):
-            raise LcmaeError(
-                f"query: got row {row}, column {col}, expected rows 0 to {scene.grid[0] - 1} "
-                f"and columns 0 to {scene.grid[1] - 1}"
-            )
-        query = row * scene.grid[1] + col
-    scene.token(query)
-    return query
