@@ -200,10 +200,10 @@ function drawPrefix(c, scene, plan, block, weights, ink) {
   }
   if (plan.w < 24) return;
   const name = plan.w >= 60 ? `${prefixName(scene)} ` : "";
+  text(c, "", 0, 0, 9.5, ink); // the font once: a number for every map is most of what is written
   for (let m = 0; m < weights.M; m++) {
-    const at = block.at(m);
-    const sign = weights.signed && weights.prefix[m] >= 0 ? "+" : "";
-    text(c, name + sign + weights.prefix[m].toFixed(2), at.x, at.y - 5.5, 9.5, ink);
+    const at = block.at(m), sign = weights.signed && weights.prefix[m] >= 0 ? "+" : "";
+    c.fillText(name + sign + weights.prefix[m].toFixed(2), at.x, at.y - 5.5);
   }
 }
 

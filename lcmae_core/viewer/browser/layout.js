@@ -31,7 +31,7 @@ function layoutOf(scene, width, mode, blocks, scenes = Array(blocks).fill(scene)
   const left = count * side + 10 * (count - 1), under = 18 + side * tall + (count > 1 ? 34 : 6);
   const barWidth = wide ? Math.max(left, 250) : Math.min(width - 4, 560);
   const bar = { x: 0, y: under + 18, w: Math.min(barWidth, 460), h: 12 };
-  const big = large === null ? null : largeOf(large, scenes, mode, bar.y + 104, Math.min(barWidth, 480), tall);
+  const big = large === null ? null : largeOf(large, scenes, mode, bar.y + 104, Math.min(barWidth, 400), tall);
   const beneath = big ? big.y + big.h + 10 : bar.y + 86;
   const x0 = wide ? Math.max(left, 250) + 26 : 0, y0 = wide ? 0 : beneath, free = width - x0 - 2;
   const L = Math.max(...scenes.map((s) => s.L)), H = mode === "each" ? Math.max(...scenes.map((s) => s.H)) : 1;

@@ -34,7 +34,7 @@ function render({ model, el }) {
   const refresh = toolbar(root, model, act);
   const canvas = node("canvas", "lcmae-canvas", root, { tabindex: "0", role: "application",
     "aria-roledescription": "attention browser" });
-  const told = node("div", "lcmae-told", root);
+  const told = node("div", "lcmae-told", root, { hidden: "" });
   const line = node("p", "lcmae-words", root);
   const help = node("p", "lcmae-help", root);
   help.textContent = "Click a patch in a picture; arrow keys move it, L locks it for comparison, Esc unlocks. " +
