@@ -26,12 +26,12 @@ from lcmae_core.viewer.report.results import CHOSEN, chosen_rows
 from tests.execute.toys import code, make_notebook, prose
 
 ROOT = Path(__file__).parents[2]
-LINE = {"one": ([1.0, 2, 3], [1.0, 2, 3]), "two": ([1.0, 2, 3], [3.0, 1, 2])}
+LINE_OF = {"a curve with a long name": ([1.0, 2, 3], [1.0, 2, 3]), "two": ([1.0, 2, 3], [3.0, 1, 2])}
 
 
 def rows_of_panels() -> Picture:
     """Five panels of curves and a legend: 1800 px wide."""
-    return curves({f"panel {i}": LINE for i in range(5)}, "step", "loss")
+    return curves({f"panel {i}": LINE_OF for i in range(5)}, "step", "loss")
 
 
 def grid_of_pictures() -> Picture:
@@ -138,6 +138,7 @@ def test_a_click_enlarges_and_escape_closes(show):
     page.locator("button.enlarge").first.focus()
     page.keyboard.press("Enter")
     large = page.locator("dialog img").first
+    assert large.bounding_box()["width"] == pytest.approx(1.6 * float(large.get_attribute("width")) / 1.6, abs=1)
     assert large.bounding_box()["width"] > 1.3 * page.locator("button.enlarge img").first.bounding_box()["width"]
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
@@ -164,6 +165,8 @@ def test_cuts_stand_between_panels_and_nowhere_else():
     assert len(shown.pieces) == 2, "the colour bar stays with the second map"
     assert abs(sum(piece.width for piece in shown.pieces) - size["width"]) <= 1
     assert {piece.height for piece in shown.pieces} == {size["height"]}
+    curved = figure_of("image/png", base64.b64encode(rows_of_panels()._repr_png_()).decode(), "curves")
+    assert curved.pieces[-1].height < 0.6 * curved.pieces[0].height, "a legend leaves no hole where it wraps"
 
 
 def test_pictures_of_others_keep_their_pixels():

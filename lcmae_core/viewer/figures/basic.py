@@ -32,9 +32,9 @@ def image_rows(rows: Mapping[str, Images], columns: Sequence[str] = (), size: fl
             axis.set_frame_on(False)
             if column < len(images):
                 axis.imshow(np.clip(images[column], 0, 1), interpolation="nearest")
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9 if count <= 10 else 9.5)
     for axis, title in zip(axes[0], columns):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8 if count <= 10 else 9.5)  # a wide figure is shown smaller
     return figure
 
 

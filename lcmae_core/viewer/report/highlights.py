@@ -31,7 +31,7 @@ def _rebuilt(_: Values) -> str:
 
 def _near(values: Values) -> str:
     return (
-        f"In layer 1 of the {values['model']} a query attends {values['near_1_layer_1']:.1f} times as much to the "
+        f"In layer 1 of the {values['model'].partition(',')[0]} a query attends {values['near_1_layer_1']:.1f} times as much to the "
         f"patches beside it as uniform attention would, over all layers {values['near_1_all_layers']:.1f} times."
     )
 

@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 CSS_DPI = 96
 NARROW = 90
 """Panels of less width, such as colour bars, stay with the panel before them (CSS pixels)."""
 
 
-READABLE = 8
-"""CSS pixels: letters of figures get no smaller than this, however narrow the page."""
+LOW = 0.6
+"""Share of a figure's height under which a piece is cut to what is drawn in it, and stands in the middle."""
+READABLE, SMALLEST = 9.05, 8
+"""CSS pixels: letters below which a row of panels wraps, and below which a figure scrolls instead of getting smaller."""
 
 
 class Piece(NamedTuple):
@@ -34,11 +36,14 @@ class Figure(NamedTuple):
     caption: str = ""
     smallest: float | None = None
 
-    def least_width(self, piece: Piece) -> int | None:
-        """CSS pixels below which a piece scrolls instead of getting smaller, so that its letters can be read."""
-        if not self.smallest or not piece.width:
-            return None
-        return round(piece.width * min(1.0, READABLE / self.smallest))
+    def style(self, piece: Piece) -> str:
+        """How a piece flows: pieces of a row get smaller together before they wrap, and scroll before letters of
+        `SMALLEST` px get smaller."""
+        if not piece.width:
+            return ""
+        wraps, scrolls = (piece.width * min(1.0, least / (self.smallest or least)) for least in (READABLE, SMALLEST))
+        limits = f"min-width: {scrolls:.0f}px; max-width: {piece.width}px"
+        return f"flex: {piece.width} 1 {wraps:.1f}px; {limits}" if len(self.pieces) > 1 else limits
 
 
 def figure_of(kind: str, content: str, alt: str, caption: str = "") -> Figure:
@@ -74,10 +79,14 @@ def _kept_cuts(cuts: Iterable[float], width: float) -> list[float]:
 
 
 def _piece(image: Image.Image, left: int, right: int, scale: float) -> Piece:
+    part = image.convert("RGB").crop((left, 0, right, image.height))
+    drawn = ImageOps.invert(part).getbbox()
+    if drawn and drawn[3] - drawn[1] < LOW * image.height:  # a legend that wraps should not leave a hole
+        part = part.crop((0, drawn[1], part.width, drawn[3]))
     buffer = io.BytesIO()
-    image.crop((left, 0, right, image.height)).save(buffer, format="png", optimize=True)
+    part.save(buffer, format="png", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Piece(f"data:image/png;base64,{data}", round((right - left) / scale), round(image.height / scale))
+    return Piece(f"data:image/png;base64,{data}", round(part.width / scale), round(part.height / scale))
 
 
 def _svg(text: str) -> Piece:
