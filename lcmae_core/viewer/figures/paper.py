@@ -27,6 +27,7 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
+        self.set_dpi(SCALE * DPI)  # that of the file: letters are a little wider or narrower at another
         said = {"panels": " ".join(f"{at:.4f}" for at in cuts(self)), "text": f"{smallest_text(self):.1f}"}
         self.savefig(
             buffer, format="png", dpi=SCALE * DPI, bbox_inches="tight", pad_inches=PAD, facecolor="white", metadata=said

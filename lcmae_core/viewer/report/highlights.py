@@ -30,9 +30,10 @@ def _rebuilt(_: Values) -> str:
 
 
 def _near(values: Values) -> str:
+    model = values["model"].partition(",")[0]
     return (
-        f"In layer 1 of the {values['model'].partition(',')[0]} a query attends {values['near_1_layer_1']:.1f} times as much to the "
-        f"patches beside it as uniform attention would, over all layers {values['near_1_all_layers']:.1f} times."
+        f"In layer 1 of the {model} a query attends {values['near_1_layer_1']:.1f} times as much to the patches beside "
+        f"it as uniform attention would, over all layers {values['near_1_all_layers']:.1f} times."
     )
 
 

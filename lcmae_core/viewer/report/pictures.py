@@ -17,7 +17,7 @@ NARROW = 90
 LOW = 0.6
 """Share of a figure's height under which a piece is cut to what is drawn in it, and stands in the middle."""
 READABLE, SMALLEST = 9.05, 8
-"""CSS pixels: letters below which a row of panels wraps, and below which a figure scrolls instead of getting smaller."""
+"""CSS pixels: letters below which a row of panels wraps, and below which a figure scrolls and gets no smaller."""
 
 
 class Piece(NamedTuple):
