@@ -7,12 +7,15 @@ away that was not folded code; equations bring in nothing but equations.
 """
 
 import base64
+import io
 import json
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lcmae_core.execute.discover import NotebookFile
 from lcmae_core.viewer.figures import Picture, curves, heat_maps, image_rows
@@ -168,6 +171,17 @@ def test_cuts_stand_between_panels_and_nowhere_else():
     assert {piece.height for piece in shown.pieces} == {size["height"]}
     curved = figure_of("image/png", base64.b64encode(rows_of_panels()._repr_png_()).decode(), "curves")
     assert curved.pieces[-1].height < 0.6 * curved.pieces[0].height, "a legend leaves no hole where it wraps"
+
+
+def test_large_pictures_have_256_colours_and_say_the_same(generator):
+    noisy = image_rows({"noise": np.stack([torch.rand(200, 200, 3, generator=generator).numpy()] * 6)}, size=2.5)
+    png = noisy._repr_png_()
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.mode == "P"
+        assert image.info["text"] == "12.0"
+        assert len(image.info["panels"].split()) == len(cuts(noisy)) > 0
+    shown = figure_of("image/png", base64.b64encode(png).decode(), "noise")
+    assert abs(sum(piece.width for piece in shown.pieces) - noisy._repr_mimebundle_()[1]["image/png"]["width"]) <= 3
 
 
 def test_pictures_of_others_keep_their_pixels():

@@ -3,17 +3,22 @@
 import base64
 import io
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 DPI = 96
 """CSS pixels an inch: what a figure measures on a page."""
 SCALE = 2
 """Pixels of the PNG for each of them."""
+LARGE = 300_000
+"""Bytes of a PNG from which on it is kept in 256 colours, so that notebooks with photographs stay small."""
 PAD = 0.1
 """Inches of white around what is drawn."""
 
@@ -32,13 +37,25 @@ class Picture(Figure):
         self.savefig(
             buffer, format="png", dpi=SCALE * DPI, bbox_inches="tight", pad_inches=PAD, facecolor="white", metadata=said
         )
-        return buffer.getvalue()
+        return buffer.getvalue() if buffer.tell() < LARGE else _of_256_colours(buffer, said)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         """The PNG, and the size at which a notebook shows it."""
         png = self._repr_png_()
         bundle = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": repr(self)}
         return bundle, {"image/png": shown_size(png)}
+
+
+def _of_256_colours(png: io.BytesIO, said: Mapping[str, str]) -> bytes:
+    """The same picture in a third of the bytes: dithered, which at this many pixels is hardly seen."""
+    info = PngInfo()
+    for name, text in said.items():
+        info.add_text(name, text)
+    smaller = io.BytesIO()
+    with Image.open(png) as image:
+        few = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
+    few.save(smaller, format="png", optimize=True, dpi=(SCALE * DPI, SCALE * DPI), pnginfo=info)
+    return smaller.getvalue()
 
 
 def shown_size(png: bytes) -> dict[str, int]:

@@ -1,8 +1,6 @@
-"""Files of an output folder, read where they may be missing, and written whole or not at all."""
+"""Files of an output folder, read where they may be missing or broken."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,3 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def write_page(text: str, target: Path) -> Path:
-    """Write a page atomically and return where it is."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(target)
-    return target

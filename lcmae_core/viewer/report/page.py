@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcmae_core.viewer.report.files import read_object, write_page
+from lcmae_core.store.files import write_text
+from lcmae_core.viewer.report.files import read_object
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
 from lcmae_core.viewer.report.markup import markdown, safe_html
 from lcmae_core.viewer.report.notebooks import Block, Section, executed, lost_notebooks, section_of
@@ -81,7 +82,8 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
         lost=lost,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    return write_page(text, out / "report.html")
+    write_text(out / "report.html", text)
+    return out / "report.html"
 
 
 def _studies(drawn: Sequence[tuple[str, Any]]) -> Section:

@@ -79,8 +79,8 @@ def _kept_cuts(cuts: Iterable[float], width: float) -> list[float]:
 
 
 def _piece(image: Image.Image, left: int, right: int, scale: float) -> Piece:
-    part = image.convert("RGB").crop((left, 0, right, image.height))
-    drawn = ImageOps.invert(part).getbbox()
+    part = (image if image.mode == "P" else image.convert("RGB")).crop((left, 0, right, image.height))
+    drawn = ImageOps.invert(part.convert("RGB")).getbbox()
     if drawn and drawn[3] - drawn[1] < LOW * image.height:  # a legend that wraps should not leave a hole
         part = part.crop((0, drawn[1], part.width, drawn[3]))
     buffer = io.BytesIO()
