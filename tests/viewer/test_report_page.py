@@ -19,7 +19,7 @@ from PIL import Image
 
 from lcmae_core.execute.discover import NotebookFile
 from lcmae_core.viewer.figures import Picture, curves, heat_maps, image_rows
-from lcmae_core.viewer.figures.paper import cuts
+from lcmae_core.viewer.figures.paper import cuts, shown_size
 from lcmae_core.viewer.report import build_report
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
 from lcmae_core.viewer.report.markup import equation, markdown
@@ -173,15 +173,17 @@ def test_cuts_stand_between_panels_and_nowhere_else():
     assert curved.pieces[-1].height < 0.6 * curved.pieces[0].height, "a legend leaves no hole where it wraps"
 
 
-def test_large_pictures_have_256_colours_and_say_the_same(generator):
-    noisy = image_rows({"noise": np.stack([torch.rand(200, 200, 3, generator=generator).numpy()] * 6)}, size=2.5)
-    png = noisy._repr_png_()
-    with Image.open(io.BytesIO(png)) as image:
-        assert image.mode == "P"
-        assert image.info["text"] == "12.0"
-        assert len(image.info["panels"].split()) == len(cuts(noisy)) > 0
-    shown = figure_of("image/png", base64.b64encode(png).decode(), "noise")
-    assert abs(sum(piece.width for piece in shown.pieces) - noisy._repr_mimebundle_()[1]["image/png"]["width"]) <= 3
+def test_drawings_have_256_colours_and_photographs_all(generator):
+    noisy = image_rows({"noise": np.stack([torch.rand(64, 64, 3, generator=generator).numpy()] * 6)})
+    for figure, mode in ((rows_of_panels(), "P"), (noisy, "RGBA")):
+        png = figure._repr_png_()
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.mode == mode
+            assert float(image.info["text"]) > 9
+            assert len(image.info["panels"].split()) == len(cuts(figure)) > 0
+            assert round(image.info["dpi"][0]) == 192
+        shown, size = figure_of("image/png", base64.b64encode(png).decode(), ""), shown_size(png)
+        assert abs(sum(piece.width for piece in shown.pieces) - size["width"]) <= len(shown.pieces) / 2
 
 
 def test_pictures_of_others_keep_their_pixels():
