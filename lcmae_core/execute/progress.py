@@ -58,7 +58,8 @@ class Board:
     def start(self, name: str) -> None:
         """A notebook has begun."""
         if not self._console.is_terminal and not self._running and not self._done:
-            self.say(f"{len(self._estimates)} notebooks, {self._left()}")
+            count = len(self._estimates)
+            self.say(f"{count} notebook{'s' * (count > 1)}, {self._left()}")
         self._running[name] = time.monotonic()
 
     def finish(self, name: str, word: str, seconds: float | None = None) -> None:
