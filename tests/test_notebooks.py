@@ -112,7 +112,7 @@ def test_valid_with_unique_ids(path: Path) -> None:
     nbformat.validate(nbformat.read(path, nbformat.NO_CONVERT))
     ids = [c["id"] for c in cells(path)]
     assert len(ids) == len(set(ids))
-    assert path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 2_500_000  # figures have twice the pixels that they take on a page
 
 
 @every_notebook

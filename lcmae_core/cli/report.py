@@ -10,6 +10,7 @@ def report(profile_name: str | None, folder: str | None) -> int:
     Raises:
         LcmaeError: the folder is not there.
     """
+    from lcmae_core.studies.front import scoreboard
     from lcmae_core.viewer.report import build_report
 
     asked = Asked({"profile": profile_name, "out": folder})
@@ -24,5 +25,5 @@ def report(profile_name: str | None, folder: str | None) -> int:
 
         drawn = list(everything(out, profile))
         print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
-    print(build_report(out, drawn))
+    print(build_report(out, drawn, scoreboard(out, profile)))
     return 0

@@ -14,7 +14,7 @@ from lcmae_core.config.unread import refuse_unread
 from lcmae_core.execute.parameters import parse_assignments
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.execute.progress import make_console
-from lcmae_core.viewer.report.page import number_text
+from lcmae_core.viewer.report.results import number_text
 
 AFFECTS = {"runtime": "runtime (no effect on results)"}
 

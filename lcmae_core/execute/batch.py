@@ -11,10 +11,11 @@ from lcmae_core.execute.job import FULL_DISK, Job
 from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
 from lcmae_core.execute.plan import Plan
-from lcmae_core.execute.progress import Board, make_console, results_table
+from lcmae_core.execute.progress import Board, in_words, make_console, numbers_table
 from lcmae_core.execute.watch import SAVING
 from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.stopping import Stopped, stop_requests
+from lcmae_core.viewer.report.page import Scoreboard
 
 ExecutorName = Literal["local", "slurm", "submitit-local"]
 
@@ -70,6 +71,7 @@ class _Batch:
         self.failed: list[NotebookFile] = []
         self.incomplete: dict[NotebookFile, str] = {}
         self.mistaken = 0
+        self.began = time.monotonic()
         self.console = make_console()
         estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
         if self.limit > 1:
@@ -225,21 +227,32 @@ def _short(path: Path) -> str:
 
 
 def _conclude(plan: Plan, batch: _Batch, store: bool) -> None:
-    """The table of what was measured, and where everything is."""
+    """The numbers that matter, how it went in a line, and what is missing."""
     from lcmae_core.viewer.report import build_report
 
-    table = results_table(plan.out, {n.number for n in plan.notebooks})
+    table = numbers_table(plan.out, {n.number for n in plan.notebooks})
     if table:
         batch.console.print(table)
-    batch.console.print(f"notebooks: {_short(plan.out)}/*.ipynb", markup=False, soft_wrap=True)
-    batch.console.print(f"report: {_short(build_report(plan.out))}", markup=False, soft_wrap=True)
     if store and not batch.failed and not batch.incomplete:
         batch.console.print("stored: the executed notebooks were written back", markup=False)
+    total, good = len(plan.notebooks), len(plan.notebooks) - len(batch.failed) - len(batch.incomplete)
+    took = in_words(time.monotonic() - batch.began)
+    page = _short(build_report(plan.out, board=_board(plan)))
+    batch.console.print(f"{good} of {total} ok in {took}; open {page}", markup=False, soft_wrap=True)
     if batch.failed:
         names = ", ".join(n.number for n in batch.failed)
-        batch.console.print(f"{len(batch.failed)} of {len(plan.notebooks)} failed: {names}", markup=False)
+        batch.console.print(f"{len(batch.failed)} of {total} failed: {names}", markup=False)
     if batch.incomplete:
         names = ", ".join(n.number for n in batch.incomplete)
         missing = "; ".join(dict.fromkeys(batch.incomplete.values()))
-        line = f"{len(batch.incomplete)} of {len(plan.notebooks)} incomplete: {names}. Missing: {missing}"
+        line = f"{len(batch.incomplete)} of {total} incomplete: {names}. Missing: {missing}"
         batch.console.print(line, markup=False, soft_wrap=True)
+
+
+def _board(plan: Plan) -> Scoreboard | None:
+    """The claims, where notebook 10 has recorded them; asked first, because reading the other records loads torch."""
+    if not (plan.out / "results" / "10.json").is_file():
+        return None
+    from lcmae_core.studies.front import scoreboard
+
+    return scoreboard(plan.out, plan.profile)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lcmae_core.execute.discover import project_root
 from lcmae_core.store.files import write_text
-from lcmae_core.viewer.report.page import BAR
+from lcmae_core.viewer.report.notebooks import BAR
 
 WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
 CELL_NOISE = ("papermill", "execution", "ExecuteTime", "widgets")

@@ -1,4 +1,4 @@
-"""What the user sees while notebooks run: a bar that names them and the time left, or plain lines; then a table."""
+"""What the user sees while notebooks run: a bar that names them and the time left, or plain lines; then ten numbers."""
 
 import time
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lcmae_core.viewer.report.page import read_results, value_text
+from lcmae_core.viewer.report.results import chosen_rows, read_results
 
 
 def make_console() -> Console:
@@ -57,9 +57,10 @@ class Board:
 
     def start(self, name: str) -> None:
         """A notebook has begun."""
+        if not self._console.is_terminal and not self._running and not self._done:
+            count = len(self._estimates)
+            self.say(f"{count} notebook{'s' * (count > 1)}, {self._left()}")
         self._running[name] = time.monotonic()
-        if not self._console.is_terminal:
-            self.say(f"{self._count(1)} {name} ... {self._left()}")
 
     def finish(self, name: str, word: str, seconds: float | None = None) -> None:
         """A notebook has ended: ok, incomplete, failed, or up to date."""
@@ -68,7 +69,9 @@ class Board:
         if seconds is None:
             self._estimates[name] = 0.0
             self._done[name] = 0.0
-        self.say(f"{self._count()} {name}: {word}" + ("" if seconds is None else f", {seconds:.1f} s"))
+        took = "" if seconds is None else f", {in_words(seconds)}"
+        more = not self._console.is_terminal and seconds is not None and len(self._done) < len(self._estimates)
+        self.say(f"{self._count()} {name}: {word}{took}" + (f"; {self._left()}" if more else ""))
 
     def tick(self) -> None:
         """Redraw the bar."""
@@ -84,8 +87,8 @@ class Board:
             left=self._left(),
         )
 
-    def _count(self, more: int = 0) -> str:
-        return f"[{len(self._done) + more}/{len(self._estimates)}]"
+    def _count(self) -> str:
+        return f"[{len(self._done)}/{len(self._estimates)}]"
 
     def _left(self) -> str:
         """Time left: estimates, scaled by how the finished notebooks compared with theirs."""
@@ -100,15 +103,11 @@ class Board:
         return f"about {in_words(left)} left"
 
 
-def results_table(out: Path, numbers: set[str]) -> Table | None:
-    """All values that these notebooks recorded, beside the paper's; None if there are none."""
-    table = Table(title="Measured", title_justify="left", show_edge=False, pad_edge=False)
-    for name in ("notebook", "quantity", "value"):
-        table.add_column(name, overflow="fold")
-    table.add_column("paper", overflow="fold")
-    for content in read_results(out):
-        if content.get("notebook") in numbers:
-            for name, entry in content.get("values", {}).items():
-                cells = (str(content["notebook"]), name, value_text(entry), str(entry.get("paper") or ""))
-                table.add_row(*(escape(cell) for cell in cells))
+def numbers_table(out: Path, numbers: set[str]) -> Table | None:
+    """The numbers that matter of what these notebooks recorded, beside the paper's; None if there are none."""
+    table = Table(show_header=False, show_edge=False, pad_edge=False, box=None)
+    for _ in range(4):
+        table.add_column(overflow="fold")
+    for number, words, value, paper in chosen_rows([r for r in read_results(out) if r.get("notebook") in numbers]):
+        table.add_row(*map(escape, (number, words, value, f"paper: {paper}" if paper else "")))
     return table if table.row_count else None

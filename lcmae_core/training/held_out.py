@@ -1,6 +1,7 @@
 """Held-out images and the losses on them, under masks that are a function of the seed and the image alone."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,10 +59,27 @@ def examples(settings: Settings, count: int) -> Batch:
     Raises:
         LcmaeError: the source cannot be read, or holds no validation image.
     """
+    return named_examples(settings, count).batch
+
+
+class Named(NamedTuple):
+    """Images with the names that they have in their source."""
+
+    batch: Batch
+    names: list[str]
+
+
+def named_examples(settings: Settings, count: int) -> Named:
+    """As `examples`, with the name of every image inside its source: that of its file in a folder.
+
+    Raises:
+        LcmaeError: the source cannot be read, or holds no validation image.
+    """
     loader = evaluation_loader(settings, count)
     if not loader.size:
         raise LcmaeError(f"data: got no validation image in {settings.data.source!r}, expected at least one held out")
-    return next(iter(loader.evaluation(count)))
+    batch = next(iter(loader.evaluation(count)))
+    return Named(batch, [loader.split.file_name(int(i)) for i in batch.index])
 
 
 def known_labels(labels: Tensor | None) -> Tensor:

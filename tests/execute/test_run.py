@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ def test_a_raising_cell_is_shown_and_the_others_go_on(batch: Path) -> None:
     assert "00_good: ok" in said
     assert "2 of 3 failed: 01, 02" in said or "2 of 3 failed: 02, 01" in said
     assert "0.5 ± 0.01 px (n = 3)" in said
+    assert re.search(r"^1 of 3 ok in \d+ s; open \S+report\.html$", said, re.M)
+    assert [line.split()[0] for line in said.splitlines()].count("[3/3]") == 1, "a line a notebook"
     assert not (batch / "out" / "01_raises.ipynb").exists()
 
 

@@ -1,5 +1,6 @@
 """Small browsers for the tests, and Chromium to look at them; without Chromium or Playwright such tests are skipped."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.models.mae import MAE
 from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.export import MODULE
+from tests.viewer.browser_pages import BARE, state_of
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -72,3 +75,28 @@ def vit() -> Callable[[str], torch.nn.Module]:
 def make(mae: MAE, photos: torch.Tensor) -> Callable[..., AttentionBrowser]:
     """A browser on the small MAE."""
     return lambda **chosen: AttentionBrowser(mae, photos, **chosen)
+
+
+@pytest.fixture
+def show(chromium):
+    """Open browsers on one page of a given width; the page keeps its errors."""
+    contexts = []
+
+    def go(*browsers: AttentionBrowser, width: int = 1400, scheme: str = "light"):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 1000}, color_scheme=scheme, accept_downloads=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.set_content(
+            BARE % (json.dumps([state_of(b) for b in browsers]).replace("<", "\\u003c"), json.dumps(MODULE))
+        )
+        page.wait_for_function("window.ready")
+        return page
+
+    yield go
+    for context in contexts:
+        assert not [error for page in context.pages for error in getattr(page, "errors", [])]
+        context.close()

@@ -30,7 +30,7 @@ from lcmae_core.viewer.browser.maps import encode_rows, restore_rows
 from lcmae_core.viewer.browser.scene import Scene, counted_from_one
 from lcmae_core.viewer.browser.static import weights_of
 from lcmae_core.viewer.browser.widget import WIDGET
-from lcmae_core.viewer.browser.words import number
+from lcmae_core.viewer.browser.words import describe, number
 
 
 def restored(scene: Scene) -> np.ndarray:
@@ -208,29 +208,67 @@ def test_a_training_model_is_left_in_training_mode_and_shown_without_noise(vit, 
     assert model.training
 
 
+def ask(browser: AttentionBrowser, **changes) -> str:
+    """What a control of the page asks, and the error that it is answered with."""
+    answers = []
+    browser._canvas.send = answers.append
+    browser._heard(None, {"kind": "choose", "id": 7, "changes": changes}, [])
+    (answer,) = answers
+    assert (answer["kind"], answer["id"]) == ("answer", 7)
+    return answer["error"]
+
+
 def test_the_controls_and_the_page_follow(make):
     browser = make()
-    controls, canvas = browser._controls, browser._canvas
+    canvas = browser._canvas
     sent = canvas.scene
-    controls.layers.value = "2"
+    assert ask(browser, layers="2") == ""
     assert browser.scene.layers == (1,)
     assert canvas.scene is not sent
-    controls.part.value = "encoder"
-    assert (controls.layers.value, browser.choice.part) == ("all", "encoder")
-    controls.redraw.click()
-    assert (controls.seed.value, browser.choice.seed) == (1, 1)
-    controls.heads.value = "9"
-    assert "heads: got &#x27;9&#x27;, expected heads from 1 to 4" in controls.message.value
+    assert canvas.panel["layers"] == "2"
+    ask(browser, part="encoder")
+    assert (canvas.panel["layers"], browser.choice.part, canvas.panel["mask"]) == ("all", "encoder", False)
+    ask(browser, seed=1)
+    assert (canvas.panel["seed"], browser.choice.seed) == (1, 1)
+    assert ask(browser, heads="9") == "heads: got '9', expected heads from 1 to 4"
     assert browser.choice.heads is None
-    controls.heads.value = "1-2"
-    assert controls.message.value == ""
+    assert ask(browser, heads="1-2") == ""
     assert browser.scene.heads == (0, 1)
-    controls.paint.value = True
-    assert canvas.paint
+    assert ask(browser, hads="1").startswith("control: got 'hads', did you mean 'heads'?")
+    assert ask(browser, ratio="much") == "ratio: got 'much', expected a number"
+    assert ask(browser, ratio=0.5) == ""
     canvas.query = 7
     assert browser.query == 7
     browser.head_mode = "max"
     assert canvas.head_mode == "max"
+
+
+def test_a_painted_mask_shows_its_own_ratio(make):
+    browser = make()
+    assert browser._canvas.panel["ratio"] == 0.75
+    visible = int(np.flatnonzero(~browser.scene.hidden)[0])
+    browser.toggle(visible)
+    assert browser._canvas.panel["ratio"] == 0.77
+    assert browser._canvas.panel["painted"]
+    assert "painted by hand, ratio 0.77" in browser.scene.words["part"]
+
+
+def test_the_strip_has_names_and_small_pictures(make, tall):
+    strip = make(names=["cat.png", "dog.png"])._canvas.strip
+    assert strip["names"] == ["cat.png", "dog.png"]
+    assert len(strip["thumbs"]) == 2 * 48 * 48 * 3
+    wide = torch.zeros(1, 3, 32, 64)
+    wide[:, :, :, 16:48] = 2.0
+    small = AttentionBrowser(tall, wide)._canvas.strip["thumbs"]
+    assert len(set(small)) <= 3, "the middle of a wide picture, which is all white"
+
+
+def test_hidden_is_a_word_only_where_there_is_a_mask(make):
+    browser = make(part="encoder", query=3)
+    assert browser.scene.hidden is None
+    assert [p.title for p in browser.scene.pictures] == ["original"]
+    assert "hidden" not in describe(browser.scene, browser.shown, 1.0)
+    assert "hidden" in describe(make().scene, browser.shown, 1.0)
 
 
 def test_lists_count_from_one():
@@ -260,6 +298,21 @@ def test_the_output_holds_the_widget_and_a_picture(make):
     browser.query = 40
     other = Image.open(io.BytesIO(base64.b64decode(browser._repr_mimebundle_()["image/png"])))
     assert first.size != other.size or np.any(np.asarray(first) != np.asarray(other)), "of the current state"
+
+
+def test_two_outputs_the_first_of_which_needs_no_kernel(make, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.publish_display_data", lambda data, metadata=None: shown.append((data, metadata))
+    )
+    browser = make()
+    browser._ipython_display_()
+    (still, metadata), (live, _) = shown
+    assert set(still) == {"image/png", "text/plain"}
+    assert WIDGET in live
+    assert "image/png" not in live
+    picture = Image.open(io.BytesIO(base64.b64decode(still["image/png"])))
+    assert abs(picture.width - 2 * metadata["image/png"]["width"]) <= 1
 
 
 def test_headless_shows_the_picture_and_stores_no_maps(make, monkeypatch):
@@ -341,6 +394,8 @@ def test_traits_refuse_nonsense(make):
         browser.locked = 99
     with pytest.raises(LcmaeError, match="paint: got an encoder without a mask"):
         AttentionBrowser(browser._subject.vit, browser._subject.images).toggle(3)
+    with pytest.raises(LcmaeError, match="against: got 1, expected 0 to 0"):
+        browser.against = 1
 
 
 def test_figures_need_no_widgets():

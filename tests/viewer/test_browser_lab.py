@@ -1,10 +1,13 @@
 """The browser in a real JupyterLab, driven in Chromium: a notebook with two browsers on a small MAE.
 
 Claims: a click changes the maps of one browser only and the kernel hears the patch; arrow keys and L reach the browser
-and not the notebook; each ipywidget control changes what it says; painting a patch changes mask and maps; it follows
-JupyterLab's dark theme. One test, because starting JupyterLab takes most of its time.
+and not the notebook; each control that asks the kernel changes what it says; painting a patch changes mask and maps; it
+follows JupyterLab's dark theme; the picture hides while the widget lives; after a restart of the kernel a control says
+that it is gone; saved, reloaded and exported the picture is what is seen. One test, because starting JupyterLab takes
+most of its time.
 """
 
+import io
 import json
 import os
 import signal
@@ -20,6 +23,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
@@ -124,7 +128,7 @@ class Page:
                await jupyterapp.commands.execute('notebook:run-all-cells'); }"""
         )
         for which in (0, 1):
-            self.page.wait_for_selector(f".browser-{which} canvas", timeout=30_000)
+            self.page.wait_for_selector(f".browser-{which} .lcmae-canvas", timeout=30_000)
 
     def __call__(self, which: int, selector: str):
         return self.page.locator(f".browser-{which} {selector}")
@@ -133,7 +137,7 @@ class Page:
         return self(which, ".lcmae-words").inner_text()
 
     def maps(self, which: int) -> str:
-        return self(which, "canvas").evaluate("c => c.toDataURL()")
+        return self(which, ".lcmae-canvas").evaluate("c => c.toDataURL()")
 
     def settled(self, locator) -> dict:
         """The place of an element once it has stopped moving."""
@@ -149,9 +153,9 @@ class Page:
 
     def click_patch(self, which: int, row: float, col: float) -> None:
         """Click a patch of the original picture, 8 x 8 patches, at the left of the canvas."""
-        width = self.settled(self(which, "canvas"))["width"]
+        width = self.settled(self(which, ".lcmae-canvas"))["width"]
         side = int(min(210, (width * 0.43 - 20) / 3)) if width >= 980 else int(min(240, (width - 20) / 3))
-        self(which, "canvas").click(position={"x": (col + 0.5) * side / 8, "y": 18 + (row + 0.5) * side / 8})
+        self(which, ".lcmae-canvas").click(position={"x": (col + 0.5) * side / 8, "y": 18 + (row + 0.5) * side / 8})
 
     def hears(self, what: str) -> None:
         self.page.wait_for_function(
@@ -176,6 +180,9 @@ def test_in_jupyterlab(chromium, lab, notebook):
     _painting(page)
     _theme(page)
     assert not page.errors
+    _restarted(page)
+    _reloaded(page, f"{lab}/lab/tree/{notebook.name}?token=t&reset")
+    _exported(chromium, notebook)
     page.page.context.close()
 
 
@@ -187,7 +194,7 @@ def _clicks_and_keys(page: Page) -> None:
     assert page.maps(1) == second, "the other browser does not move"
     cell = "() => { const n = jupyterapp.shell.currentWidget.content; return [n.activeCellIndex, n.widgets.length]; }"
     active = page.page.evaluate(cell)
-    canvas = page(0, "canvas")
+    canvas = page(0, ".lcmae-canvas")
     for key in ("ArrowDown", "l", "ArrowRight"):
         page.page.keyboard.press(key)
     page.hears("heard 30 1 ")
@@ -212,14 +219,16 @@ def _controls(page: Page) -> None:
         use()
         page.says(said)
         page.page.wait_for_function(
-            "before => document.querySelector('.browser-0 canvas').toDataURL() !== before", arg=before, timeout=10_000
+            "before => document.querySelector('.browser-0 .lcmae-canvas').toDataURL() !== before",
+            arg=before,
+            timeout=10_000,
         )
 
     def write(name: str, value: str) -> None:
         page.kernel(name).fill(value)
         page.kernel(name).press("Enter")
 
-    changes("image 2", lambda: page.kernel("image", "select").select_option("image 2"))
+    changes("image 2", lambda: page.kernel("image", "button >> nth=1").click())
     changes("Layer 2,", lambda: write("layers", "2"))
     changes("heads 1, 3", lambda: write("heads", "1, 3"))
     changes("32 of 64 patches hidden", lambda: write("ratio", "0.5"))
@@ -255,8 +264,63 @@ def _theme(page: Page) -> None:
     page.page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
     page.page.wait_for_function(f"light => ({ink})() !== light", arg=light, timeout=10_000)
     page.page.wait_for_function(
-        "drawn => document.querySelector('.browser-0 canvas').toDataURL() !== drawn", arg=drawn, timeout=10_000
+        "drawn => document.querySelector('.browser-0 .lcmae-canvas').toDataURL() !== drawn", arg=drawn, timeout=10_000
     )
+
+
+STILL = ".jp-RenderedImage img"
+
+
+def _restarted(page: Page) -> None:
+    """The kernel is another one: maps are still drawn on the page, what needs the kernel says so."""
+    assert page.page.locator(STILL).count() == 2
+    assert not page.page.locator(STILL).first.is_visible(), "one figure, not two, while the widget lives"
+    page.page.evaluate(
+        """async () => { await jupyterapp.commands.execute('docmanager:save');
+           await jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"""
+    )
+    page.kernel("redraw", "").click()
+    page.page.wait_for_function(
+        "() => document.querySelector('.browser-0 .lcmae-kernel-message').innerText.includes('run the cell again')",
+        timeout=30_000,
+    )
+    before = page.maps(0)
+    page(0, ".lcmae-canvas").press("ArrowDown")
+    assert page.maps(0) != before
+
+
+def _reloaded(page: Page, url: str) -> None:
+    """The notebook as it was saved, opened with a new kernel and nothing run: the picture is there, and drawn."""
+    page.page.goto(url)
+    page.page.wait_for_selector(STILL, timeout=60_000)
+    page.page.wait_for_function(f"() => document.querySelector('{STILL}').naturalWidth > 900")
+    shown = page.page.locator(STILL).first
+    shown.scroll_into_view_if_needed()
+    assert shown.is_visible()
+    assert page.page.locator(".lcmae-canvas").count() == 0
+    _colourful(shown)
+
+
+def _exported(chromium, notebook: Path) -> None:
+    """nbconvert's HTML of the same file, without any widget."""
+    from nbconvert import HTMLExporter
+
+    html = notebook.with_suffix(".html")
+    html.write_text(HTMLExporter(embed_images=True).from_filename(str(notebook))[0])
+    context = chromium.new_context(offline=True, viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.goto(html.as_uri(), wait_until="commit")
+    page.wait_for_selector("img", timeout=30_000)
+    assert page.locator("img").count() == 2
+    _colourful(page.locator("img").first)
+    context.close()
+
+
+def _colourful(shown) -> None:
+    """A screenshot of an element: photographs and maps, not an empty frame."""
+    with Image.open(io.BytesIO(shown.screenshot())) as picture:
+        assert picture.width > 600
+        assert len(picture.convert("RGB").quantize(64).getcolors()) > 30
 
 
 def test_the_notebooks_model_is_the_one_here(photos):

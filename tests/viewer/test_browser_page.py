@@ -6,8 +6,6 @@ Esc unlocks; hidden places of a masked encoder cannot be a query; painting asks 
 not meet; exported files work from disk with the network off; a click is drawn in 10 ms or less at 8 x 16 x 196.
 """
 
-import base64
-import json
 import os
 import statistics
 
@@ -19,95 +17,12 @@ from PIL import Image
 from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
-from lcmae_core.viewer.browser.export import MODULE, colours, html_page, payload
+from lcmae_core.viewer.browser.export import MODULE, colours, payload
 from lcmae_core.viewer.browser.static import weights_of
 from lcmae_core.viewer.browser.words import describe
+from tests.viewer.browser_pages import click_patch, get, picture_side, pixels, state_of, words
 
 pytestmark = pytest.mark.slow
-
-BARE = """<!doctype html><meta charset="utf-8"><body style="margin:8px;background:white"><script type="module">
-const states = %s;
-const module = await import(URL.createObjectURL(new Blob([%s], { type: "text/javascript" })));
-window.models = states.map((state) => {
-  const on = {}, model = { sent: [], saves: 0, get: (name) => state[name], save_changes() { this.saves++; },
-    set(name, value) { if (state[name] === value) return; state[name] = value;
-      (on[`change:${name}`] ?? []).forEach((f) => f()); },
-    send: (message) => model.sent.push(message), off() {}, on: (name, run) => (on[name] ??= []).push(run) };
-  const el = document.createElement("section"); document.body.append(el);
-  model.stop = module.default.render({ model, el });
-  return model;
-});
-window.ready = true;
-</script>"""
-
-
-def state_of(browser: AttentionBrowser) -> dict:
-    """What the page gets, with bytes as base64: the state of an exported file."""
-    page = html_page(browser.scene, browser.shown, browser.hover)
-    return json.loads(page.partition('class="lcmae-state">')[2].partition("</script>")[0])
-
-
-@pytest.fixture
-def show(chromium):
-    """Open browsers on one page of a given width; the page keeps its errors."""
-    contexts = []
-
-    def go(*browsers: AttentionBrowser, width: int = 1400, scheme: str = "light"):
-        context = chromium.new_context(
-            viewport={"width": width, "height": 1000}, color_scheme=scheme, accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.set_content(
-            BARE % (json.dumps([state_of(b) for b in browsers]).replace("<", "\\u003c"), json.dumps(MODULE))
-        )
-        page.wait_for_function("window.ready")
-        return page
-
-    yield go
-    for context in contexts:
-        assert not [error for page in context.pages for error in getattr(page, "errors", [])]
-        context.close()
-
-
-def get(page, name: str, which: int = 0):
-    """A value of the page's model."""
-    return page.evaluate("([which, name]) => window.models[which].get(name)", [which, name])
-
-
-def pixels(page, which: int = 0) -> np.ndarray:
-    """The canvas as (h, w, 4)."""
-    found = page.evaluate(
-        """(which) => { const c = document.querySelectorAll('canvas')[which], d = c.getContext('2d')
-             .getImageData(0, 0, c.width, c.height); let s = '';
-             for (let i = 0; i < d.data.length; i += 32768) s += String.fromCharCode(...d.data.subarray(i, i + 32768));
-             return [c.height, c.width, btoa(s)]; }""",
-        which,
-    )
-    return np.frombuffer(base64.b64decode(found[2]), np.uint8).reshape(found[0], found[1], 4)
-
-
-def words(page, which: int = 0) -> str:
-    """The line under the figure."""
-    return page.locator(".lcmae-words").nth(which).inner_text()
-
-
-def picture_side(browser: AttentionBrowser, width: int = 1384) -> int:
-    """Side in pixels of a picture in a wide page (see layoutOf)."""
-    count = len(browser.scene.pictures)
-    most = 300 if count == 1 else min(210, (width * 0.43 - 20) / 3)
-    return int(min(most, (width - 10 * (count - 1)) / count))
-
-
-def click_patch(page, browser: AttentionBrowser, row: int, col: int, which: int = 0, picture: int = 0) -> None:
-    """Click the middle of a patch in one of the pictures."""
-    canvas = page.locator("canvas").nth(which)
-    side, (rows, cols) = picture_side(browser), browser.scene.grid
-    tall = browser.scene.pictures[0].pixels.shape[0] / browser.scene.pictures[0].pixels.shape[1]
-    place = {"x": picture * (side + 10) + (col + 0.5) * side / cols, "y": 18 + (row + 0.5) * side * tall / rows}
-    canvas.click(position=place)
 
 
 def test_clicks_and_keys_move_the_query_without_wrapping(make, show):
@@ -119,7 +34,7 @@ def test_clicks_and_keys_move_the_query_without_wrapping(make, show):
     assert not np.array_equal(before[:, 700:], pixels(page)[:, 700:]), "the maps changed"
     click_patch(page, browser, 0, 7, picture=2)
     assert get(page, "query") == 7
-    canvas = page.locator("canvas")
+    canvas = page.locator(".lcmae-canvas")
     click_patch(page, browser, 7, 0, picture=1)
     for key in ("ArrowLeft", "ArrowDown"):
         canvas.press(key)
@@ -171,7 +86,7 @@ def test_the_page_restores_pythons_weights(make, vit, photos, show, kind):
     else:
         browser = AttentionBrowser(vit(kind), photos[:, :, :32, :32])
     queries = [*range(-len(browser.scene.prefix), 0), *browser.scene.keys[[0, 3, -1]].tolist()]
-    modes = ["each", "mean", "max"]
+    modes = ["each", "mean", "max", "rollout"]
     page = show(browser)
     found = page.evaluate(INSIDE, [MODULE, state_of(browser)["scene"], queries, modes])["found"]
     for (query, mode), (values, prefix, top) in zip(((q, m) for q in queries for m in modes), found):
@@ -183,7 +98,8 @@ def test_the_page_restores_pythons_weights(make, vit, photos, show, kind):
 
 @pytest.mark.parametrize("chosen", [
     {}, {"view": "heat", "scale": "per map"}, {"head_mode": "mean", "query": "CLS"},
-    {"head_mode": "max", "layers": [0]}, {"part": "encoder", "masked": True}, {"part": "encoder"},
+    {"head_mode": "max", "layers": [0]},
+    {"head_mode": "rollout", "layers": [1]}, {"part": "encoder", "masked": True}, {"part": "encoder"},
 ])  # fmt: skip
 def test_the_words_are_pythons(make, show, chosen):
     browser = make(**chosen)
@@ -200,6 +116,7 @@ def test_every_control_changes_what_it_says(make, show):
         ("scale", "per map", "a scale for each map"),
         ("head_mode", "mean", "mean over heads 1–4"),
         ("head_mode", "max", "max over heads 1–4"),
+        ("head_mode", "rollout", "attention rollout from the first layer on"),
         ("query", "-1", "Query: CLS."),
     ):
         before, line = pixels(page), words(page)
@@ -216,7 +133,7 @@ def test_every_control_changes_what_it_says(make, show):
 def test_following_the_pointer_and_reading_a_weight(make, show):
     browser = make(query=0, layers=[0], heads=[2])
     page = show(browser)
-    box, side = page.locator("canvas").bounding_box(), picture_side(browser)
+    box, side = page.locator(".lcmae-canvas").bounding_box(), picture_side(browser)
     at = (box["x"] + 3.5 * side / 8, box["y"] + 18 + 2.5 * side / 8)
     page.mouse.move(*at)
     assert get(page, "query") == 0
@@ -235,7 +152,7 @@ def test_following_the_pointer_and_reading_a_weight(make, show):
 def test_lock_compares_and_escape_unlocks(make, show):
     browser = make(query=9, view="heat")
     page = show(browser)
-    canvas = page.locator("canvas")
+    canvas = page.locator(".lcmae-canvas")
     single = pixels(page)
     canvas.press("l")
     assert get(page, "locked") == 9
@@ -263,7 +180,7 @@ def test_a_masked_encoder_refuses_hidden_places(make, show):
     assert get(page, "query") == query
     assert "never sees this patch" in page.locator(".lcmae-told").inner_text()
     for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "ArrowDown"):
-        page.locator("canvas").press(key)
+        page.locator(".lcmae-canvas").press(key)
         assert not hidden[get(page, "query")]
     assert get(page, "query") != query, "hidden places are stepped over"
 
@@ -274,9 +191,10 @@ def test_painting_asks_the_kernel(make, show):
     page.evaluate("window.models[0].set('paint', true)")
     click_patch(page, browser, 1, 1, picture=1)
     assert get(page, "query") == 0
-    page.locator("canvas").press("ArrowRight")
-    page.locator("canvas").press(" ")
-    assert page.evaluate("window.models[0].sent") == [{"kind": "paint", "patch": 9}, {"kind": "paint", "patch": 10}]
+    page.locator(".lcmae-canvas").press("ArrowRight")
+    page.locator(".lcmae-canvas").press(" ")
+    sent = page.evaluate("window.models[0].sent.map(({ kind, patch }) => [kind, patch])")
+    assert sent == [["paint", 9], ["paint", 10]]
 
 
 def test_two_browsers_do_not_meet(make, tall, show):
@@ -285,7 +203,7 @@ def test_two_browsers_do_not_meet(make, tall, show):
     page = show(one, other)
     still = pixels(page, 1)
     click_patch(page, one, 4, 4)
-    page.locator("canvas").nth(0).press("l")
+    page.locator(".lcmae-canvas").nth(0).press("l")
     page.locator(".lcmae-view").nth(0).select_option("heat")
     assert get(page, "query", 0) == 36
     assert (get(page, "query", 1), get(page, "locked", 1), get(page, "view", 1)) == (0, None, "overlay")
@@ -294,7 +212,7 @@ def test_two_browsers_do_not_meet(make, tall, show):
     assert (get(page, "query", 0), get(page, "query", 1)) == (36, 31)
     assert page.locator("[id]").count() == 0
     page.evaluate("window.models[0].stop()")
-    assert page.locator("canvas").count() == 1
+    assert page.locator(".lcmae-canvas").count() == 1
 
 
 def test_a_new_scene_is_drawn(make, show):
@@ -313,7 +231,7 @@ def test_nothing_is_cut_off(make, show, width, mode):
     browser = make(head_mode=mode)
     browser.locked = 2
     page = show(browser, width=width)
-    box = page.locator("canvas").bounding_box()
+    box = page.locator(".lcmae-canvas").bounding_box()
     assert box["width"] <= width
     drawn = pixels(page)
     touched = np.flatnonzero(drawn[:, -1, 3])
@@ -334,7 +252,7 @@ def test_exported_files_work_from_disk_without_a_network(make, chromium, tmp_pat
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(browser.save_html(tmp_path / "python.html").as_uri())
-    canvas = page.locator("canvas")
+    canvas = page.locator(".lcmae-canvas")
     canvas.press("ArrowRight")
     canvas.press("l")
     assert "row 2, column 6" in words(page)
@@ -366,7 +284,8 @@ def test_a_click_is_drawn_within_10_ms_or_30_on_a_busy_machine(show):
     assert browser.scene.rows.levels.shape == (8, 16, 197, 196)
     page = show(browser)
     took = page.evaluate(
-        """async ([side]) => { const c = document.querySelector('canvas'), box = c.getBoundingClientRect(), took = [];
+        """async ([side]) => { const c = document.querySelector('.lcmae-canvas'), box = c.getBoundingClientRect();
+             const took = [];
              const pen = c.getContext('2d'), maps = () => pen.getImageData(660, 40, 700, 460).data.join();
              for (let i = 0; i < 20; i++) {
                const q = (37 * i + 11) % 196, x = ((q % 14) + 0.5) * side / 14;

@@ -12,7 +12,7 @@ import pytest
 from lcmae_core.viewer.figures import bars
 from lcmae_core.viewer.report import build_report
 from lcmae_core.viewer.report.markup import equation, markdown, plain, safe_html, terminal_text
-from lcmae_core.viewer.report.page import number_text, value_text
+from lcmae_core.viewer.report.results import number_text, value_text
 from lcmae_core.viewer.tables import Table
 from tests.execute.toys import PIXEL, code, make_notebook, prose
 

@@ -10,18 +10,25 @@ function bytesOf(sent) {
   return new Uint8Array(sent.buffer, sent.byteOffset, sent.byteLength);
 }
 
-/** The scene of the kernel with typed arrays: low, step (L,H,T), prefix (L,H,T,P), levels (L,H,T,K). */
+/** Maps as typed arrays: low, step (L,H,T), own (L,H,T,P) for the prefix, levels (L,H,T,K). */
+function rowsOf(sent, L, H, T, P, K) {
+  const raw = bytesOf(sent).slice(); // a copy starts at 0, as float32 needs
+  const floats = (from, count) => new Float32Array(raw.buffer, 4 * from, count), rows = L * H * T;
+  return { H, low: floats(0, rows), step: floats(rows, rows), own: floats(2 * rows, rows * P),
+    levels: raw.subarray(4 * rows * (2 + P)) };
+}
+
+/** The scene of the kernel with typed arrays, and pictures as canvases. */
 function readScene(sent) {
   const L = sent.layers.length, H = sent.heads.length, P = sent.prefix.length, K = sent.keys.length, T = P + K;
-  const raw = bytesOf(sent.maps).slice(); // a copy starts at 0, as float32 needs
-  const floats = (from, count) => new Float32Array(raw.buffer, 4 * from, count);
-  const rows = L * H * T, [R, C] = sent.grid;
+  const [R, C] = sent.grid;
   const token = new Int32Array(R * C).fill(-1);
   sent.keys.forEach((patch, k) => { token[patch] = P + k; });
   const lut = bytesOf(sent.lut);
   const pictures = sent.pictures.map((p) => ({ ...p, canvas: picture(bytesOf(p.rgb), p.width, p.height) }));
-  return { ...sent, L, H, P, K, T, R, C, N: R * C, token, lut, pictures, low: floats(0, rows), step: floats(rows, rows),
-    own: floats(2 * rows, rows * P), levels: raw.subarray(4 * rows * (2 + P)) };
+  const rolled = sent.rollout ? rowsOf(sent.rollout, L, 1, T, P, K) : null;
+  return { ...sent, L, P, K, T, R, C, N: R * C, token, lut, signed: bytesOf(sent.signed), pictures, rolled,
+    ...rowsOf(sent.maps, L, H, T, P, K) };
 }
 
 function blank(width, height) {
@@ -42,9 +49,10 @@ function picture(rgb, width, height) {
 
 /** Weights of one query: M maps of K patches, what each gives to the prefix, and each map's greatest weight. */
 function weightsOf(scene, query, mode) {
-  const { L, H, T, P, K, low, step, own, levels } = scene;
+  const { L, T, P, K } = scene, { H, low, step, own, levels } = mode === "rollout" ? scene.rolled : scene;
   const t = query < 0 ? -query - 1 : scene.token[query], M = mode === "each" ? L * H : L;
   const values = new Float32Array(M * K), prefix = new Float32Array(M), top = new Float32Array(M);
+  if (query < -P) return { values, prefix, top, M }; // another model's register: no such token here
   for (let map = 0; map < L * H; map++) {
     const row = map * T + t, into = mode === "each" ? map : Math.floor(map / H);
     const a = low[row], b = step[row], from = row * K, to = into * K;
@@ -63,41 +71,17 @@ function weightsOf(scene, query, mode) {
   return { values, prefix, top, M };
 }
 
-/** Where everything goes for a width in CSS pixels: pictures, bar, blocks of tiles, and the height they need. */
-function layoutOf(scene, width, mode, blocks) {
-  const count = scene.pictures.length, [first] = scene.pictures, tall = first.height / first.width;
-  const wide = width >= 980, most = wide ? (count === 1 ? 300 : Math.min(210, (width * 0.43 - 20) / 3)) : 240;
-  const side = Math.floor(Math.min(most, (width - 10 * (count - 1)) / count, most / Math.max(1, tall)));
-  const pictures = scene.pictures.map((_, i) => ({ x: i * (side + 10), y: 18, w: side, h: side * tall }));
-  const left = count * side + 10 * (count - 1), under = 18 + side * tall + (count > 1 ? 34 : 6);
-  const barWidth = wide ? Math.max(left, 250) : Math.min(width - 4, 560);
-  const bar = { x: 0, y: under + 18, w: Math.min(barWidth, 460), h: 12 };
-  const x0 = wide ? Math.max(left, 250) + 26 : 0, y0 = wide ? 0 : bar.y + 86, free = width - x0 - 2;
-  const heads = mode === "each" ? scene.H : 1, flow = heads === 1, cells = scene.L * heads;
-  const strip = scene.P ? 14 : 3, label = flow ? 0 : ROW_LABEL;
-  const fit = (w) => {
-    const tileOf = (cols) => Math.floor(Math.min(MAX_TILE, (w - label - (cols - 1) * GAP) / cols));
-    let cols = flow ? Math.min(scene.L, Math.max(1, Math.floor(w / 74))) : heads;
-    const high = (c) => Math.ceil(scene.L / c) * (tileOf(c) * tall + strip + GAP + COLUMN_LABEL);
-    while (flow && cols > 1 && tileOf(cols) < 110 && high(cols - 1) < 400) cols--;
-    return { cols, tile: tileOf(cols) };
-  };
-  const half = fit((free - 24) / 2), whole = fit(free);
-  const tallest = blocks * Math.ceil(cells / whole.cols) * (whole.tile * tall + strip + GAP);
-  const beside = blocks === 2 && (half.tile >= 110 || (half.tile >= MIN_SIDE_BY_SIDE && tallest > 900));
-  const { cols, tile } = beside ? half : whole, w = Math.max(4, tile), h = Math.max(4, Math.round(tile * tall));
-  const rows = Math.ceil(cells / cols), lift = flow ? COLUMN_LABEL : 0;
-  const pitch = { x: w + GAP, y: h + strip + GAP + lift }, head = HEADING + (flow ? 0 : COLUMN_LABEL);
-  const size = { w: label + cols * pitch.x, h: head + rows * pitch.y };
-  const placed = Array.from({ length: blocks }, (_, b) => {
-    const x = x0 + (beside ? b * Math.max(size.w + 24 - GAP, Math.min((free + 24) / 2, size.w + 110)) : 0), y = y0 + (beside ? 0 : b * (size.h + 14));
-    const at = (m) => ({ x: x + label + (m % cols) * pitch.x,
-      y: y + head + lift + strip + Math.floor(m / cols) * pitch.y });
-    return { x, y, at };
-  });
-  const low = y0 + (beside ? size.h : blocks * (size.h + 14));
-  return { pictures, bar, blocks: placed, w, h, cols, rows, strip, flow, label, cells, barRoom: barWidth, headRoom: (beside ? (free - 24) / 2 : free) - 34,
-    height: Math.ceil(Math.max(low, bar.y + 86)) };
+/** Whether the maps of two scenes stand for the same layers, heads and patches. */
+function comparable(a, b, mode) {
+  return a.L === b.L && (mode !== "each" || a.H === b.H) && a.K === b.K;
+}
+
+/** What the second gives more than the first: weights that may be negative, and each map's greatest change. */
+function differenceOf(a, b) {
+  const minus = (x, y) => x.map((value, i) => value - y[i]), values = minus(b.values, a.values), K = values.length / a.M;
+  const top = new Float32Array(a.M);
+  for (let i = 0; i < values.length; i++) top[Math.floor(i / K)] = Math.max(top[Math.floor(i / K)], Math.abs(values[i]));
+  return { values, prefix: minus(b.prefix, a.prefix), top, M: a.M, signed: true };
 }
 
 /** The tile under the weights: a grey photograph, or nothing, with hatched places where no token is. */
@@ -149,10 +133,10 @@ function drawStill(c, scene, plan, state, ink) {
   });
   drawBarStill(c, scene, plan, state, ink);
   const under = backdrop(scene, plan.w, plan.h, state.view === "overlay");
-  for (const block of plan.blocks) {
-    for (let m = 0; m < plan.cells; m++) { const at = block.at(m); c.drawImage(under, at.x, at.y); }
+  for (const { scene, ...block } of plan.blocks) {
+    for (let m = 0; m < block.cells; m++) { const at = block.at(m); c.drawImage(under, at.x, at.y); }
     if (plan.flow) {
-      for (let m = 0; m < plan.cells; m++) {
+      for (let m = 0; m < block.cells; m++) {
         const at = block.at(m);
         text(c, `layer ${scene.layers[m] + 1}`, at.x + plan.w / 2, at.y - plan.strip - 4, 11, ink, "center", plan.w);
       }
@@ -172,18 +156,20 @@ function drawStill(c, scene, plan, state, ink) {
 
 /** One block of maps for one query, through an image of one pixel a patch. */
 function drawMaps(c, scene, plan, block, weights, shared, state, ink) {
-  const { C, R, K, P, lut } = scene, overlay = state.view === "overlay";
+  const { C, R, K, P } = scene, overlay = state.view === "overlay", signed = weights.signed ?? false;
+  const lut = signed ? scene.signed : scene.lut;
   const tile = blank(C, R * weights.M), small = tile.getContext("2d");
   const image = small.createImageData(C, R * weights.M), out = new Uint32Array(image.data.buffer);
   const paint = new Uint32Array(256);
   for (let v = 0; v < 256; v++) {
-    paint[v] = (((overlay ? 70 + Math.round((v / 255) * 175) : 255) << 24) |
+    const part = signed ? Math.abs(2 * v - 255) / 255 : v / 255;
+    paint[v] = (((overlay ? 70 + Math.round(part * 175) : 255) << 24) |
       (lut[3 * v + 2] << 16) | (lut[3 * v + 1] << 8) | lut[3 * v]) >>> 0;
   }
   for (let m = 0; m < weights.M; m++) {
-    const top = shared ?? weights.top[m], scale = top > 0 ? 255 / top : 0;
+    const top = shared ?? weights.top[m], scale = top > 0 ? (signed ? 127.5 : 255) / top : 0, zero = signed ? 127.5 : 0;
     for (let k = 0; k < K; k++) {
-      out[m * C * R + scene.keys[k]] = paint[Math.min(255, Math.round(weights.values[m * K + k] * scale))];
+      out[m * C * R + scene.keys[k]] = paint[Math.max(0, Math.min(255, Math.round(zero + weights.values[m * K + k] * scale)))];
     }
   }
   small.putImageData(image, 0, 0);
@@ -192,24 +178,32 @@ function drawMaps(c, scene, plan, block, weights, shared, state, ink) {
     const at = block.at(m);
     c.drawImage(tile, 0, m * R, C, R, at.x, at.y, plan.w, plan.h);
   }
+  if (plan.large && plan.large.block === block.index) {
+    const { x, y, w, h, map } = plan.large;
+    c.drawImage(backdrop(scene, w, h, overlay), x, y);
+    c.drawImage(tile, 0, map * R, C, R, x, y, w, h);
+  }
   c.imageSmoothingEnabled = true;
   if (P) drawPrefix(c, scene, plan, block, weights, ink);
 }
 
 /** Above each map: a bar from 0 to 1 with the weight on CLS (all prefix tokens), and the number where it fits. */
 function drawPrefix(c, scene, plan, block, weights, ink) {
-  c.globalAlpha = 0.3; c.fillStyle = ink;
-  for (let m = 0; m < weights.M; m++) { const at = block.at(m); c.fillRect(at.x, at.y - 4, plan.w, 3); }
-  c.globalAlpha = 1; c.fillStyle = PREFIX;
-  for (let m = 0; m < weights.M; m++) {
-    const at = block.at(m);
-    c.fillRect(at.x, at.y - 4, plan.w * Math.min(1, weights.prefix[m]), 3);
+  if (!weights.signed) { // a difference has a number and no bar
+    c.globalAlpha = 0.3; c.fillStyle = ink;
+    for (let m = 0; m < weights.M; m++) { const at = block.at(m); c.fillRect(at.x, at.y - 4, plan.w, 3); }
+    c.globalAlpha = 1; c.fillStyle = PREFIX;
+    for (let m = 0; m < weights.M; m++) {
+      const at = block.at(m);
+      c.fillRect(at.x, at.y - 4, plan.w * Math.min(1, weights.prefix[m]), 3);
+    }
   }
   if (plan.w < 24) return;
   const name = plan.w >= 60 ? `${prefixName(scene)} ` : "";
+  text(c, "", 0, 0, 9.5, ink); // the font once: a number for every map is most of what is written
   for (let m = 0; m < weights.M; m++) {
-    const at = block.at(m);
-    text(c, name + weights.prefix[m].toFixed(2), at.x, at.y - 5.5, 9.5, ink);
+    const at = block.at(m), sign = weights.signed && weights.prefix[m] >= 0 ? "+" : "";
+    c.fillText(name + sign + weights.prefix[m].toFixed(2), at.x, at.y - 5.5);
   }
 }
 
@@ -254,6 +248,6 @@ function drawBar(c, scene, plan, shared, ink) {
 
 /** Two significant digits without an exponent: 0.0051, 0.52, 1.0. */
 function number(value) {
-  if (!(value > 0)) return "0";
+  if (!(value >= 5e-9)) return "0";
   return value.toFixed(Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(value) + 1e-9))));
 }

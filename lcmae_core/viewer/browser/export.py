@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from lcmae_core.viewer.browser.words import Shown
 from lcmae_core.viewer.figures import MAP
 
 _FOLDER = Path(__file__).parent
-MODULE = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("draw.js", "browser.js", "page.js"))
+SCRIPTS = ("draw.js", "layout.js", "browser.js", "controls.js", "page.js")
+MODULE = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
 """The page side as one ES module."""
 STYLE = (_FOLDER / "browser.css").read_text(encoding="utf-8")
 PAGE = (_FOLDER / "browser.html").read_text(encoding="utf-8")
@@ -26,6 +27,12 @@ PAGE = (_FOLDER / "browser.html").read_text(encoding="utf-8")
 def colours() -> bytes:
     """The 256 colours of the map, RGB."""
     table = matplotlib.colormaps[MAP](np.arange(256))[:, :3]
+    return np.rint(table * 255).astype(np.uint8).tobytes()
+
+
+def diverging() -> bytes:
+    """256 colours for differences, blue over white to red, RGB."""
+    table = matplotlib.colormaps["RdBu_r"](np.arange(256))[:, :3]
     return np.rint(table * 255).astype(np.uint8).tobytes()
 
 
@@ -41,6 +48,8 @@ def payload(scene: Scene) -> dict[str, Any]:
         "blind": scene.blind,
         "words": scene.words,
         "lut": colours(),
+        "signed": diverging(),
+        "rollout": None if scene.rollout is None else scene.rollout.packed(),
         "maps": scene.rows.packed(),
         "pictures": [
             {
@@ -55,8 +64,12 @@ def payload(scene: Scene) -> dict[str, Any]:
     }
 
 
-def html_page(scene: Scene, shown: Shown, hover: bool = False) -> str:
-    """One HTML file with code, styles and data inside: every control that needs no kernel works from disk."""
+def html_page(
+    scenes: Sequence[Scene], shown: Shown, hover: bool = False, subject: int = 0, against: int | None = None
+) -> str:
+    """One HTML file with code, styles and data inside: every control that needs no kernel works from disk, and the
+    address carries what is shown."""
+    first, *others = map(payload, scenes)
     state = {
         "query": shown.query,
         "locked": shown.locked,
@@ -65,13 +78,19 @@ def html_page(scene: Scene, shown: Shown, hover: bool = False) -> str:
         "head_mode": shown.head_mode,
         "hover": hover,
         "paint": False,
-        "scene": payload(scene),
+        "subject": subject,
+        "against": against,
+        "large": None,
+        "scene": first,
+        "others": others,
+        "panel": {},
+        "strip": {},
         "page": PAGE,
         "_esm": MODULE,
         "_css": STYLE,
     }
     parts = {
-        "TITLE": html.escape(f"Attention browser: {scene.words['model']}"),
+        "TITLE": html.escape(f"Attention browser: {scenes[subject].words['model']}"),
         "CSS": STYLE,
         "STATE": json.dumps(state, default=_base64).replace("<", "\\u003c"),
         "ESM": re.sub("^export default", "const browser =", MODULE, flags=re.M),

@@ -2,9 +2,11 @@
 
 function render({ model, el }) {
   const root = node("div", "lcmae-browser", el);
-  let scene = readScene(model.get("scene")), still = {}, drawn = null, cursor = null, pending = null, last = 0;
+  const read = () => [model.get("scene"), ...(model.get("others") ?? [])].map(readScene);
+  let scenes = read(), still = {}, drawn = null, cursor = null, pending = null, last = 0, stale = false;
   const state = () => Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
-  let lastPatch = state().query;
+  repair(model, scenes);
+  let scene = scenes[model.get("subject")], lastPatch = state().query;
 
   const usable = (patch) => patch >= 0 && patch < scene.N && scene.token[patch] >= 0;
   const act = {
@@ -16,30 +18,38 @@ function render({ model, el }) {
       if (wait === 0 || !("query" in changes)) tell(); else pending = setTimeout(tell, wait);
     },
     patch: () => (usable(lastPatch) ? lastPatch : scene.keys[Math.floor(scene.K / 2)]),
-    lock: () => act.set({ locked: model.get("locked") === null ? model.get("query") : null }),
+    lock() {
+      if (model.get("against") === null) act.set({ locked: model.get("locked") === null ? model.get("query") : null });
+    },
+    enlarge: (index) => act.set({ large: index === model.get("large") ? null : index }),
     png() {
-      const canvas = pictureOf(scene, state(), Math.max(700, width()), line.textContent);
+      const canvas = pictureOf(scenes, state(), Math.max(700, width()), line.textContent);
       canvas.toBlob((blob) => download(blob, "attention.png"));
     },
     html: () => download(new Blob([pageOf(model, state())], { type: "text/html" }), "attention.html"),
   };
+  const problem = (line) => { message.textContent = line ?? ""; };
+  const kernel = kernelOf(model, problem), fromKernel = kernelBar(root, model, kernel.ask);
+  const message = node("div", "lcmae-kernel-message", root, { role: "alert" });
   const refresh = toolbar(root, model, act);
   const canvas = node("canvas", "lcmae-canvas", root, { tabindex: "0", role: "application",
     "aria-roledescription": "attention browser" });
-  const told = node("div", "lcmae-told", root);
+  const told = node("div", "lcmae-told", root, { hidden: "" });
   const line = node("p", "lcmae-words", root);
   const help = node("p", "lcmae-help", root);
-  help.textContent = "Click a patch in a picture or in a map; arrow keys move it, L locks it for comparison, Esc unlocks.";
+  help.textContent = "Click a patch in a picture; arrow keys move it, L locks it for comparison, Esc unlocks. " +
+    "Click a map to enlarge it (E; [ and ] go through them); patches in the large map can be clicked.";
   const live = node("div", "lcmae-live", root, { "aria-live": "polite", role: "status" });
   const width = () => Math.max(320, Math.floor(root.clientWidth || 1200));
 
   function draw() {
     const now = state();
+    scene = scenes[now.subject];
     if (now.query >= 0) lastPatch = now.query;
     if (!now.paint) cursor = null; else if (cursor === null) cursor = Math.max(0, now.query);
     const ratio = Math.min(2, window.devicePixelRatio || 1);
-    drawn = paintOn(canvas, scene, now, width(), getComputedStyle(root).color, ratio, still, cursor);
-    line.textContent = describe(scene, now, drawn.top);
+    drawn = paintOn(canvas, scenes, now, width(), getComputedStyle(root).color, ratio, still, cursor);
+    line.textContent = describe(scene, now, drawn.top, now.against === null ? null : scenes[now.against], drawn.apart);
     canvas.classList.toggle("lcmae-painting", now.paint);
   }
   function say() {
@@ -49,8 +59,12 @@ function render({ model, el }) {
       "Arrow keys move the query, L locks it for comparison, Escape unlocks." +
       (now.paint ? " Paint mode: Space hides or shows the patch under the cursor." : ""));
   }
-  const update = () => { refresh(scene, state()); draw(); say(); };
-  const fresh = () => { scene = readScene(model.get("scene")); told.textContent = ""; update(); };
+  const update = () => { refresh(scenes, state()); fromKernel?.(); draw(); say(); };
+  function fresh() { // scene, others and panel come together: read once
+    if (stale) return;
+    stale = true;
+    queueMicrotask(() => { stale = false; scenes = read(); repair(model, scenes); tip(""); update(); });
+  }
 
   /** The patch at a pointer position, in a picture or in a map. */
   function at(event) {
@@ -61,8 +75,12 @@ function render({ model, el }) {
       return col >= 0 && row >= 0 && col < scene.C && row < scene.R ? row * scene.C + col : -1;
     };
     for (const area of plan.pictures) { const patch = find(area); if (patch >= 0) return { patch }; }
+    if (plan.large) {
+      const patch = find(plan.large);
+      if (patch >= 0) return { patch, map: plan.large.map, block: plan.large.block, enlarged: true };
+    }
     for (const [b, block] of plan.blocks.entries()) {
-      for (let m = 0; m < plan.cells; m++) {
+      for (let m = 0; m < block.cells; m++) {
         const patch = find({ ...block.at(m), w: plan.w, h: plan.h });
         if (patch >= 0) return { patch, map: m, block: b };
       }
@@ -71,34 +89,46 @@ function render({ model, el }) {
   }
   function choose(patch) {
     if (!usable(patch)) {
-      told.textContent = `${placeOf(scene, patch)}: the encoder never sees this patch, so it has no attention to show.`;
-    } else if (patch !== model.get("query")) { told.textContent = ""; act.set({ query: patch }); }
+      tip(`${placeOf(scene, patch)}: the encoder never sees this patch, so it has no attention to show.`);
+    } else if (patch !== model.get("query")) { tip(""); act.set({ query: patch }); }
   }
-  const toggle = (patch) => { cursor = patch; draw(); model.send({ kind: "paint", patch }); };
+  const toggle = (patch) => { cursor = patch; draw(); kernel.ask({ kind: "paint", patch }); };
+
+  /** Words beside the pointer. */
+  function tip(words, event) {
+    told.textContent = words;
+    told.hidden = !words;
+    if (!event) return;
+    const box = root.getBoundingClientRect(), right = event.clientX - box.left > box.width / 2;
+    told.style.top = `${event.clientY - box.top + 14}px`;
+    told.style.left = right ? "auto" : `${event.clientX - box.left + 14}px`;
+    told.style.right = right ? `${box.right - event.clientX + 14}px` : "auto";
+  }
 
   /** What one map gives to the patch under the pointer, in numbers. */
-  function read(found) {
-    const { values } = drawn.weights[found.block], k = scene.token[found.patch] - scene.P;
-    if (k < 0) { told.textContent = `${placeOf(scene, found.patch)}: no token of this encoder`; return; }
-    const weight = values[found.map * scene.K + k], each = model.get("head_mode") === "each";
-    const layer = scene.layers[each ? Math.floor(found.map / scene.H) : found.map] + 1;
-    const head = each ? `head ${scene.heads[found.map % scene.H] + 1}` : `${model.get("head_mode")} over heads`;
-    told.textContent = `layer ${layer}, ${head}: weight on ${placeOf(scene, found.patch)} = ${number(weight)}, ` +
-      `${(weight * scene.T).toFixed(1)} x uniform`;
+  function valueOf(found) {
+    const block = drawn.blocks[found.block], of = block.scene, { values } = drawn.weights[found.block];
+    const k = of.token[found.patch] - of.P, where = `${tileName(of, found.map, state())}: `;
+    if (k < 0) return `${placeOf(of, found.patch)}: no token of this encoder`;
+    const weight = values[found.map * of.K + k];
+    if (block.difference) return `${where}${weight < 0 ? "-" : "+"}${number(Math.abs(weight))} on ${placeOf(of, found.patch)}`;
+    return `${where}weight on ${placeOf(of, found.patch)} = ${number(weight)}, ${(weight * of.T).toFixed(1)} x uniform`;
   }
   canvas.addEventListener("pointerdown", (event) => {
     canvas.focus({ preventScroll: true });
     const found = at(event);
     if (!found) return;
+    if (found.map !== undefined && !found.enlarged) { act.enlarge(found.block * 10000 + found.map); return; }
     if (model.get("paint")) toggle(found.patch); else choose(found.patch);
+    if (!usable(found.patch)) tip(told.textContent, event);
   });
   canvas.addEventListener("pointermove", (event) => {
     const found = at(event);
-    if (!found) { told.textContent = ""; return; }
+    if (!found) { tip(""); return; }
     if (model.get("hover") && !model.get("paint") && usable(found.patch)) choose(found.patch);
-    if (found.map !== undefined) read(found); else told.textContent = placeOf(scene, found.patch);
+    tip(found.map !== undefined ? valueOf(found) : placeOf(scene, found.patch), event);
   });
-  canvas.addEventListener("pointerleave", () => { told.textContent = ""; });
+  canvas.addEventListener("pointerleave", () => tip(""));
 
   /** One step, without wrapping round; hidden places that cannot be a query are stepped over. */
   function step([down, right], painting) {
@@ -117,16 +147,23 @@ function render({ model, el }) {
     const painting = model.get("paint"), key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (STEPS[key]) step(STEPS[key], painting);
     else if (key === "l") act.lock();
-    else if (key === "Escape") act.set({ locked: null });
+    else if (key === "Escape") act.set(model.get("large") === null ? { locked: null } : { large: null });
+    else if (key === "e") act.enlarge(model.get("large") ?? 0);
+    else if (key === "[" || key === "]") act.set({ large: nextTile(key === "]" ? 1 : -1) });
     else if (painting && (key === " " || key === "Enter")) toggle(cursor);
     else return;
     event.preventDefault();
   });
+  function nextTile(way) {
+    const large = model.get("large"), block = large === null ? 0 : Math.floor(large / 10000);
+    const { cells } = drawn.plan.blocks[block] ?? drawn.plan.blocks[0];
+    return large === null ? 0 : block * 10000 + (large % 10000 + way + cells) % cells;
+  }
   root.addEventListener("keydown", (event) => { // else "b" or "dd" would edit the notebook around us
     if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) event.stopPropagation();
   });
 
-  const listeners = [["change:scene", fresh], ...NAMES.map((name) => [`change:${name}`, update])];
+  const listeners = [["change:scene", fresh], ["change:others", fresh], ["change:panel", update], ...NAMES.map((name) => [`change:${name}`, update])];
   for (const [name, run] of listeners) model.on(name, run);
   const sizes = new ResizeObserver(() => { if (drawn && Math.abs(width() - parseFloat(canvas.style.width)) > 1) draw(); });
   sizes.observe(root);
@@ -137,8 +174,26 @@ function render({ model, el }) {
   update();
   return () => {
     for (const [name, run] of listeners) model.off(name, run);
-    sizes.disconnect(); themes.disconnect(); dark.removeEventListener("change", draw); clearTimeout(pending); root.remove();
+    sizes.disconnect(); themes.disconnect(); dark.removeEventListener("change", draw); clearTimeout(pending); kernel.stop(); root.remove();
   };
+}
+
+/** What an address or an older file may say wrongly: a place, a model or a mode that is not there. */
+function repair(model, scenes) {
+  const index = (name, otherwise) => {
+    const value = model.get(name);
+    if (value !== null && value !== undefined && !(Number.isInteger(value) && scenes[value])) model.set(name, otherwise);
+  };
+  index("subject", 0); index("against", null);
+  const scene = scenes[model.get("subject") ?? 0];
+  const usable = (q) => Number.isInteger(q) && (q < 0 ? -q <= scene.P : q < scene.N && scene.token[q] >= 0);
+  if (!usable(model.get("query"))) model.set("query", scene.keys[Math.floor(scene.K / 2)]);
+  if (model.get("locked") !== null && !usable(model.get("locked"))) model.set("locked", null);
+  for (const { name, options } of CONTROLS) {
+    if (!options.some(([value]) => value === model.get(name))) model.set(name, options[0][0]);
+  }
+  if (model.get("head_mode") === "rollout" && scenes.some((s) => !s.rolled)) model.set("head_mode", "each");
+  if (model.get("large") !== null && !(model.get("large") >= 0)) model.set("large", null);
 }
 
 export default { render };

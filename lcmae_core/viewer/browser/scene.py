@@ -41,7 +41,8 @@ class Scene:
     """One image's maps and all that is needed to draw and describe them.
 
     keys: the patch of each of the K columns. hidden: (N,) or None where no mask exists. blind: whether hidden patches
-    are missing among the tokens. words: sentences that do not depend on the query.
+    are missing among the tokens. words: sentences that do not depend on the query. rollout: attention rollout to each
+    of the layers as (L, 1, T, ...) rows, None where the maps of all layers are above the budget.
     """
 
     rows: Rows
@@ -54,6 +55,7 @@ class Scene:
     blind: bool
     pictures: tuple[Drawn, ...]
     words: dict[str, str]
+    rollout: Rows | None = None
 
     @property
     def tokens(self) -> int:
@@ -80,6 +82,28 @@ class Scene:
                 f"expected one of its {len(self.keys)} visible patches"
             )
         return len(self.prefix) + int(found[0])
+
+    def patch(self, query: int | tuple[int, int] | str) -> int:
+        """A query (a patch, its row and column, or a prefix token by name) as a number: prefix tokens from -1 down.
+
+        Raises:
+            LcmaeError: there is none such, or it is hidden from a masked encoder.
+        """
+        if isinstance(query, str):
+            if query not in self.prefix:
+                valid = ", ".join(self.prefix) or "none: this model has patch tokens only"
+                raise LcmaeError(f"query: got {query!r}, expected a patch, (row, column), or a prefix token ({valid})")
+            return -1 - self.prefix.index(query)
+        if not isinstance(query, int):
+            row, col = query
+            if not (0 <= row < self.grid[0] and 0 <= col < self.grid[1]):
+                raise LcmaeError(
+                    f"query: got row {row}, column {col}, expected rows 0 to {self.grid[0] - 1} "
+                    f"and columns 0 to {self.grid[1] - 1}"
+                )
+            query = row * self.grid[1] + col
+        self.token(query)
+        return query
 
     def nearest_query(self, query: int | None) -> int:
         """The same query where it can be one, else the nearest patch that can; None means the centre."""

@@ -32,28 +32,72 @@ class Weights(NamedTuple):
 
 
 def weights_of(scene: Scene, query: int, head_mode: str) -> Weights:
-    """Weights of a query as they were sent to the page, heads put together as asked."""
+    """Weights of a query as they were sent to the page, heads put together as asked; nothing for a prefix token that
+    another model has."""
+    rows = scene.rollout if head_mode == "rollout" and scene.rollout is not None else scene.rows
+    mode = "each" if head_mode == "rollout" else head_mode
+    if query < -len(scene.prefix):
+        shape = len(scene.layers), rows.low.shape[1] if mode == "each" else 1
+        return Weights(np.zeros((*shape, len(scene.keys)), np.float32), np.zeros(shape, np.float32))
     token = scene.token(query)
-    own = scene.rows.prefix[:, :, token].sum(axis=-1, keepdims=True)  # (L, H, 1)
-    values = combine_heads(restore_rows(scene.rows, token), head_mode)
-    return Weights(values, combine_heads(own, head_mode)[..., 0])
+    own = rows.prefix[:, :, token].sum(axis=-1, keepdims=True)  # (L, H, 1)
+    values = combine_heads(restore_rows(rows, token), mode)
+    return Weights(values, combine_heads(own, mode)[..., 0])
 
 
-def picture(scene: Scene, shown: Shown) -> Picture:
-    """Pictures above, a block of maps for each query below, a labelled colour bar, and the line in words."""
-    queries = [shown.query] + ([] if shown.locked is None else [shown.locked])
-    found = [weights_of(scene, query, shown.head_mode) for query in queries]
-    top = max(float(weights.values.max()) for weights in found)
-    plan = _plan(scene, found[0], len(queries))
+class Block(NamedTuple):
+    """Maps that are drawn together: whose, of which query, its mark, a heading, and whether they are a difference."""
+
+    scene: Scene
+    query: int
+    weights: Weights
+    mark: int
+    title: str
+    signed: bool = False
+
+
+def blocks_of(scene: Scene, shown: Shown, beside: Scene | None = None) -> list[Block]:
+    """The maps of the query and of the locked one; or those of two models and what the second gives more."""
+    how = "" if shown.head_mode == "each" else f", {shown.head_mode} over heads"
+    how = ", rollout from the first layer on" if shown.head_mode == "rollout" else how
+    if beside is None:
+        queries = [shown.query] + ([] if shown.locked is None else [shown.locked])
+        return [
+            Block(
+                scene, query, weights_of(scene, query, shown.head_mode), b, f"{MARKS[b][2]}: {place(scene, query)}{how}"
+            )
+            for b, query in enumerate(queries)
+        ]
+    two = [
+        Block(of, shown.query, weights_of(of, shown.query, shown.head_mode), 0,
+              f"{of.words['model']}: {place(of, shown.query)}{how}")
+        for of in (scene, beside)
+    ]  # fmt: skip
+    first, second = (block.weights for block in two)
+    if first.values.shape != second.values.shape:
+        return two
+    less = Weights(second.values - first.values, second.prefix - first.prefix)
+    most = number(float(np.abs(less.values).max()))
+    title = f"difference, second less first: -{most} blue, +{most} red"
+    return [*two, Block(scene, shown.query, less, 0, title, signed=True)]
+
+
+def picture(scene: Scene, shown: Shown, beside: Scene | None = None) -> Picture:
+    """Pictures above, blocks of maps below, a labelled colour bar, and the line in words."""
+    blocks = blocks_of(scene, shown, beside)
+    top = max(float(block.weights.values.max()) for block in blocks if not block.signed)
+    apart = float(np.abs(blocks[-1].weights.values).max()) if blocks[-1].signed else None
+    plan = _plan(scene, blocks)
     figure = Picture(figsize=(WIDTH, plan.height))
-    _pictures(figure, scene, queries, plan)
-    for b, (query, weights) in enumerate(zip(queries, found)):
-        x = LEFT + (b * (plan.block[0] + LEFT) if plan.beside else 0)
-        y = plan.height - plan.upper - HEADING - plan.block[1] - (0 if plan.beside else b * (HEADING + plan.block[1]))
+    _pictures(figure, scene, blocks, plan)
+    for b, block in enumerate(blocks):
+        row, col = divmod(b, 2) if plan.beside else (b, 0)
+        x = LEFT + col * (plan.block[0] + LEFT)
+        y = plan.height - plan.upper - (row + 1) * (HEADING + plan.block[1])
         axis = figure.add_axes((x / WIDTH, y / plan.height, plan.block[0] / WIDTH, plan.block[1] / plan.height))
-        _maps(axis, scene, shown, weights, top, query, b, plan)
+        _maps(axis, block, shown, apart if block.signed and apart is not None else top, plan)
     _bar(figure, scene, shown, top, plan)
-    line = textwrap.fill(describe(scene, shown, top), 185)
+    line = textwrap.fill(describe(scene, shown, top, beside, apart), 185)
     figure.text(0.01, 0.05 / plan.height, line, fontsize=8, va="bottom")
     return figure
 
@@ -73,15 +117,16 @@ class _Plan(NamedTuple):
     pitch: tuple[int, int]
 
 
-def _plan(scene: Scene, weights: Weights, blocks: int) -> _Plan:
-    layers, heads = weights.prefix.shape
+def _plan(scene: Scene, drawn: list[Block]) -> _Plan:
+    layers, heads = (max(block.weights.prefix.shape[axis] for block in drawn) for axis in (0, 1))
+    blocks = len(drawn)
     rows = layers if heads > 1 else -(-layers // 6)
     cols = heads if heads > 1 else -(-layers // rows)
     pixels = scene.pictures[0].pixels.shape
     cell = max(2, 112 // max(scene.grid))
     size = round(scene.grid[1] * cell * pixels[0] / pixels[1]), scene.grid[1] * cell  # as the picture, not the grid
     half, whole = (min(1.7, (width - LEFT - 0.1) / cols / 1.06) for width in (WIDTH / 2, WIDTH))
-    beside = blocks == 2 and half >= 1.0
+    beside = blocks > 1 and half >= 1.0
     side = half if beside else whole  # inches of a map
     strip = round(0.26 * size[1] / side)
     pitch = size[0] + strip, size[1] + max(4, size[1] // 17)
@@ -89,25 +134,24 @@ def _plan(scene: Scene, weights: Weights, blocks: int) -> _Plan:
     block = cols * pitch[1] * inch, rows * pitch[0] * inch
     shown = 2.1 * min(1.0, 1.5 * pixels[0] / pixels[1])
     upper = 0.3 + shown + (0.45 if len(scene.pictures) > 1 else 0.15)
-    height = upper + (1 if beside else blocks) * (HEADING + block[1]) + 0.65
+    height = upper + (-(-blocks // 2) if beside else blocks) * (HEADING + block[1]) + 0.65
     return _Plan(height, shown, upper, block, beside, cols, rows, cell, size, pitch)
 
 
-def _pictures(figure: Picture, scene: Scene, queries: list[int], plan: _Plan) -> None:
+def _pictures(figure: Picture, scene: Scene, blocks: list[Block], plan: _Plan) -> None:
     x, bottom = LEFT, plan.height - 0.3 - plan.picture
-    for i, drawn in enumerate(scene.pictures):
+    for drawn in scene.pictures:
         width = plan.picture * drawn.pixels.shape[1] / drawn.pixels.shape[0]
         axis = figure.add_axes((x / WIDTH, bottom / plan.height, width / WIDTH, plan.picture / plan.height))
         x += width + 0.2
         axis.imshow(drawn.pixels, extent=(0, scene.grid[1], scene.grid[0], 0), aspect="auto")
         axis.set_title(drawn.title, fontsize=9, loc="left")
-        axis.set_xlabel("\n".join(drawn.notes).strip(), fontsize=7.5, loc="left", labelpad=2)
+        axis.set_xlabel("\n".join(drawn.notes).strip(), fontsize=8, loc="left", labelpad=2)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-        if i == 0:
-            for query, mark in reversed(list(zip(queries, MARKS))):
-                _outline(axis, scene, query, mark, (0, 0), (1, 1), 2)
+        for mark, query in reversed({block.mark: block.query for block in blocks}.items()):
+            _outline(axis, scene, query, MARKS[mark], (0, 0), (1, 1), 2)
 
 
 def _outline(
@@ -122,53 +166,55 @@ def _outline(
         axis.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, ec=colour, ls=style, lw=width))
 
 
-def _maps(
-    axis: Any, scene: Scene, shown: Shown, weights: Weights, top: float, query: int, mark: int, plan: _Plan
-) -> None:
-    """All maps of a query as one picture, captions and marks on it; a strip above each map holds the CLS bar."""
-    (high, wide), pitch = plan.map, plan.pitch
+def _maps(axis: Any, block: Block, shown: Shown, top: float, plan: _Plan) -> None:
+    """All maps of a block as one picture, captions and marks on it; a strip above each map holds the CLS bar."""
+    (high, wide), pitch, scene, weights = plan.map, plan.pitch, block.scene, block.weights
     canvas = np.ones((plan.rows * pitch[0], plan.cols * pitch[1], 3), np.float32)
     backdrop = _backdrop(scene, shown, plan)
     layers, heads = weights.prefix.shape
     for panel in range(layers * heads):
         layer, head = divmod(panel, heads)
-        y, x = (panel // plan.cols) * pitch[0] + pitch[0] - high, (panel % plan.cols) * pitch[1]
+        row, col = (layer, head) if heads > 1 else divmod(panel, plan.cols)
+        y, x = row * pitch[0] + pitch[0] - high, col * pitch[1]
         values = weights.values[layer, head]
-        limit = top if shown.scale == "shared" else float(values.max())
-        canvas[y : y + high, x : x + wide] = _tile(scene, shown, values, limit, backdrop)
-        _outline(axis, scene, query, MARKS[mark], (x, y), (high / scene.grid[0], wide / scene.grid[1]), 1.0)
+        limit = top if block.signed or shown.scale == "shared" else float(values.max())
+        canvas[y : y + high, x : x + wide] = _tile(block, shown, values, limit, backdrop)
+        _outline(axis, scene, block.query, MARKS[block.mark], (x, y), (high / scene.grid[0], wide / scene.grid[1]), 1.0)
         name = f"layer {scene.layers[layer] + 1}" if heads == 1 else ""
         share = float(weights.prefix[layer, head]) if scene.prefix else None
-        _caption(axis, scene, name, share, (x, y), plan)
+        _caption(axis, block, name, share, (x, y), plan)
     axis.imshow(canvas, aspect="auto", interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
-    _labels(axis, scene, shown, query, mark, plan, heads)
+    _labels(axis, block, plan, heads)
 
 
-def _caption(axis: Any, scene: Scene, name: str, share: float | None, at: tuple[int, int], plan: _Plan) -> None:
+def _caption(axis: Any, block: Block, name: str, share: float | None, at: tuple[int, int], plan: _Plan) -> None:
     """Above a map: its layer where no row label says it, the weight on the prefix as a bar from 0 to 1 and a number."""
-    (x, y), wide = at, plan.map[1]
+    (x, y), wide, scene = at, plan.map[1], block.scene
     thick = 0.14 * (plan.pitch[0] - plan.map[0])
     if share is not None:
-        axis.add_patch(Rectangle((x, y - 1.5 * thick), wide, thick, fc="0.85", ec="none"))
-        axis.add_patch(Rectangle((x, y - 1.5 * thick), wide * min(1, share), thick, fc=PREFIX, ec="none"))
+        if not block.signed:
+            axis.add_patch(Rectangle((x, y - 1.5 * thick), wide, thick, fc="0.85", ec="none"))
+            axis.add_patch(Rectangle((x, y - 1.5 * thick), wide * min(1, share), thick, fc=PREFIX, ec="none"))
         own = scene.prefix[0] if len(scene.prefix) == 1 else "prefix"
-        name += ", " * bool(name) + (f"{own} " if plan.cols <= 10 else "") + f"{share:.2f}"
-    axis.text(x, y - 2 * thick, name, fontsize=6.5 if plan.cols > 10 else 8, va="bottom")
+        number_of = f"{share:+.2f}" if block.signed else f"{share:.2f}"
+        name += ", " * bool(name) + (f"{own} " if plan.cols <= 10 else "") + number_of
+    axis.text(x, y - 2 * thick, name, fontsize=7 if plan.cols > 10 else 8, va="bottom")
 
 
-def _labels(axis: Any, scene: Scene, shown: Shown, query: int, mark: int, plan: _Plan, heads: int) -> None:
+def _labels(axis: Any, block: Block, plan: _Plan, heads: int) -> None:
+    scene = block.scene
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, labelsize=8, pad=1)
     axis.xaxis.tick_top()
-    axis.set_xticks([c * plan.pitch[1] + plan.map[1] / 2 for c in range(plan.cols)] if heads > 1 else [])
-    axis.set_yticks([(r + 1) * plan.pitch[0] - plan.map[0] / 2 for r in range(plan.rows)] if heads > 1 else [])
-    if heads > 1:
+    each = heads > 1
+    axis.set_xticks([c * plan.pitch[1] + plan.map[1] / 2 for c in range(heads)] if each else [])
+    axis.set_yticks([(r + 1) * plan.pitch[0] - plan.map[0] / 2 for r in range(len(scene.layers))] if each else [])
+    if each:
         axis.set_xticklabels(
             [f"head {h + 1}" if heads <= 10 or not i else f"{h + 1}" for i, h in enumerate(scene.heads)]
         )
         axis.set_yticklabels([f"layer {layer + 1}" for layer in scene.layers])
-    how = "" if shown.head_mode == "each" else f", {shown.head_mode} over heads"
-    axis.set_title(f"{MARKS[mark][2]}: {place(scene, query)}{how}", fontsize=9, weight="bold", loc="left", pad=5)
+    axis.set_title(block.title, fontsize=9, weight="bold", loc="left", pad=5)
 
 
 def _backdrop(scene: Scene, shown: Shown, plan: _Plan) -> NDArray[np.float32]:
@@ -190,12 +236,14 @@ def _enlarge(scene: Scene, values: NDArray[Any], size: tuple[int, int]) -> NDArr
     return values.reshape(*scene.grid, *values.shape[1:])[rows[:, None], cols[None]]
 
 
-def _tile(scene: Scene, shown: Shown, values: NDArray[Any], limit: float, backdrop: NDArray[Any]) -> NDArray[Any]:
+def _tile(block: Block, shown: Shown, values: NDArray[Any], limit: float, backdrop: NDArray[Any]) -> NDArray[Any]:
     """One map over its backdrop; over a photograph the colour is the more opaque the greater the weight."""
+    scene = block.scene
     part, cover = np.zeros(scene.grid[0] * scene.grid[1]), np.zeros(scene.grid[0] * scene.grid[1])
-    part[scene.keys] = (values / limit).clip(0, 1) if limit > 0 else 0
-    cover[scene.keys] = _opacity(part[scene.keys], shown)
-    colour = matplotlib.colormaps[MAP](part)[:, :3]
+    part[scene.keys] = (values / limit).clip(-1, 1) if limit > 0 else 0
+    cover[scene.keys] = _opacity(np.abs(part[scene.keys]), shown)
+    colour = matplotlib.colormaps["RdBu_r"]((1 + part) / 2) if block.signed else matplotlib.colormaps[MAP](part)
+    colour = colour[:, :3]
     colour, cover = (_enlarge(scene, a, backdrop.shape[:2]) for a in (colour, cover[:, None]))
     return colour * cover + backdrop * (1 - cover)
 

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from lcmae_core.analysis.attention import attention_maps
 from lcmae_core.analysis.blocks import attention_blocks
 from lcmae_core.analysis.reconstruction import as_pictures, reconstruct
+from lcmae_core.analysis.rollout import attention_rollout
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.data.augment import denormalize
 from lcmae_core.models.inputs import PICTURES, image_grid, patch_sides
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, mask_from_hidden, random_mask
 from lcmae_core.models.pretrained import expected_images
-from lcmae_core.viewer.browser.maps import check_budget, encode_rows
+from lcmae_core.viewer.browser.maps import MEGABYTE, check_budget, encode_rows
 from lcmae_core.viewer.browser.scene import Choice, Drawn, Scene, counted_from_one
 
 PARTS = ("encoder", "decoder")
@@ -123,24 +124,22 @@ class Browsed:
         assert choice.layers is not None
         assert choice.heads is not None
         blind = choice.masked and choice.part == "encoder"
-        mask = self.mask(choice) if blind or len(self.parts) == 2 else None
+        mask = self.mask(choice) if blind or choice.part == "decoder" else None
         keys = np.flatnonzero(~mask.hidden[0].cpu().numpy()) if mask and blind else np.arange(np.prod(self.grid))
         prefix = self.prefix(choice.part)
         check_budget(len(choice.layers), len(choice.heads), len(prefix) + len(keys), self.budget_mb)
-        used = mask if blind or choice.part == "decoder" else None
         training = self.model.training
         self.model.eval()  # stochastic depth and dropout would make the maps another draw each time
         try:
             image = self.images[choice.image : choice.image + 1].to(next(self.model.parameters()).device)
             expected = expected_images(self.model, image)  # a published model has a mean and deviation of its own
-            maps = attention_maps(
-                self.model, expected, part=choice.part, layers=choice.layers, heads=choice.heads, mask=used
-            )
+            maps, rolled = self._maps(choice, expected, mask, len(prefix) + len(keys))
             pictures = self._pictures(image, mask)
         finally:
             self.model.train(training)
         return Scene(
-            rows=encode_rows(maps[0].detach(), len(prefix)),
+            rows=encode_rows(maps[0], len(prefix)),
+            rollout=None if rolled is None else encode_rows(rolled[0, :, None], len(prefix)),
             grid=self.grid,
             prefix=prefix,
             layers=choice.layers,
@@ -151,6 +150,21 @@ class Browsed:
             pictures=pictures,
             words=self._words(choice, prefix, len(keys)),
         )
+
+    @torch.no_grad()
+    def _maps(self, choice: Choice, image: Tensor, mask: Mask | None, tokens: int) -> tuple[Tensor, Tensor | None]:
+        """The chosen maps (1, L, H, T, T), and the rollout to the chosen layers (1, L, T, T) where all maps fit."""
+        assert choice.layers is not None
+        assert choice.heads is not None
+        layers, heads = self.size(choice.part)
+        if layers * heads * tokens**2 > self.budget_mb * MEGABYTE:
+            chosen = attention_maps(
+                self.model, image, part=choice.part, layers=choice.layers, heads=choice.heads, mask=mask
+            )
+            return chosen, None
+        maps = attention_maps(self.model, image, part=choice.part, mask=mask)
+        rolled = attention_rollout(maps)[:, list(choice.layers)]
+        return maps[:, list(choice.layers)][:, :, list(choice.heads)], rolled
 
     @torch.no_grad()
     def _pictures(self, image: Tensor, mask: Mask | None) -> tuple[Drawn, ...]:
@@ -180,7 +194,9 @@ class Browsed:
 
     def _words(self, choice: Choice, prefix: tuple[str, ...], keys: int) -> dict[str, str]:
         count = self.grid[0] * self.grid[1]
-        how = "painted by hand" if choice.hidden is not None else f"ratio {choice.ratio:g}, seed {choice.seed}"
+        how = f"ratio {choice.ratio:g}, seed {choice.seed}"
+        if choice.hidden is not None:
+            how = f"painted by hand, ratio {painted_ratio(choice.hidden):g}"
         visible = keys if choice.part == "encoder" else int((~self.mask(choice).hidden).sum())
         if choice.part == "decoder":
             part = f"decoder under a mask ({count - visible} of {count} patches hidden, {how})"
@@ -199,6 +215,20 @@ class Browsed:
             "heads": counted_from_one("head", choice.heads),
             "tokens": tokens,
         }
+
+
+def painted_ratio(hidden: Sequence[bool]) -> float:
+    """Share of hidden patches, in hundredths."""
+    return round(sum(hidden) / len(hidden), 2)
+
+
+def thumbnails(images: Float[Tensor, "B C h w"], side: int = 48) -> NDArray[np.uint8]:
+    """The images as small squares (B, side, side, 3), cut at the middle."""
+    short = min(images.shape[2:])
+    top, left = ((extent - short) // 2 for extent in images.shape[2:])
+    square = images[:, :, top : top + short, left : left + short].float()
+    small = F.interpolate(square, (side, side), mode="bilinear", antialias=True)
+    return np.stack([as_colours(image)[0] for image in small.split(1)])
 
 
 def _counted(prefix: tuple[str, ...]) -> list[str]:

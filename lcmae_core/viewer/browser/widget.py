@@ -1,19 +1,17 @@
 """The attention browser: pick a patch, see where every layer and head looks from there.
 
-The maps of one image go to the page once, as bytes; a click is drawn there, without the kernel. The controls that need
-the model (image, part, mask, layers, heads) are ipywidgets in the same box.
+The maps of one image go to the page once, as bytes; a click is drawn there, without the kernel. The controls stand on
+the page too; those that need the model (image, part, mask, layers, heads) ask the kernel and notice when it is gone.
 
 Letters: B images, C channels, h x w pixels.
 """
 
-import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import traitlets
 from jaxtyping import Float
@@ -22,49 +20,42 @@ from torch import Tensor
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.mae import MAE
-from lcmae_core.viewer.browser.controls import Controls
-from lcmae_core.viewer.browser.export import MODULE, PAGE, STYLE, html_page, payload
+from lcmae_core.store.runs import Run
+from lcmae_core.viewer.browser.canvas import AttentionCanvas
+from lcmae_core.viewer.browser.controls import asked, panel_of, strip_of
+from lcmae_core.viewer.browser.export import html_page, payload
 from lcmae_core.viewer.browser.scene import Choice, Scene
 from lcmae_core.viewer.browser.static import picture
 from lcmae_core.viewer.browser.subject import Browsed
+from lcmae_core.viewer.browser.subjects import Subjects, kept_steps
 from lcmae_core.viewer.browser.words import HEAD_MODES, SCALES, VIEWS, Shown, check_name
 from lcmae_core.viewer.figures import Picture
 
+LINKED = ("query", "locked", "view", "scale", "head_mode", "hover", "subject", "against", "large")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class AttentionCanvas(anywidget.AnyWidget):
-    """The page side: what `draw.js`, `browser.js` and `page.js` read and write."""
-
-    _esm = MODULE
-    _css = STYLE
-    page = traitlets.Unicode(PAGE).tag(sync=True)
-    scene = traitlets.Dict().tag(sync=True)
-    query = traitlets.Int(0).tag(sync=True)
-    locked = traitlets.Int(None, allow_none=True).tag(sync=True)
-    view = traitlets.Unicode("overlay").tag(sync=True)
-    scale = traitlets.Unicode("shared").tag(sync=True)
-    head_mode = traitlets.Unicode("each").tag(sync=True)
-    hover = traitlets.Bool(False).tag(sync=True)
-    paint = traitlets.Bool(False).tag(sync=True)
 
 
 class AttentionBrowser(ipywidgets.VBox):
     """Attention of one image at a time, browsable by patch, with the model's controls above it.
 
+    others: more models by title, before the same images and the same mask: `subject` says which is shown (0: `model`),
+    `against` which beside it, with a map of the differences. `AttentionBrowser.of_run` has the kept steps of a run.
+
     model: our MAE or any timm VisionTransformer. images: normalised by ImageNet's statistics. part: "encoder" or
     "decoder" (default where there is one). layers, heads: which ones, counted from 0 (default: all). masked: whether
     the encoder sees only the visible patches. query: a patch (row * columns + column), a pair (row, column), or "CLS".
-    view: "overlay" | "heat". scale: "shared" | "per map". head_mode: "each" | "mean" | "max". statistics: what turned
-    predictions into pixels; "visible" or "true" patches for a norm-pix model, "pixel" for a pixel model. budget_mb:
-    megabytes of maps (one byte a weight) that may go to the page.
+    view: "overlay" | "heat". scale: "shared" | "per map". head_mode: "each" | "mean" | "max" |
+    "rollout" (what has reached a token through all layers so far; values and MLPs are not in it). statistics: what
+    turned predictions into pixels; "visible" or "true" patches for a norm-pix model, "pixel" for a pixel model.
+    budget_mb: megabytes of maps (one byte a weight) that may go to the page, of all models together.
 
     Traits to observe: `query` (-1 is CLS), `locked`, `view`, `scale`, `head_mode`, `hover`, and `choice`, all that the
     kernel computes from.
 
     Raises:
-        LcmaeError: an unknown part, view, scale or head mode; an image, layer, head or query out of range; a query
-            hidden from a masked encoder; no decoder; images of another shape; maps above the budget.
+        LcmaeError: an unknown part, view, scale or head mode; an image, layer, head, query or subject out of range;
+            other models on another grid; a query hidden from a masked encoder; no decoder; images of another shape;
+            maps above the budget.
     """
 
     query = traitlets.Int(0)
@@ -73,6 +64,9 @@ class AttentionBrowser(ipywidgets.VBox):
     scale = traitlets.Unicode("shared")
     head_mode = traitlets.Unicode("each")
     hover = traitlets.Bool(False)
+    subject = traitlets.Int(0)
+    against = traitlets.Int(None, allow_none=True)
+    large = traitlets.Int(None, allow_none=True)
     choice = traitlets.Instance(Choice)
 
     def __init__(
@@ -80,6 +74,9 @@ class AttentionBrowser(ipywidgets.VBox):
         model: MAE | VisionTransformer,
         images: Float[Tensor, "B C h w"],
         *,
+        others: Mapping[str, MAE | VisionTransformer] | None = None,
+        subject: int = 0,
+        against: int | None = None,
         names: Sequence[str] | None = None,
         title: str | None = None,
         part: str | None = None,
@@ -98,34 +95,52 @@ class AttentionBrowser(ipywidgets.VBox):
         budget_mb: float = 64,
     ):
         Shown(0, None, view, scale, head_mode)  # a wrong name is said before anything is computed
-        self._subject = Browsed(model, images, names=names, title=title, statistics=statistics, budget_mb=budget_mb)
+        share = budget_mb / (1 + len(others or {}))
+        self._subject = Browsed(model, images, names=names, title=title, statistics=statistics, budget_mb=share)
+        self._subjects = Subjects(self._subject, others or {})
         choice = Choice(
             image=image,
-            part=part or self._subject.parts[-1],
+            part=part or self._subjects.parts[-1],
             masked=masked,
             layers=None if layers is None else tuple(layers),
             heads=None if heads is None else tuple(heads),
             ratio=ratio,
             seed=seed,
         )
-        self._scene = self._subject.scene(choice)
-        start = self._scene.nearest_query(None) if query is None else _patch(self._scene, query)
-        self._canvas = AttentionCanvas(
-            scene=self._sent(), query=start, view=view, scale=scale, head_mode=head_mode, hover=hover
-        )
-        self._controls = Controls(self._subject, choice, self._choose, self._paint)
-        super().__init__(
-            children=[self._controls.box, self._canvas],
-            query=start, view=view, scale=scale, head_mode=head_mode, hover=hover, choice=choice,
-        )  # fmt: skip
-        for name in ("query", "locked", "view", "scale", "head_mode", "hover"):
+        self._scenes = self._subjects.scenes(choice)
+        self._check_mode(head_mode)
+        for name, index in (("subject", subject), ("against", against)):
+            self._check_index(name, index)
+        start = self._scenes[0].nearest_query(None) if query is None else self._scenes[0].patch(query)
+        look = {"query": start, "view": view, "scale": scale, "head_mode": head_mode, "hover": hover,
+                "subject": subject, "against": against}  # fmt: skip
+        strip = {} if _headless() else strip_of(self._subject)
+        self._canvas = AttentionCanvas(**self._sent(choice), strip=strip, **look)
+        super().__init__(children=[self._canvas], choice=choice, **look)
+        for name in LINKED:
             traitlets.link((self, name), (self._canvas, name))
         self._canvas.on_msg(self._heard)
+
+    @classmethod
+    def of_run(cls, run: Run, images: Float[Tensor, "B C h w"], **chosen: Any) -> "AttentionBrowser":
+        """The kept steps of a run, the last one shown beside the untrained model; the slider goes through them.
+
+        Raises:
+            LcmaeError: the run keeps no step, or is not of an MAE; and as the constructor.
+        """
+        (title, first), *others = kept_steps(run).items()
+        look = {"subject": len(others), "against": 0 if others else None}
+        return cls(first, images, title=title, others=dict(others), **look | chosen)
 
     @property
     def scene(self) -> Scene:
         """What is shown: maps as bytes, pictures, words."""
-        return self._scene
+        return self._scenes[self.subject]
+
+    @property
+    def beside(self) -> Scene | None:
+        """What is shown beside it."""
+        return None if self.against is None else self._scenes[self.against]
 
     @property
     def shown(self) -> Shown:
@@ -146,13 +161,13 @@ class AttentionBrowser(ipywidgets.VBox):
         if {"ratio", "seed"} & set(changes):
             changes = {"hidden": None} | changes
         choice = replace(self.choice, **changes)
-        self._scene = self._subject.scene(choice)
-        query = self._scene.nearest_query(self.query)
-        locked = None if self.locked is None else self._scene.nearest_query(self.locked)
+        self._scenes = self._subjects.scenes(choice)
+        query = self.scene.nearest_query(self.query)
+        locked = None if self.locked is None else self.scene.nearest_query(self.locked)
         with self._canvas.hold_sync():  # scene and queries reach the page together
-            self._canvas.scene = self._sent()
+            for name, sent in self._sent(choice).items():
+                setattr(self._canvas, name, sent)
             self.query, self.locked, self.choice = query, locked, choice
-        self._controls.follow(choice)
 
     def toggle(self, patch: int) -> None:
         """Hide a visible patch, or show a hidden one, and compute everything anew.
@@ -160,17 +175,17 @@ class AttentionBrowser(ipywidgets.VBox):
         Raises:
             LcmaeError: no mask is in use, no such patch, or it is the last visible or last hidden one.
         """
-        if self._scene.hidden is None:
+        if self.scene.hidden is None:
             raise LcmaeError("paint: got an encoder without a mask, expected a masked encoder or a decoder")
-        if not 0 <= patch < len(self._scene.hidden):
-            raise LcmaeError(f"paint: got patch {patch}, expected 0 to {len(self._scene.hidden) - 1}")
-        hidden = self._scene.hidden.copy()
+        if not 0 <= patch < len(self.scene.hidden):
+            raise LcmaeError(f"paint: got patch {patch}, expected 0 to {len(self.scene.hidden) - 1}")
+        hidden = self.scene.hidden.copy()
         hidden[patch] = not hidden[patch]
         self.show(hidden=tuple(map(bool, hidden)))
 
     def figure(self) -> Picture:
         """The current state as a figure."""
-        return picture(self._scene, self.shown)
+        return picture(self.scene, self.shown, self.beside)
 
     def save_png(self, path: str | Path) -> Path:
         """Write the current state as a PNG and return where."""
@@ -179,78 +194,83 @@ class AttentionBrowser(ipywidgets.VBox):
 
     def save_html(self, path: str | Path) -> Path:
         """Write one HTML file that browses the current image without kernel or network, and return where."""
-        Path(path).write_text(html_page(self._scene, self.shown, self.hover), encoding="utf-8")
+        Path(path).write_text(
+            html_page(self._scenes, self.shown, self.hover, self.subject, self.against), encoding="utf-8"
+        )
         return Path(path)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """The widget for a notebook that runs, and the picture for everyone who reads it later."""
-        plain = f"AttentionBrowser({self._scene.words['model']}, {self._scene.words['part']})"
-        png = base64.b64encode(self.figure()._repr_png_()).decode("ascii")
-        bundle: dict[str, Any] = {"text/plain": plain, "image/png": png}
-        if _headless():
-            return bundle
-        return bundle | {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}
+        bundle, _metadata = self._still()
+        return bundle if _headless() else bundle | self._live()
 
-    def _sent(self) -> dict[str, Any]:
+    def _ipython_display_(self) -> None:
+        """Two outputs: the picture, which stays when the kernel is gone, and the widget, which hides it till then."""
+        from IPython.display import publish_display_data
+
+        bundle, metadata = self._still()
+        publish_display_data(bundle, metadata)
+        if not _headless():
+            publish_display_data(self._live() | {"text/plain": bundle["text/plain"]})
+
+    def _still(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle, metadata = self.figure()._repr_mimebundle_()
+        words = self.scene.words
+        return {**bundle, "text/plain": f"AttentionBrowser({words['model']}, {words['part']})"}, metadata
+
+    def _live(self) -> dict[str, Any]:
+        return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}
+
+    def _sent(self, choice: Choice) -> dict[str, Any]:
         """Nothing where nobody can click: stored widget state would make the notebook as large as the maps."""
-        return {} if _headless() else payload(self._scene)
-
-    def _choose(self, **changes: Any) -> None:
-        """A control was used: the error, if any, is one line beside the controls."""
-        try:
-            self.show(**changes)
-            self._controls.say("")
-        except LcmaeError as error:
-            self._controls.follow(self.choice)
-            self._controls.say(str(error))
-
-    def _paint(self, on: bool) -> None:
-        self._canvas.paint = on
+        if _headless():
+            return {"scene": {}, "others": [], "panel": {}}
+        first, *others = map(payload, self._scenes)
+        return {"scene": first, "others": others, "panel": panel_of(self._subjects, choice)}
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
-        if content.get("kind") == "paint":
-            try:
+        """The page asked for something: it always gets an answer, so that it knows that a kernel is there."""
+        error = ""
+        try:
+            if content.get("kind") == "paint":
                 self.toggle(int(content["patch"]))
-                self._controls.say("")
-            except LcmaeError as error:
-                self._controls.say(str(error))
+            elif content.get("kind") == "choose":
+                self.show(**asked(content["changes"], self._subject, self.choice))
+        except LcmaeError as wrong:
+            error = str(wrong)
+        self._canvas.send({"kind": "answer", "id": content.get("id"), "error": error})
+
+    def _check_mode(self, mode: str) -> None:
+        if mode == "rollout" and any(scene.rollout is None for scene in self._scenes):
+            raise LcmaeError("head_mode: got 'rollout', whose maps of all layers are above budget_mb, expected another")
+
+    def _check_index(self, name: str, index: int | None) -> None:
+        if index is not None and not 0 <= index < len(self._scenes):
+            raise LcmaeError(f"{name}: got {index}, expected 0 to {len(self._scenes) - 1}, one of the models")
 
     @traitlets.validate("query")
     def _check_query(self, proposal: Any) -> int:
-        self._scene.token(proposal["value"])
+        self.scene.token(proposal["value"])
         return proposal["value"]
 
     @traitlets.validate("locked")
     def _check_locked(self, proposal: Any) -> int | None:
         if proposal["value"] is not None:
-            self._scene.token(proposal["value"])
+            self.scene.token(proposal["value"])
         return proposal["value"]
 
     @traitlets.validate("view", "scale", "head_mode")
     def _check_name(self, proposal: Any) -> str:
         name = proposal["trait"].name
         check_name(name, proposal["value"], {"view": VIEWS, "scale": SCALES, "head_mode": HEAD_MODES}[name])
+        self._check_mode(proposal["value"])
+        return proposal["value"]
+
+    @traitlets.validate("subject", "against")
+    def _check_subject(self, proposal: Any) -> int | None:
+        self._check_index(proposal["trait"].name, proposal["value"])
         return proposal["value"]
 
 
 def _headless() -> bool:
     return bool(os.environ.get("LCMAE_HEADLESS"))
-
-
-def _patch(scene: Scene, query: int | tuple[int, int] | str) -> int:
-    """A query as a number: patches from 0, prefix tokens from -1 down."""
-    if isinstance(query, str):
-        if query not in scene.prefix:
-            valid = ", ".join(scene.prefix) or "none: this model has patch tokens only"
-            raise LcmaeError(f"query: got {query!r}, expected a patch, (row, column), or a prefix token ({valid})")
-        return -1 - scene.prefix.index(query)
-    if not isinstance(query, int):
-        row, col = query
-        if not (0 <= row < scene.grid[0] and 0 <= col < scene.grid[1]):
-            raise LcmaeError(
-                f"query: got row {row}, column {col}, expected rows 0 to {scene.grid[0] - 1} "
-                f"and columns 0 to {scene.grid[1] - 1}"
-            )
-        query = row * scene.grid[1] + col
-    scene.token(query)
-    return query

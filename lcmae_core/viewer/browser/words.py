@@ -8,7 +8,7 @@ from lcmae_core.viewer.browser.scene import Scene
 
 VIEWS = ("overlay", "heat")
 SCALES = ("shared", "per map")
-HEAD_MODES = ("each", "mean", "max")
+HEAD_MODES = ("each", "mean", "max", "rollout")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_name(what: str, value: str, valid: tuple[str, ...]) -> None:
 
 def number(value: float) -> str:
     """Two significant digits without an exponent: 0.0051, 0.52, 1.0."""
-    if value <= 0:
+    if value < 5e-9:
         return "0"
     return f"{value:.{min(8, max(0, 1 - math.floor(math.log10(value) + 1e-9)))}f}"
 
@@ -56,24 +56,43 @@ def place(scene: Scene, query: int) -> str:
     return f"row {row + 1}, column {col + 1}{state}"
 
 
-def describe(scene: Scene, shown: Shown, top: float) -> str:
-    """Model, part, layers, heads, query, normalisation and colours of what is drawn; `top` ends a shared scale."""
+def describe(scene: Scene, shown: Shown, top: float, beside: Scene | None = None, apart: float | None = None) -> str:
+    """Model, part, layers, heads, query, normalisation and colours of what is drawn; `top` ends a shared scale, `apart`
+    that of the differences where there is a scene beside it and its maps can be subtracted."""
     words = scene.words
-    heads = words["heads"] if shown.head_mode == "each" else f"{shown.head_mode} over {words['heads']}"
-    locked = "" if shown.locked is None else f", compared with the locked {place(scene, shown.locked)}"
-    sums = (
-        "the greatest of the heads, so a row may sum to more than 1" if shown.head_mode == "max" else "a row sums to 1"
-    )
-    colours = (
-        f"one scale for all maps, 0 to {number(top)}"
-        if shown.scale == "shared"
-        else ("a scale for each map, 0 to its own maximum")
-    )
+    others = "" if beside is None else f" beside {beside.words['model']}"
+    locked = "" if shown.locked is None or beside else f", compared with the locked {place(scene, shown.locked)}"
     view = "drawn over the photograph" if shown.view == "overlay" else "as heat maps"
     return (
-        f"{words['model']}, {words['image']}: {words['part']}. {words['layers'].capitalize()}, {heads}. "
+        f"{words['model']}{others}, {words['image']}: {words['part']}. {words['layers'].capitalize()}, "
+        f"{_heads(shown.head_mode, words['heads'])}. "
         f"Query: {place(scene, shown.query)}{locked}. "
-        f"Softmax attention from the query to every token ({words['tokens']}; {sums}; uniform is 1/{scene.tokens} = "
-        f"{number(1 / scene.tokens)}), {view}. Colours: {colours}. "
+        f"Softmax attention from the query to every token ({words['tokens']}; {_sums(shown.head_mode)}; "
+        f"uniform is 1/{scene.tokens} = {number(1 / scene.tokens)}), {view}. "
+        f"Colours: {_colours(shown.scale, top, beside, apart)}. "
         "Layers, heads, rows and columns count from 1 here, from 0 in Python."
     )
+
+
+def _colours(scale: str, top: float, beside: Scene | None, apart: float | None) -> str:
+    shared = scale == "shared"
+    said = f"one scale for all maps, 0 to {number(top)}" if shared else "a scale for each map, 0 to its own maximum"
+    if beside is None:
+        return said
+    if apart is None:
+        return said + "; no difference is drawn, for the layers or heads are not the same"
+    return (
+        f"{said}; differences from {number(apart)} less (blue) to {number(apart)} more (red) in {beside.words['model']}"
+    )
+
+
+def _heads(mode: str, heads: str) -> str:
+    if mode == "rollout":
+        return "attention rollout from the first layer on (mean over all heads, half of it the residual path)"
+    return heads if mode == "each" else f"{mode} over {heads}"
+
+
+def _sums(mode: str) -> str:
+    if mode == "rollout":
+        return "what can have flowed, without values and MLPs; a row sums to 1"
+    return "the greatest of the heads, so a row may sum to more than 1" if mode == "max" else "a row sums to 1"

@@ -4,7 +4,6 @@ from lcmae_core.viewer.figures.basic import (
     INK,
     MAP,
     Images,
-    Picture,
     attention_row,
     bars,
     curves,
@@ -12,6 +11,7 @@ from lcmae_core.viewer.figures.basic import (
     heat_maps,
     image_rows,
 )
+from lcmae_core.viewer.figures.paper import Picture
 
 __all__ = [
     "INK", "MAP", "Images", "Picture", "attention_row", "bars", "curves", "dress", "heat_maps", "image_rows",

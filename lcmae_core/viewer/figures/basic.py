@@ -3,14 +3,14 @@
 Letters: R rows, S images a row, H x W pixels, L panels, N patches.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+
+from lcmae_core.viewer.figures.paper import Picture
 
 INK = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
 """Okabe and Ito's colour-blind-safe palette."""
@@ -18,15 +18,6 @@ MAP = "viridis"
 
 Images = NDArray[np.floating[Any]]
 Curve = tuple[Sequence[float], Sequence[float]]
-
-
-class Picture(Figure):
-    """A Figure that shows itself as a PNG wherever a notebook is read, without any plotting backend."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=96, bbox_inches="tight", facecolor="white")
-        return buffer.getvalue()
 
 
 def image_rows(rows: Mapping[str, Images], columns: Sequence[str] = (), size: float = 1.15) -> Picture:
@@ -41,9 +32,9 @@ def image_rows(rows: Mapping[str, Images], columns: Sequence[str] = (), size: fl
             axis.set_frame_on(False)
             if column < len(images):
                 axis.imshow(np.clip(images[column], 0, 1), interpolation="nearest")
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9 if count <= 10 else 9.5)
     for axis, title in zip(axes[0], columns):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8 if count <= 10 else 9.5)  # a wide figure is shown smaller
     return figure
 
 

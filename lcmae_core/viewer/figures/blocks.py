@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from lcmae_core.viewer.figures.basic import INK, Images, Picture
+from lcmae_core.viewer.figures.basic import INK, Images
+from lcmae_core.viewer.figures.paper import Picture
 
 
 def block_targets(

@@ -6,7 +6,8 @@ from textwrap import shorten
 
 from matplotlib.patches import Rectangle
 
-from lcmae_core.viewer.figures.basic import INK, Picture
+from lcmae_core.viewer.figures.basic import INK
+from lcmae_core.viewer.figures.paper import Picture
 
 COLOURS = {
     "reproduced": "#009E73", "sign right": "#8FD3BF", "partly": "#E69F00", "signs mixed": "#F3CF80",

@@ -5,7 +5,8 @@ Letters: R rows.
 
 from collections.abc import Mapping, Sequence
 
-from lcmae_core.viewer.figures.basic import INK, Picture, dress
+from lcmae_core.viewer.figures.basic import INK, dress
+from lcmae_core.viewer.figures.paper import Picture
 
 PARTS = ("position", "mask", "image", "interaction")
 """Of which v's variance is the sum."""

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
-from lcmae_core.viewer.figures.basic import INK, MAP, Images, Picture, dress
+from lcmae_core.viewer.figures.basic import INK, MAP, Images, dress
+from lcmae_core.viewer.figures.paper import Picture
 
 Values = NDArray[np.floating[Any]]
 
@@ -65,6 +66,7 @@ def head_spread(
     figure = Picture(figsize=(1.2 + 3.6 * len(panels) + 0.085 * max(map(len, labels)), 3.3), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=share_y)[0]
     for axis, (title, panel) in zip(axes, panels.items()):
+        axis.tick_params(labelleft=True)  # also where the axis is shared: panels may be shown one below the other
         for label, values in panel.items():
             place, layers = labels.index(label), np.arange(len(values)) + 1
             shift = 0.5 * ((place + 0.5) / len(labels) - 0.5)  # side by side, so that no dots hide others
@@ -75,7 +77,7 @@ def head_spread(
         axis.set_xticks(layers[:: 1 + len(layers) // 13])
         for name, level in (lines or {}).get(title, {}).items():
             axis.axhline(level, color="0.4", ls="--", lw=1)
-            axis.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+            axis.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     _legend(figure, axes, labels)
     return figure
 
@@ -109,7 +111,7 @@ def attention_atlas(rows: Sequence[AtlasRow], grid: tuple[int, int], titles: Seq
             axis.add_patch(Circle((row.query % grid[1], row.query // grid[1]), 0.55, fill=False, ec="red", lw=1.4))
             if row.cls is not None:
                 _corner(axis, float(row.cls[place]), top, grid)
-        figure.colorbar(shown, ax=line.tolist(), shrink=0.8, pad=0.01).ax.tick_params(labelsize=6)
+        figure.colorbar(shown, ax=line.tolist(), shrink=0.8, pad=0.01).ax.tick_params(labelsize=7)
     for axis, title in zip(axes[0], ["image", "masked", *titles]):
         axis.set_title(title, fontsize=9)
     for axis in axes.flat:
@@ -131,7 +133,7 @@ def _corner(axis: Any, value: float, top: float, grid: tuple[int, int]) -> None:
     colour = axis.images[0].cmap(min(value / top, 1.0))
     axis.add_patch(Rectangle((-0.5, -0.5), side, side, fc=colour, ec="white", lw=1))
     ink = "black" if sum(colour[:3]) > 1.5 else "white"
-    axis.text(side / 2 - 0.5, side / 2 - 0.5, f"{100 * value:.0f}", fontsize=6, color=ink, ha="center", va="center")
+    axis.text(side / 2 - 0.5, side / 2 - 0.5, f"{100 * value:.0f}", fontsize=7, color=ink, ha="center", va="center")
 
 
 def _legend(figure: Picture, axes: Any, labels: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from lcmae_core.viewer.figures.basic import INK, MAP, Images, Picture
+from lcmae_core.viewer.figures.basic import INK, MAP, Images
+from lcmae_core.viewer.figures.paper import Picture
 
 
 class Looks(NamedTuple):

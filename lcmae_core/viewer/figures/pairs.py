@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from lcmae_core.viewer.figures.basic import INK, Images, Picture
+from lcmae_core.viewer.figures.basic import INK, Images
+from lcmae_core.viewer.figures.paper import Picture
 
 
 def positive_pairs(
@@ -30,7 +31,7 @@ def positive_pairs(
         for (top, left, height, width), colour, name in zip(places, INK, ("first crop", "second crop")):
             box = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=colour, lw=2.2, label=name)
             line[0].add_patch(box)
-        line[0].legend(loc="lower left", fontsize=6, framealpha=0.8)
+        line[0].legend(loc="lower left", fontsize=7, framealpha=0.8)
         for axis, crop, colour, name, word in zip(line[1:], two, INK, ("first crop", "second crop"), said):
             axis.imshow(np.clip(crop, 0, 1))
             axis.spines[:].set(color=colour, linewidth=2.2)

@@ -4,15 +4,13 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from html import escape
-from html.parser import HTMLParser
 from typing import Any
 
+from lcmae_core.viewer.report.pictures import figure_of
+from lcmae_core.viewer.report.safe import safe_html, safe_mathml
+
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-ALLOWED = frozenset(("table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption", "ul", "ol", "li")) | frozenset(
-    ("p", "b", "i", "em", "strong", "code", "pre", "span", "div", "br", "hr", "sub", "sup", "small")
-)
-KEPT_ATTRIBUTES = frozenset(("colspan", "rowspan", "scope"))
-WITHOUT_CONTENT = frozenset(("script", "style", "template", "svg", "iframe", "object", "title"))
+__all__ = ["equation", "markdown", "plain", "safe_html", "terminal_text"]
 
 
 def equation(latex: str, *, block: bool) -> str:
@@ -24,7 +22,7 @@ def equation(latex: str, *, block: bool) -> str:
     except Exception:
         return f"<code>{escape(latex)}</code>"
     alternative = f'<math alttext="{escape(" ".join(latex.split()))}"'
-    mathml = re.sub(r' xmlns="[^"]*"', "", mathml).replace("<math", alternative, 1)
+    mathml = safe_mathml(mathml).replace("<math", alternative, 1)
     return f'<div class="equation">{mathml}</div>' if block else mathml
 
 
@@ -51,8 +49,18 @@ def _image(_: Any, tokens: Any, index: int, *__: Any) -> str:
     token = tokens[index]
     source, text = str(token.attrs.get("src", "")), escape(token.content)
     if source.startswith("data:image/"):
-        return f'<img src="{escape(source)}" alt="{text}">'
+        return f'<img src="{escape(source)}" alt="{text}"{_sides(source)}>'
     return f"<em>[{text or 'picture'}]</em>"
+
+
+def _sides(source: str) -> str:
+    """Width and height of an embedded picture, so that what stands below it does not move when it is drawn."""
+    kind, _, encoded = source.removeprefix("data:").partition(";base64,")
+    try:
+        piece = figure_of(kind, encoded, "").pieces[0]
+    except ValueError:
+        return ""
+    return f' width="{piece.width}" height="{piece.height}"' if piece.width else ""
 
 
 def _link_open(_: Any, tokens: Any, index: int, *__: Any) -> str:
@@ -94,36 +102,3 @@ def terminal_text(text: str) -> str:
     """Output as a terminal shows it: without colours, and of a line that rewrites itself only the last state."""
     lines = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines).strip("\n")
-
-
-class _Sanitiser(HTMLParser):
-    """Keeps tables and plain formatting; drops scripts, styles, links, pictures and every other attribute."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._muted = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._muted += tag in WITHOUT_CONTENT
-        if tag in ALLOWED and not self._muted:
-            kept = "".join(f' {name}="{escape(value or "")}"' for name, value in attrs if name in KEPT_ATTRIBUTES)
-            self.parts.append(f"<{tag}{kept}>")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in WITHOUT_CONTENT:
-            self._muted = max(0, self._muted - 1)
-        elif tag in ALLOWED and tag not in ("br", "hr") and not self._muted:
-            self.parts.append(f"</{tag}>")
-
-    def handle_data(self, data: str) -> None:
-        if not self._muted:
-            self.parts.append(escape(data))
-
-
-def safe_html(text: str) -> str:
-    """HTML of an output, reduced to tables and plain formatting."""
-    sanitiser = _Sanitiser()
-    sanitiser.feed(text)
-    sanitiser.close()
-    return f'<div class="wide">{"".join(sanitiser.parts)}</div>'

@@ -1,0 +1,39 @@
+"""What the report opens with: every claim with its verdicts, here and in the records that come along."""
+
+import json
+from pathlib import Path
+
+from lcmae_core.studies.claims import CLAIMS
+from lcmae_core.studies.redraw import recorded, shipped
+from lcmae_core.studies.scoreboard import score
+from lcmae_core.viewer.report.page import Score, Scoreboard
+
+SHIPPED = ("desk", "lab")
+NOTHING = "not yet run"
+
+
+def scoreboard(out: Path, profile: str) -> Scoreboard | None:
+    """The verdicts below `out` beside those of the shipped records of `desk` and `lab`: what notebook 10 recorded, else
+    what the records of the studies say; None where there is neither. Nothing is trained or measured."""
+    columns = {profile: _own(out, profile)}
+    if not columns[profile]:
+        return None
+    for name in SHIPPED:
+        found = {v.claim.name: v.verdict for v in score(shipped(name), name, do=False)}
+        if name != profile and set(found.values()) != {NOTHING}:
+            columns[name] = found
+    lines = [
+        Score(claim.name, claim.statement, tuple(column.get(claim.name, NOTHING) for column in columns.values()))
+        for claim in CLAIMS
+    ]
+    return Scoreboard(tuple(columns), tuple(lines))
+
+
+def _own(out: Path, profile: str) -> dict[str, str]:
+    path = out / "results" / "10.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8")).get("values", {})
+        return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in found.items() if name[1:].isdigit()}
+    if any((out / "results" / "runs").glob("*.json")):
+        return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, do=False)}
+    return {}
