@@ -34,8 +34,8 @@ LOSSES = {
     "visible patches count in Eq. 6": ("    m = hidden[:, :, None]", "    m = torch.ones_like(hidden)[:, :, None]"),
     "k^2 pairs": ("(count * (count - 1))", "(count * count)"),
     "sum is not averaged over images": ("terms.sum() / len(terms)", "terms.sum()"),
-    "mean over all places": ("terms.sum() / count.clamp(min=1)", "terms.mean()"),
-    "no guard without terms": ("count.clamp(min=1)", "count"),
+    "mean over all places": ("terms.sum() / torch.where(divisor > 0, divisor, 1)", "terms.mean()"),
+    "no guard without terms": ("torch.where(divisor > 0, divisor, 1)", "divisor"),
     "no guard for zero vectors": ("torch.where(has_direction, square, 1)", "square"),
 }  # fmt: skip
 

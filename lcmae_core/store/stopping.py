@@ -85,6 +85,8 @@ def stop_requests() -> Iterator[StopRequest]:
         yield outer.asked if main and isinstance(outer, _Handler) else handler.asked
         return
     names = [getattr(signal, name) for name in CODES if hasattr(signal, name)]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: Ctrl-C is meant for others
+        names.remove(signal.SIGINT)
     before = {name: signal.signal(name, handler) for name in names}
     mark = Path(os.environ[TRAINING]) if os.environ.get(TRAINING) else None
     try:

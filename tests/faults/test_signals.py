@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,25 @@ def test_a_batch_waits_for_its_notebooks_to_stop(name: str, trial: int, tmp_path
     assert not list((tmp_path / "o").glob("*.ipynb"))
 
 
-def test_the_first_signal_decides_and_ctrl_c_twice_ends_at_once() -> None:
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Ctrl-C interrupts, as in a terminal; in the background it would be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_that_is_meant_for_others_stays_ignored(terminal: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_the_first_signal_decides_and_ctrl_c_twice_ends_at_once(terminal: None) -> None:
     with stop_requests() as stop:
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -122,7 +122,7 @@ def test_every_file_is_read_once(tmp_path, monkeypatch):
             job.record.note(measure, values, 1.0, {"recipe": job.recipe(measure)})
     recorded_fingerprint(tmp_path, base.data.source)  # which data the last record is of is looked up here, not there
     read, loads = [], json.loads
-    monkeypatch.setattr("lcmae_core.store.records.json.loads", lambda text: read.append(text) or loads(text))
+    monkeypatch.setattr("lcmae_core.store.files.json.loads", lambda text: read.append(text) or loads(text))
     said = score(base, "lab", (0, 1), do=False)
     files = [*(tmp_path / "results" / "runs").glob("*.json")]
     assert {v.verdict for v in said} > {"not yet run"}
