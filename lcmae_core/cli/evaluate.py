@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.cli.train import settings_from
-from lcmae_core.cli.unread import refuse_unread_by
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.config.downstream import RECIPES, vary
 from lcmae_core.config.resolve import Asked
-from lcmae_core.training.presets import clip_batch, fine_tuning, probing
 
 
 def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
@@ -22,10 +20,14 @@ def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
         LcmaeError: nothing is there, it does not fit the images, or the images have no labels, one class, or are fewer
             than a batch.
     """
-    from lcmae_core.data.sources import open_source
-
     if preset not in RECIPES:
         raise LcmaeError(f"--preset: got {preset!r}, {nearest(preset, RECIPES)}")
+    if source != "untrained" and not Path(source).expanduser().exists():
+        raise LcmaeError(f"evaluate: got {source!r}, which is not there, expected a run's folder or a checkpoint")
+    from lcmae_core.cli.unread import refuse_unread_by  # these load torch
+    from lcmae_core.data.sources import open_source
+    from lcmae_core.training.presets import clip_batch, fine_tuning, probing
+
     profile = asked.profile
     recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
     names = set() if recipe is None else set(type(recipe).model_fields)
@@ -62,8 +64,6 @@ def _origin(source: str, base: Settings, asked: Asked) -> Any:
     if source == "untrained":
         return Origin.untrained(base)
     path = Path(source).expanduser()
-    if not path.exists():
-        raise LcmaeError(f"evaluate: got {source!r}, which is not there, expected a run's folder or a checkpoint")
     if (path / "settings.json").exists():
         run = load_run(path)
         return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, asked))

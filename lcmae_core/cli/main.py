@@ -124,16 +124,19 @@ def _add_study(parser: Parser) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from lcmae_core.cli.study import chosen_studies, print_status, run_studies, seconds_of
-    from lcmae_core.cli.train import asked_of, settings_from
-    from lcmae_core.cli.unread import say_unread
     from lcmae_core.config import LcmaeError
-    from lcmae_core.studies.tables import judged_seeds
 
     for name in ("seeds", "jobs"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
+    from lcmae_core.cli.budget import seconds_of
+
     asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
+    from lcmae_core.cli.study import chosen_studies, print_status, run_studies
+    from lcmae_core.cli.train import asked_of, settings_from
+    from lcmae_core.cli.unread import say_unread
+    from lcmae_core.studies.tables import judged_seeds
+
     chosen_studies(asked)
     common, status = asked_of(options), "status" in options.names
     base, profile = settings_from(common), common.profile

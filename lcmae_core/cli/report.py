@@ -10,13 +10,13 @@ def report(profile_name: str | None, folder: str | None) -> int:
     Raises:
         LcmaeError: the folder is not there.
     """
-    from lcmae_core.studies.front import scoreboard
-    from lcmae_core.viewer.report import build_report
-
     asked = Asked({"profile": profile_name, "out": folder})
     profile, out = asked.profile, asked.out
     if not out.is_dir():
         raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
+    from lcmae_core.studies.front import scoreboard
+    from lcmae_core.viewer.report import build_report
+
     drawn = []
     if any((out / "results" / "runs").glob("*.json")):
         from lcmae_core.studies.readers import export

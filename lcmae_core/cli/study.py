@@ -1,6 +1,5 @@
 """`lcmae study`: do what is missing of some studies, within a budget, alone or shared out; and say where they stand."""
 
-import re
 import subprocess
 import sys
 import threading
@@ -17,22 +16,6 @@ from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
 from lcmae_core.studies.trials import Trial, jobs, unusable
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds_of(budget: str | None) -> float | None:
-    """ "90s", "25m", "1.5h" in seconds.
-
-    Raises:
-        LcmaeError: another form, or no time at all.
-    """
-    if budget is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
-    if not found or not float(found[1]):
-        raise LcmaeError(f"--budget: got {budget!r}, expected a time such as 90s, 25m or 1.5h")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def chosen_studies(names: Sequence[str]) -> list[str]:

@@ -17,6 +17,8 @@ from lcmae_core.config.places import anchored, find
 from lcmae_core.config.profiles import PROFILES
 
 PACKAGE = Path(__file__).resolve().parents[1]
+DEVICES = ("auto", "cuda", "mps", "cpu", "xpu")
+"""Kinds of device; of several, cuda:1 is the second."""
 SCHEMES = ("photos", "folder:", "parquet:", "wds:", "hf:", "torchvision:")
 
 
@@ -66,6 +68,13 @@ def _check_seed(seed: int) -> int:
     return seed
 
 
+def _check_device(name: str) -> str:
+    """Its form alone; whether it is there is seen when it is used."""
+    if name.partition(":")[0] not in DEVICES:
+        raise LcmaeError(f"device: got {name!r}, {nearest(name, DEVICES)}")
+    return name
+
+
 class _Common(NamedTuple):
     kind: type
     keys: tuple[str, ...]
@@ -79,7 +88,7 @@ COMMON: dict[str, _Common] = {
     "data": _Common(str, ("data", "source"), "LCMAE_DATA", check_source),
     "seed": _Common(int, ("seed",), check=_check_seed),
     "out": _Common(str, ("out",), "LCMAE_OUT"),
-    "device": _Common(str, ("device",)),
+    "device": _Common(str, ("device",), check=_check_device),
 }
 """What every command and notebook can be told, by options or by parameters."""
 

@@ -14,7 +14,8 @@ from contextlib import ExitStack
 import pytest
 
 from lcmae_core import cli
-from lcmae_core.cli.study import _without_jobs, run_studies, seconds_of
+from lcmae_core.cli.budget import seconds_of
+from lcmae_core.cli.study import _without_jobs, run_studies
 from lcmae_core.studies import ACCURACY, measures
 from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
