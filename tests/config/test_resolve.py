@@ -159,7 +159,7 @@ def test_report_and_doctor_look_into_the_same_folder(home, monkeypatch, capsys):
     from lcmae_core.cli import doctor
     from lcmae_core.viewer import report
 
-    monkeypatch.setattr(report, "build_report", lambda out, drawn: out)
+    monkeypatch.setattr(report, "build_report", lambda out, drawn, claims: out)
     monkeypatch.setenv("LCMAE_DATA", "folder:gone")  # neither reads data
     for words, variables, folder in (
         (["--out", "made"], {}, home / "made"),
