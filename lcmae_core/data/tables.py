@@ -15,7 +15,7 @@ from .convert import UnreadableImage
 from .fingerprint import fingerprint
 from .labels import COLUMNS, number_labels
 from .paths import files_under, resolve
-from .shards import by_split
+from .shard_files import by_split
 from .splits import Found, Reader, Split
 
 
