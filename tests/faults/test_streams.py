@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -153,6 +155,39 @@ def test_shards_that_are_cut_off_missing_or_strange_are_refused_by_name(copied):
         assert line(f"wds:{copied}").startswith(f"{MANIFEST}: got ")
         (copied / MANIFEST).write_bytes(before)
     open_source(Data(source=f"wds:{copied}"))
+
+
+@pytest.mark.parametrize("trials", [4, pytest.param(40, marks=pytest.mark.fault)])
+@pytest.mark.parametrize("by", ["manifest", "checksums"])
+def test_a_flipped_bit_in_a_table_is_refused_by_its_name_where_something_knows_better(by, trials, tmp_path):
+    """Checksums cover what is in the pages; a manifest covers all bytes."""
+    rng, file = random.Random(trials), tmp_path / "train-0.parquet"
+    pictures = [Image.effect_noise((64, 64), 60).convert("RGB") for _ in range(20)]
+    content = []
+    for one in pictures:
+        one.save(buffer := io.BytesIO(), "JPEG")
+        content.append(buffer.getvalue())
+    table = pa.table({"image": content, "label": list(range(20))})
+    pq.write_table(table, file, write_page_checksum=by == "checksums", compression="none", use_dictionary=False)
+    good = file.read_bytes()
+    if by == "manifest":
+        listed = {"file": file.name, "sha256": sha256(file), "bytes": len(good)}
+        (tmp_path / MANIFEST).write_text(json.dumps({"files": [listed]}))
+    pages = (good.index(content[0]), good.index(content[-1]) + len(content[-1]))
+    for _ in range(trials):
+        data = bytearray(good)
+        data[rng.randrange(*(pages if by == "checksums" else (0, len(data))))] ^= 1 << rng.randrange(8)
+        file.write_bytes(data)
+        said = line(f"parquet:{tmp_path}")
+        assert f"{file.name}: " in said
+        assert ("CRC checksum" if by == "checksums" else "sha256 ") in said
+    file.write_bytes(good)
+    assert len(open_source(Data(source=f"parquet:{tmp_path}")).train) >= 1
+    if by == "manifest":
+        shutil.copyfile(file, tmp_path / "train-1.parquet")
+        assert open_source(Data(source=f"parquet:{tmp_path}")).classes, "a manifest of others need not list all"
+        file.unlink()
+        assert "train-0.parquet is not there (1 that manifest.json lists are not)" in line(f"parquet:{tmp_path}")
 
 
 def test_shards_without_a_manifest_that_are_cut_off_are_refused_by_name(copied):
