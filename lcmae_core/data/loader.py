@@ -77,6 +77,7 @@ def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
 def _read_all(split: Split, size: tuple[int, int], largest: float, progress: bool) -> list[Tensor] | None:
     """Every picture, shrunk; None as soon as a box around those read so far has more than `largest` pixels."""
     pictures: list[Tensor] = []
+    split = split.at_least(2 * max(size))
     bar = progress_bar(f"reading {split.name}", len(split), "image", wanted=progress)
     with ThreadPoolExecutor(THREADS) as pool, bar:
         while len(pictures) < len(split):  # in blocks, so that giving up stops the reading
@@ -118,7 +119,7 @@ class _Crops(Dataset[list[Tensor]]):
     """(epoch, index) -> the cut and resized uint8 crops of an image, then their boxes; decoding processes run it."""
 
     def __init__(self, split: Split, cuts: Cuts) -> None:
-        self.split, self.cuts = split, cuts
+        self.split, self.cuts = split.at_least(2 * max(cuts.size)), cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
         pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))

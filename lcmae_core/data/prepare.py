@@ -25,6 +25,7 @@ from ..store.progress import Bar, progress_bar
 from ..store.stopping import Stopped, StopRequest, stop_requests
 from .contents import Contents
 from .convert import UnreadableImage, decode, is_plain_jpeg
+from .decoders import Decoding
 from .manifest import MADE_BY, MANIFEST
 from .shard_plan import Item, Plan, Recipe, planned
 
@@ -46,7 +47,7 @@ def resized(content: bytes, name: str, recipe: Recipe) -> bytes:
     Raises:
         UnreadableImage: in one line.
     """
-    image = decode(content, name)
+    image = decode(content, name, how=Decoding(least=2 * recipe.size))  # twice as much, so that nothing shows
     short = min(image.size)
     if short <= recipe.size and is_plain_jpeg(content):
         return content
