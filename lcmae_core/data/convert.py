@@ -155,12 +155,14 @@ def _opened(content: bytes) -> Image.Image:
     return image
 
 
-def is_plain_jpeg(content: bytes) -> bool:
-    """Whether it is a JPEG in colour or grey that is not turned: any reader sees in it what we see."""
+def is_plain_jpeg(content: bytes, side: int) -> bool:
+    """Whether it is a JPEG in colour or grey, not turned, with a short side of at most `side`: any reader sees in it
+    what we see."""
     try:
         with _quiet(), Image.open(BytesIO(content)) as image:
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            return image.format == "JPEG" and image.mode in ("RGB", "L") and upright
+            small = min(image.size) <= side
+            return image.format == "JPEG" and image.mode in ("RGB", "L") and upright and small
     except Exception:  # whatever damaged EXIF leads to
         return False
 

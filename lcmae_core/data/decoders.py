@@ -1,5 +1,6 @@
 """How much of a picture is decoded, and by which library: JPEGs come reduced, and no file unfolds beyond a limit."""
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +15,8 @@ from .metadata import is_read_whole
 Decoder = Literal["pil", "exact", "simplejpeg"]
 SCALES = (8, 4, 2)
 """By which libjpeg reduces while it decodes, at a fraction of the work."""
+MARGIN = 4 / 3
+"""What must be left of `least`: libjpeg's reduction is coarse, and the rest of the way is Lanczos'."""
 
 
 class TooLargeError(ValueError):
@@ -54,25 +57,55 @@ def load(image: Image.Image, content: bytes, how: Decoding) -> Image.Image:
             f"it has {image.width}x{image.height} px, {pixels} megapixels, expected at most {most} (max_megapixels)"
         )
     if how.decoder == "simplejpeg" and image.format == "JPEG" and image.mode in ("RGB", "L"):
-        return _by_simplejpeg(image, content, (how.least, how.least) if how.least else size)
-    if scale > 1:
-        image.draft(None, size)
+        return _by_simplejpeg(image, content, size if how.least is None else (math.ceil(MARGIN * how.least),) * 2, how)
+    if scale == 1:
+        image.load()
+        return image
+    whole = image.size
+    image.draft(None, size)
     image.load()
-    return image
+    return _fitted(image, whole, scale, how.least)
 
 
 def _scale(image: Image.Image, content: bytes, how: Decoding) -> int:
-    """By how much a JPEG is reduced while it is decoded: as far as `least` allows, and until it is below `most`."""
+    """By how much a JPEG is reduced while it is decoded: as far as `least` allows, or more if it must be to be below
+    `most`."""
     if image.format not in ("JPEG", "MPO") or how.decoder == "exact":
         return 1
-    pixels = image.width * image.height
-    if pixels > how.most:  # where all coefficients are held before the first pixel, nothing is gained
-        return 1 if is_read_whole(content) else next((s for s in SCALES[::-1] if pixels / s**2 <= how.most), SCALES[0])
-    least = how.least or max(image.size)
-    return next((s for s in SCALES if min(image.size) // s >= least), 1)
+    least, pixels = how.least or max(image.size), image.width * image.height
+    wanted = next((s for s in SCALES if min(image.size) // s >= MARGIN * least), 1)
+    if pixels <= how.most:
+        return wanted
+    if is_read_whole(content):  # all coefficients are held before the first pixel: nothing is gained
+        return 1
+    return max(wanted, next((s for s in reversed(SCALES) if pixels / s**2 <= how.most), SCALES[0]))
 
 
-def _by_simplejpeg(image: Image.Image, content: bytes, least: tuple[int, int]) -> Image.Image:
+def _fitted(image: Image.Image, whole: tuple[int, int], scale: float, least: int | None) -> Image.Image:
+    """A reduced picture at the very size that the whole one has when it is shrunk to a short side of `least`.
+
+    Reducing rounds sides up to a whole pixel, of which a part lies beyond the picture: the box leaves that out, or all
+    would be moved.
+    """
+    size = (round(whole[0] / scale), round(whole[1] / scale))
+    if least and least < min(size):
+        size = shrunk(whole, least)
+    box = (0.0, 0.0, whole[0] / scale, whole[1] / scale)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+
+
+def shrunk(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """Width and height in proportion, the short side so many pixels."""
+    width, height = (max(short, round(side * short / min(size))) for side in size)
+    return width, height
+
+
+def _by_simplejpeg(image: Image.Image, content: bytes, enough: tuple[int, int], how: Decoding) -> Image.Image:
+    """Reduced by eighths to the least size of which both sides are `enough`."""
     colours = {"RGB": "RGB", "L": "GRAY"}[image.mode]
-    pixels = import_module("simplejpeg").decode_jpeg(content, colours, min_width=least[0], min_height=least[1])
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if image.mode == "L" else pixels))
+    pixels = import_module("simplejpeg").decode_jpeg(content, colours, min_width=enough[0], min_height=enough[1])
+    found = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if image.mode == "L" else pixels))
+    if found.size == image.size:
+        return found
+    eighths = (n for n in range(1, 8) if tuple(-(-side * n // 8) for side in image.size) == found.size)
+    return _fitted(found, image.size, 8 / next(eighths), how.least)

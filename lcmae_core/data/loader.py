@@ -25,6 +25,7 @@ from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
+from .decoders import shrunk
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -64,8 +65,7 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     short, limit = min(image.size), 2 * max(size)
     if short <= limit:
         return image
-    width, height = (max(limit, round(side * limit / short)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize(shrunk(image.size, limit), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:

@@ -25,7 +25,7 @@ from ..store.progress import Bar, progress_bar
 from ..store.stopping import Stopped, StopRequest, stop_requests
 from .contents import Contents
 from .convert import UnreadableImage, decode, is_plain_jpeg
-from .decoders import Decoding
+from .decoders import Decoding, shrunk
 from .manifest import MADE_BY, MANIFEST
 from .shard_plan import Item, Plan, Recipe, planned
 
@@ -47,13 +47,12 @@ def resized(content: bytes, name: str, recipe: Recipe) -> bytes:
     Raises:
         UnreadableImage: in one line.
     """
-    image = decode(content, name, how=Decoding(least=2 * recipe.size))  # twice as much, so that nothing shows
+    image = decode(content, name, how=Decoding(least=recipe.size))
     short = min(image.size)
-    if short <= recipe.size and is_plain_jpeg(content):
+    if is_plain_jpeg(content, recipe.size):
         return content
     if short > recipe.size:
-        width, height = (max(recipe.size, round(side * recipe.size / short)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        image = image.resize(shrunk(image.size, recipe.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=recipe.quality)
     return buffer.getvalue()
