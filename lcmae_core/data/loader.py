@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,12 +19,13 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
 from ..store.stopping import leave_signals_to_the_parent
-from .augment import crop_resize, crop_resize_one, flip, normalize
+from .augment import crop_resize, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
+from .resample import cut_one, pixels_of
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -66,12 +66,6 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if short <= limit:
         return image
     return image.resize(shrunk(image.size, limit), Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
-    """A picture as a tensor; grey pictures have one channel."""
-    array = np.array(image)  # (H, W) or (H, W, C)
-    return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def _read_all(split: Split, size: tuple[int, int], largest: float, progress: bool) -> list[Tensor] | None:
@@ -122,11 +116,22 @@ class _Crops(Dataset[list[Tensor]]):
         self.split, self.cuts = split.at_least(2 * max(cuts.size)), cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
-        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))
-        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[1:]))
-        boxes = self.cuts.boxes(epoch, index, height, width)
-        cut = [crop_resize_one(pixels, box[0], size) for size, box in boxes]
-        return [*cut, torch.cat([box for _, box in boxes])]
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: list[tuple[int, int]], many: Callable[..., Any] = map) -> list[list[Tensor]]:
+        """Those of a batch, whose boxes are drawn at once; `many` is how pictures are gone through."""
+        pictures = list(many(self._picture, places))
+        sizes = [[picture.height, picture.width] for picture in pictures]
+        epoch, index, height, width = torch.tensor([[*p, *s] for p, s in zip(places, sizes)]).unbind(1)
+        cuts = self.cuts.boxes(epoch, index, height, width)
+        boxes = torch.stack([boxes for _, boxes in cuts], dim=1)  # (B, views, 4)
+        return list(many(self._cut, pictures, boxes, [[size for size, _ in cuts]] * len(pictures)))
+
+    def _picture(self, place: tuple[int, int]) -> Image.Image:
+        return shrink(self.split.read(place[1]), self.cuts.size)
+
+    def _cut(self, picture: Image.Image, boxes: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        return [*(cut_one(picture, box, size) for box, size in zip(boxes.tolist(), sizes)), boxes]
 
 
 class _Lazy:
@@ -265,7 +270,7 @@ class Loader:
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(self._crops.__getitem__, zip(epoch.tolist(), index.tolist())))
+            found = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
         *pictures, boxes = map(torch.stack, zip(*found))
         return self._finish(epoch, index, [self._send(crop).float() for crop in pictures], boxes.unbind(1))
 
