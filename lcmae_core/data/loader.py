@@ -25,7 +25,7 @@ from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
-from .resample import cut_one, pixels_of
+from .resample import cut_many, cut_one, pixels_of
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -254,7 +254,7 @@ class Loader:
             return
         ahead = read_ahead(self._crops, count, places, self.workers, pin=self.device.type == "cuda")
         for place, (*pictures, boxes) in ahead:
-            pictures = [p.to(self.device, non_blocking=True).float() for p in pictures]
+            pictures = [p.to(self.device, non_blocking=True) for p in pictures]
             yield self._finish(*place, pictures, boxes.unbind(1))
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
@@ -265,19 +265,20 @@ class Loader:
             self._canvas.pixels.index_select(0, self._send(place)),
             [self._send(box) for _, box in cuts],
         )  # (B, C, H, W)
-        cut = [crop_resize(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
+        crop = cut_many if self.device.type == "cpu" else crop_resize
+        cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
             found = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
         *pictures, boxes = map(torch.stack, zip(*found))
-        return self._finish(epoch, index, [self._send(crop).float() for crop in pictures], boxes.unbind(1))
+        return self._finish(epoch, index, [self._send(crop) for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
         """Mirror, colour and normalise cut images in [0, 255], on the device."""
         images = tuple(
-            normalize(pixels if view is None else self._augment(view, epoch, index, pixels))
+            normalize((pixels if view is None else self._augment(view, epoch, index, pixels)).float())
             for view, pixels in zip(self._cuts.of(epoch), cut)
         )
         labels = None if self._labels is None else self._send(self._labels[index])
@@ -287,7 +288,9 @@ class Loader:
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels
-        return shade(pixels, self._send(view.shades(epoch, index)), view.colours) if view.colours.any else pixels
+        if not view.colours.any:
+            return pixels
+        return shade(pixels.float(), self._send(view.shades(epoch, index)), view.colours)
 
     def _send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""

@@ -2,21 +2,24 @@
 
 A decoding process has no use for dense matrices (100 times the work), nor for MKL, whose products can spin for ever in
 a process that was forked while the first one multiplied.
-Letters: C channels, h w result, R pixels under a kernel.
+Letters: B images, C channels, H W canvas, h w result, R pixels under a kernel.
 """
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from .augment import FINE, SHARES
+from .augment import FINE, SHARES, crop_resize
 
+DENSE = 20e6
+"""Products of dense matrices below which one batch of them is faster than pictures one by one."""
 _TURNED = Image.Transpose.TRANSPOSE
 
 
@@ -28,6 +31,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
+@lru_cache(maxsize=2**10)
 def shares(length: int, out: int) -> csr_matrix:
     """(out, length): `augment.resize_weights` of one crop, by the same operations in the same order.
 
@@ -66,6 +70,22 @@ def cut_one(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> 
     cut = picture.crop((left, top, left + width, top + height))
     across, down = shares(width, size[1]), shares(height, size[0])
     return pixels_of(resized(cut, across, down))
+
+
+def cut_many(
+    images: UInt8[Tensor, "B C H W"], boxes: Int64[Tensor, "B 4"], size: tuple[int, int]
+) -> UInt8[Tensor, "B C h w"]:
+    """`augment.crop_resize` on a CPU: of large pictures by sparse products one by one, of small ones as a batch; equal
+    to the last bit."""
+    _, channels, height, width = images.shape
+    if channels * size[1] * height * (width + size[0]) < DENSE:
+        return crop_resize(images, boxes, size).byte()
+    found = []
+    for image, (top, left, high, wide) in zip(images, boxes.tolist()):
+        cut = image[:, top : top + high, left : left + wide].permute(1, 2, 0).contiguous().numpy()
+        picture = Image.fromarray(cut[..., 0] if channels == 1 else cut)
+        found.append(cut_one(picture, (0, 0, high, wide), size))
+    return torch.stack(found)
 
 
 def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
