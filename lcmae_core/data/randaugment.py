@@ -139,6 +139,11 @@ class AugmentedLoader:
         """Images of the split."""
         return len(self._pictures.split)
 
+    @property
+    def held(self) -> bool:
+        """Whether the pictures lie in memory (else they are decoded at each visit)."""
+        return self._pictures.canvas is not None
+
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start, ..., stop - 1, read ahead by the workers."""
         seed = self._pictures.views.seed

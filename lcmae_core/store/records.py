@@ -26,7 +26,7 @@ from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.config.places import plain_name
 from lcmae_core.store.files import read_json, write_json
 from lcmae_core.store.machine import REPOSITORY
-from lcmae_core.store.runs import Run
+from lcmae_core.store.runs import TIMINGS, Run
 
 POINTS = 60
 """Points of a curve that a record keeps, spread over its length."""
@@ -155,7 +155,7 @@ def _training(run: Run) -> Values:
 def curves(run: Run) -> dict[str, list[list[float]]]:
     """Every logged quantity as [steps, values], thinned."""
     history = run.history
-    names = sorted({key for entry in history for key in entry} - {"step", "time", "images_per_s"})
+    names = sorted({key for entry in history for key in entry} - {"step", "time", *TIMINGS})
     found = {}
     for name in names:
         steps, values = run.curve(name)

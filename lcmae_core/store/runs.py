@@ -19,6 +19,8 @@ from lcmae_core.store.files import DamagedError, read_json, sha256, write_json
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
+TIMINGS = ("images_per_s", "images_per_core_s", "data_wait")
+"""What a line of the history says of speed, which differs between runs that are otherwise equal."""
 
 
 NAMED = 4

@@ -1,6 +1,7 @@
 """What a run says while it trains: JSON lines, TensorBoard events, and a progress bar."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from lcmae_core.config import Settings
 from lcmae_core.store.files import room_for, write_text
 from lcmae_core.store.progress import progress_bar
 from lcmae_core.store.runs import HISTORY, Run
+from lcmae_core.training.waiting import TOO_LONG, advice, cores
 
 
 class Window:
@@ -45,13 +47,14 @@ class RunLog:
     Opened at `start`, it drops what an interrupted process logged after its last checkpoint: those steps come again.
     """
 
-    def __init__(self, run: Run, settings: Settings, start: int, total: int):
+    def __init__(self, run: Run, settings: Settings, start: int, total: int, *, streamed: bool = False):
         kept = [entry for entry in run.history if entry["step"] <= start]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         self._path = run.path / HISTORY
         write_text(self._path, text)
         self._file = self._path.open("a", buffering=1)
         self._images, self._since, self._from = settings.optim.batch_size, time.perf_counter(), start
+        self._settings, self._start, self._advise = settings, start, streamed
         self._board = _tensorboard(run, start) if settings.runtime.tensorboard else None
         wanted = settings.runtime.progress
         self._bar = progress_bar(run.name, total, "step", wanted=wanted, done=start, leave=True)
@@ -60,16 +63,22 @@ class RunLog:
         """One step is done."""
         self._bar.update()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values of a step (steps done so far), with the speed since the last one."""
-        now = time.perf_counter()
-        speed = (step - self._from) * self._images / (now - self._since)
+    def write(self, step: int, values: Mapping[str, float], waited: float = 0.0) -> None:
+        """Log the values of a step (steps done so far), with the speed since the last one and the share of the time in
+        which pictures were waited for."""
+        now, first = time.perf_counter(), self._from == self._start
+        speed, share = (step - self._from) * self._images / (now - self._since), waited / (now - self._since)
         self._since, self._from = now, step
-        entry = {"step": step, **values, "images_per_s": round(speed, 1)}
+        timings = {"images_per_s": speed, "images_per_core_s": speed / cores()}
+        entry = {"step": step, **values, **{k: round(v, 1) for k, v in timings.items()}, "data_wait": round(share, 3)}
+        if self._advise and not first and share > TOO_LONG:  # in the first of them, decoding processes start
+            self._advise = False
+            print(advice(share, speed, self._settings), file=sys.stderr)
         line = json.dumps(entry) + "\n"
         with room_for(self._path, len(line)):
             self._file.write(line)
-        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} images/s")
+        late = f", {share:.0%} waiting for data" if share > TOO_LONG else ""
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} images/s{late}")
         if self._board is not None:
             for name, value in entry.items():
                 self._board.add_scalar(name, value, step)
@@ -88,7 +97,7 @@ class NoLog:
     def tick(self) -> None:
         """One step is done."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float], waited: float = 0.0) -> None:
         """Nothing: the first rank does."""
 
     def close(self) -> None:

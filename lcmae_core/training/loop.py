@@ -113,6 +113,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
         after_step=lambda step: objective.after_step(model, step / total),
         logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
         snapshots=snapshot_steps(total, runtime.snapshots),
+        streamed=not loader.held,
     )  # fmt: skip
     seconds = run_steps(run, settings, task, total, began)
     results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}

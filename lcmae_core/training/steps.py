@@ -21,6 +21,7 @@ from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import agree, ranks
 from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import NoLog, RunLog, Window
+from lcmae_core.training.waiting import Waiting
 
 Terms = Mapping[str, Tensor]
 """Of a step: `total` is minimised, the rest is logged."""
@@ -42,7 +43,7 @@ class Steps:
     batches: from a step to another. rate: sets the learning rate of a step and returns it. backward: leaves the
     gradients of a step and returns its terms. after_step: what follows the optimiser, such as a teacher; average is
     updated and saved with it. logged: values beside the terms at a log line, of the steps done and the batch just used.
-    snapshots: steps whose weights are kept.
+    snapshots: steps whose weights are kept. streamed: pictures are decoded as they are needed.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Steps:
     average: ModelEmaV3 | None = None
     logged: Callable[[int, Any], dict[str, float]] = _no_values
     snapshots: Collection[int] = ()
+    streamed: bool = False
 
 
 class Restored(NamedTuple):
@@ -115,15 +117,16 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
 
     if start == 0 and 0 in task.snapshots and ranks().first:
         run.keep_snapshot(0, task.model.state_dict())
-    log_of = closing(RunLog(run, settings, start, total) if ranks().first else NoLog())
-    with stop_requests() as stop, log_of as log, closing(task.batches(start, total)) as batches:  # type: ignore[type-var]
+    log_of = closing(RunLog(run, settings, start, total, streamed=task.streamed) if ranks().first else NoLog())
+    with stop_requests() as stop, log_of as log, closing(Waiting(task.batches(start, total))) as batches:
         for step, batch in enumerate(batches, start):
             stepped, done = one_step(task, batch, step, guard.check), step + 1
             window.add(stepped.terms)
             log.tick()
             if (done % runtime.log_every == 0 or done == total) and ranks().first:
                 run.refuse_lost()
-                log.write(done, window.mean() | {"lr": stepped.rate} | task.logged(done, batch))
+                values = window.mean() | {"lr": stepped.rate} | task.logged(done, batch)
+                log.write(done, values, batches.take())
             if done in task.snapshots:
                 judge(done)
                 if ranks().first:

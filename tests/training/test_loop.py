@@ -19,14 +19,12 @@ from lcmae_core.config import LEAVES, replace
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL, RunLostError
+from lcmae_core.store.runs import MODEL, TIMINGS, RunLostError
 from lcmae_core.training import steps
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
 from tests.config.test_settings import OTHER, method_of
-
-TIMES = ("images_per_s",)
 
 
 def weights(run):
@@ -34,7 +32,7 @@ def weights(run):
 
 
 def losses(run):
-    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in run.history]
+    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
 
 
 def test_training_lowers_the_loss(tiny):
@@ -144,7 +142,7 @@ def test_kill_9_then_the_same_command_is_bit_equal_ten_of_ten(tiny, tmp_path):
 
     def trace(path: Path):
         entries = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in e.items() if k not in TIMES} for e in entries]
+        return [{k: v for k, v in e.items() if k not in TIMINGS} for e in entries]
 
     assert [sha256(path / MODEL) for path in killed] == [sha256(whole / MODEL)] * 10
     assert [trace(path) for path in killed] == [trace(whole)] * 10

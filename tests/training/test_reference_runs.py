@@ -21,7 +21,7 @@ from lcmae_core.models.build import model_of
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.reference import Dino, Supervised
 from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL, load_run
+from lcmae_core.store.runs import MODEL, TIMINGS, load_run
 from lcmae_core.studies import references
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.held_out import evaluation_loader
@@ -52,7 +52,7 @@ def weights(run):
 
 
 def losses(run):
-    return [{k: v for k, v in entry.items() if k != "images_per_s"} for entry in run.history]
+    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
 
 
 @both

@@ -18,7 +18,7 @@ from lcmae_core.models.masking import no_mask
 from lcmae_core.models.patches import patchify
 from lcmae_core.models.siamese import Positives, Siamese, mutual_positives
 from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL, load_run
+from lcmae_core.store.runs import MODEL, TIMINGS, load_run
 from lcmae_core.training.guards import Stopped
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
@@ -50,7 +50,7 @@ def weights(run):
 
 
 def losses(run):
-    return [{k: v for k, v in entry.items() if k != "images_per_s"} for entry in run.history]
+    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
 
 
 def by_loops(v, pairs):
