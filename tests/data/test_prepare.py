@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_pictures import picture
 from PIL import Image
 
@@ -20,6 +21,7 @@ from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import open_source
 from lcmae_core.data import prepare as P
 from lcmae_core.data.contents import contents_of
+from lcmae_core.data.loader import Loader
 from lcmae_core.data.shard_plan import Recipe
 from lcmae_core.store.files import sha256
 from tests.loops import over
@@ -115,6 +117,22 @@ def test_shards_are_samples_of_all_classes(tmp_path):
     made(class_folder(tmp_path / "in", {"a": 40, "b": 40}), tmp_path / "out", Recipe(size=8, shard_images=40))
     first, _ = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
     assert min(first["classes"].values()) > 8  # 20 of each are to be expected, with a deviation of 3
+
+
+def test_shards_are_read_by_number_so_that_an_epoch_goes_on_anywhere(tmp_path):
+    made(class_folder(tmp_path / "in"), tmp_path / "out")
+    data = Data(source=f"wds:{tmp_path / 'out'}", image_size=(16, 16), validation_fraction=0.2)
+
+    def loader(**more):
+        how = {"seed": 0, "batch_size": 4, "device": "cpu", "progress": False} | more
+        return Loader(open_source(data).train, data, **how)
+
+    whole = list(loader(hold_gb=0, workers=0).batches(0, 7))  # two epochs and a little more
+    for begun, more in ((2, {"hold_gb": 0, "workers": 2}), (5, {"hold_gb": 0, "workers": 1}), (3, {})):
+        for one, other in zip(whole[begun:], loader(**more).batches(begun, 7), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one[:4], other[:4], strict=True))
+    seen = torch.cat([batch.index for batch in whole])[: len(open_source(data).train)]
+    assert len(set(seen.tolist())) == len(open_source(data).train), "each picture once an epoch"
 
 
 def test_splits_of_the_source_are_kept(tmp_path):
