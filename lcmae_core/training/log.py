@@ -1,7 +1,6 @@
 """What a run says while it trains: JSON lines, TensorBoard events, and a progress bar."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from lcmae_core.config import Settings
 from lcmae_core.store.files import room_for, write_text
 from lcmae_core.store.progress import progress_bar
 from lcmae_core.store.runs import HISTORY, Run
-from lcmae_core.training.waiting import TOO_LONG, advice, cores
+from lcmae_core.training.waiting import TOO_LONG, Advice, cores
 
 
 class Window:
@@ -41,6 +40,10 @@ class Window:
         return self._sums | {"count": torch.tensor(self._count)}
 
 
+def _nothing(*_: float) -> None:
+    """Of a run whose pictures are held."""
+
+
 class RunLog:
     """Writes each logged step to history.jsonl, and on request to TensorBoard and a progress bar.
 
@@ -54,7 +57,7 @@ class RunLog:
         write_text(self._path, text)
         self._file = self._path.open("a", buffering=1)
         self._images, self._since, self._from = settings.optim.batch_size, time.perf_counter(), start
-        self._settings, self._start, self._advise = settings, start, streamed
+        self._start, self._advise = start, Advice(settings) if streamed else _nothing
         self._board = _tensorboard(run, start) if settings.runtime.tensorboard else None
         wanted = settings.runtime.progress
         self._bar = progress_bar(run.name, total, "step", wanted=wanted, done=start, leave=True)
@@ -66,14 +69,14 @@ class RunLog:
     def write(self, step: int, values: Mapping[str, float], waited: float = 0.0) -> None:
         """Log the values of a step (steps done so far), with the speed since the last one and the share of the time in
         which pictures were waited for."""
-        now, first = time.perf_counter(), self._from == self._start
-        speed, share = (step - self._from) * self._images / (now - self._since), waited / (now - self._since)
+        now, steps = time.perf_counter(), step - self._from
+        spent = now - self._since
+        speed, share = steps * self._images / spent, waited / spent
+        if self._from > self._start:  # before, decoding processes start
+            self._advise(steps, waited, spent)
         self._since, self._from = now, step
         timings = {"images_per_s": speed, "images_per_core_s": speed / cores()}
         entry = {"step": step, **values, **{k: round(v, 1) for k, v in timings.items()}, "data_wait": round(share, 3)}
-        if self._advise and not first and share > TOO_LONG:  # in the first of them, decoding processes start
-            self._advise = False
-            print(advice(share, speed, self._settings), file=sys.stderr)
         line = json.dumps(entry) + "\n"
         with room_for(self._path, len(line)):
             self._file.write(line)

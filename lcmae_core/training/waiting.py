@@ -1,6 +1,7 @@
 """How long a training waits for its pictures, and what helps when it is long."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,8 @@ from lcmae_core.training.distributed import ranks
 
 TOO_LONG = 0.05
 """Share of a step from which advice is given."""
+PATIENCE = 20
+"""Steps after which it is given, so that one slow batch says nothing."""
 
 
 class Waiting:
@@ -45,13 +48,27 @@ def cores() -> int:
     return here * max(1, ranks().of // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def advice(share: float, speed: float, settings: Settings) -> str:
-    """One line on a training that waits for pictures that are decoded as they are needed."""
-    workers, available = settings.runtime.workers, cores()
-    side = 2 * max(settings.data.image_size)
-    more = f"more `workers` (now {workers}, for {available} cores), " if workers < available else ""
-    return (
-        f"data: {share:.0%} of the time goes into waiting for pictures ({speed:.0f} images/s, "
-        f"{speed / available:.0f} a core); what helps: {more}pictures made smaller once (lcmae prepare --size {side}), "
-        "or `hold_gb` and `cache_gb` large enough to hold them decoded"
-    )
+class Advice:
+    """Says in one line what helps, once, when a training has waited too long over `PATIENCE` steps."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._said = settings, False
+        self._steps, self._waited, self._spent = 0, 0.0, 0.0
+
+    def __call__(self, steps: int, waited: float, spent: float) -> None:
+        """So many steps more took `spent` seconds, of which `waited` were waited for pictures."""
+        self._steps, self._waited, self._spent = self._steps + steps, self._waited + waited, self._spent + spent
+        if not self._said and self._steps >= PATIENCE and self._waited > TOO_LONG * self._spent:
+            self._said = True
+            print(self._line(), file=sys.stderr)
+
+    def _line(self) -> str:
+        workers, available = self._settings.runtime.workers, cores()
+        speed = self._steps * self._settings.optim.batch_size / self._spent
+        more = f"more `workers` (now {workers}, for {available} cores), " if workers < available else ""
+        smaller = f"pictures made smaller once (lcmae prepare --size {2 * max(self._settings.data.image_size)})"
+        return (
+            f"data: {self._waited / self._spent:.0%} of the time goes into waiting for pictures ({speed:.0f} images/s, "
+            f"{speed / available:.0f} a core); what helps: {more}{smaller}, or `hold_gb` and `cache_gb` large enough "
+            "to hold them decoded"
+        )

@@ -13,7 +13,7 @@ from lcmae_core.config import replace
 from lcmae_core.data import splits
 from lcmae_core.training import waiting
 from lcmae_core.training.loop import pretrain
-from lcmae_core.training.waiting import Waiting, cores
+from lcmae_core.training.waiting import Advice, Waiting, cores
 
 
 @pytest.fixture
@@ -39,15 +39,8 @@ def slow(monkeypatch):
 
 
 def trained(tiny, pictures, **more):
-    how = {
-        "steps": 12,
-        "log_every": 4,
-        "checkpoint_every": 100,
-        "snapshots": 0,
-        "workers": 0,
-        "validation_fraction": 0.2,
-    }
-    return pretrain(replace(tiny, source=pictures, **(how | more)))
+    how = {"steps": 28, "log_every": 4, "checkpoint_every": 100, "snapshots": 0, "workers": 0} | more
+    return pretrain(replace(tiny, source=pictures, validation_fraction=0.2, **how))
 
 
 def test_time_is_that_of_the_iterator_alone():
@@ -97,12 +90,16 @@ def test_one_whose_pictures_are_held_is_told_nothing(tiny, pictures, slow, capsy
     assert "data: " not in capsys.readouterr().err
 
 
-def test_one_that_hardly_waits_is_told_nothing(tiny, pictures, monkeypatch, capsys):
-    from lcmae_core.training import log
-
-    monkeypatch.setattr(log, "TOO_LONG", 1.0)
-    trained(tiny, pictures, hold_gb=0)
-    assert "data: " not in capsys.readouterr().err
+def test_one_that_hardly_waits_or_for_a_step_alone_is_told_nothing(tiny, capsys):
+    for steps, waited in ((1000, 4.9), (19, 90)):
+        Advice(tiny)(steps, waited, 100)
+    advise = Advice(tiny)
+    for _ in range(3):
+        advise(10, 0, 100)
+    advise(1, 14, 20)  # a slow batch among 31
+    assert capsys.readouterr().err == ""
+    advise(10, 10, 100)
+    assert capsys.readouterr().err.startswith("data: 6% of the time goes into waiting for pictures (")
 
 
 def test_cores_are_counted_over_machines(monkeypatch):
