@@ -85,7 +85,7 @@ def _of_run(known: Settings, base: Settings, asked: Asked) -> Settings:
     changes = {name: getattr(base.data, name) for name in type(base.data).model_fields if name in given}
     changes |= {"source": base.data.source} if asked.data else {}
     changes |= {"seed": base.seed} if asked.said("seed") else {}
-    always = {"device", "workers", "hold_gb", "out"}
+    always = {"device", "workers", "device_cache_gb", "out"}
     runtime = base.runtime.model_dump(include=always | (given.keys() & type(base.runtime).model_fields.keys()))
     return replace(known, {"train_images": None} | changes | runtime)
 

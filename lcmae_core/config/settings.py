@@ -22,6 +22,7 @@ from lcmae_core.config.groups import (
     Supervision,
     one_length,
 )
+from lcmae_core.config.names import on_disk, todays
 
 Method = Literal["mae", "ae", "dino", "supervised", "siamese"]
 """What is trained: the masked autoencoder (with any of the losses), the autoencoder without masking of v2 Fig. 7, one
@@ -97,7 +98,7 @@ class Settings(Group):
         return self
 
     def _check_pairs(self) -> None:
-        count = self.optim.batch_size // self.optim.accumulate
+        count = self.optim.batch_size // self.optim.accum_steps
         if (self.supervision.mixup or self.supervision.cutmix) and count % 2:
             raise ValueError(f"batch_size: got micro-batches of {count}, expected an even number (mixup pairs images)")
 
@@ -160,8 +161,8 @@ def unused(settings: Settings) -> frozenset[str]:
 
 def _unused_by_siamese(siamese: Siamese) -> frozenset[str]:
     radius = {"positive_radius"} if siamese.positives == "position" else set()
-    pairs = set() if siamese.siamese_cross else {"positives", "positive_radius"}
-    pixels = set() if siamese.siamese_in else {"in_view_pixels"}
+    pairs = set() if siamese.siamese_cross_view else {"positives", "positive_radius"}
+    pixels = set() if siamese.siamese_in_view else {"in_view_pixels"}
     return frozenset(radius | pairs | pixels | (set() if siamese.token_average else _AVERAGE))
 
 
@@ -171,7 +172,7 @@ def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **m
     Raises:
         LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
     """
-    tree, changes = settings.model_dump(), one_length({**(changes or {}), **more})
+    tree, changes = settings.model_dump(by_alias=False), one_length(todays({**(changes or {}), **more}))
     for name, value in changes.items():
         if name not in LEAVES:
             raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
@@ -195,9 +196,10 @@ def digest(settings: Settings, data_identity: str) -> str:
     method or the decoder does not read (`unused`) do not count. The source counts by what it holds (`data_identity`),
     not by where it lies.
     """
+    left_out = {on_disk(leaf) for leaf in unused(settings)}
     tree = settings.model_dump(mode="json", exclude={"runtime": True, "data": {"source"}}, exclude_defaults=True)
     for group in GROUPS.keys() & tree.keys():
-        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in unused(settings)}
+        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in left_out}
     departures = {group: leaves for group, leaves in tree.items() if leaves != {}}
     text = json.dumps([departures, data_identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -88,11 +88,13 @@ def _read_all(split: Split, size: tuple[int, int], largest: float, progress: boo
     return pictures
 
 
-def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float, progress: bool = True) -> Canvas | None:
-    """All pictures on one canvas on the CPU, or None if that would take more than `hold_gb` (10^9 bytes)."""
+def hold(
+    split: Split, size: tuple[int, int], channels: int, device_cache_gb: float, progress: bool = True
+) -> Canvas | None:
+    """All pictures on one canvas on the CPU, or None if that would take more than `device_cache_gb` (10^9 bytes)."""
     if not len(split):
         return None
-    pictures = _read_all(split, size, hold_gb * 1e9 / (channels * len(split)), progress)
+    pictures = _read_all(split, size, device_cache_gb * 1e9 / (channels * len(split)), progress)
     if pictures is None:
         return None
     heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))
@@ -175,7 +177,7 @@ class Loader:
         data: crop size, channels, augmentation.
         seed: of order, crops and flips.
         batch_size: images a training batch, on this device.
-        hold_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
+        device_cache_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
         workers: decoding processes when streaming.
         crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
         progress: say how far the reading of a split that is held has come.
@@ -191,7 +193,7 @@ class Loader:
         seed: int,
         batch_size: int,
         device: torch.device | str,
-        hold_gb: float = 4.0,
+        device_cache_gb: float = 4.0,
         workers: int = 2,
         crops: tuple[Views, ...] = (),
         progress: bool = True,
@@ -204,8 +206,8 @@ class Loader:
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
         distinct = split if split.period is None else split.subset(range(split.period))
-        how = (data.image_size, data.channels, hold_gb, progress)
-        self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), hold_gb * 1e9, lambda: hold(distinct, *how))
+        how = (data.image_size, data.channels, device_cache_gb, progress)
+        self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), device_cache_gb * 1e9, lambda: hold(distinct, *how))
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)

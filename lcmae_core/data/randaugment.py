@@ -110,10 +110,10 @@ class Pictures(Dataset[Tensor]):
         array = pixels[0] if self.channels == 1 else pixels.permute(1, 2, 0)
         return Image.fromarray(array.contiguous().numpy())
 
-    def held(self, hold_gb: float) -> "Pictures":
-        """The same with all pictures read at once, if they take no more than `hold_gb` (10^9 bytes)."""
+    def held(self, device_cache_gb: float) -> "Pictures":
+        """The same with all pictures read at once, if they take no more than `device_cache_gb` (10^9 bytes)."""
         distinct = self.split if self.split.period is None else self.split.subset(range(self.split.period))
-        self.canvas = hold(distinct, self.views.size, self.channels, hold_gb)
+        self.canvas = hold(distinct, self.views.size, self.channels, device_cache_gb)
         return self
 
 
@@ -121,15 +121,15 @@ class AugmentedLoader:
     """Training batches of `Pictures`: a pure function of (seed, step), on the device.
 
     Crops, mirroring and order are those of `Loader`; `workers` processes augment `share` (0: this one does). Sources up
-    to `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
+    to `device_cache_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
     """
 
     def __init__(
-        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2, hold_gb: float = 0.0,
-        share: Share = WHOLE,
+        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2,
+        device_cache_gb: float = 0.0, share: Share = WHOLE,
     ) -> None:  # fmt: skip
         self._share = share
-        self._pictures, self._device, self._workers = pictures.held(hold_gb), device, workers
+        self._pictures, self._device, self._workers = pictures.held(device_cache_gb), device, workers
         self._batch_size, labels = batch_size, pictures.split.labels
         self._labels = None if labels is None else torch.tensor(labels)
 

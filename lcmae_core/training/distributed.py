@@ -69,12 +69,12 @@ def share_of(settings: Settings, mine: Ranks | None = None) -> Share:
         LcmaeError: the batch does not divide among the ranks.
     """
     mine, optim = mine or ranks(), settings.optim
-    if optim.batch_size % (mine.of * optim.accumulate):
+    if optim.batch_size % (mine.of * optim.accum_steps):
         raise LcmaeError(
-            f"batch_size: got {optim.batch_size} on {mine.of} ranks with accumulate {optim.accumulate}, "
-            f"expected a multiple of {mine.of * optim.accumulate}"
+            f"batch_size: got {optim.batch_size} on {mine.of} ranks with accum_steps {optim.accum_steps}, "
+            f"expected a multiple of {mine.of * optim.accum_steps}"
         )
-    return Share(mine.number, mine.of, optim.accumulate)
+    return Share(mine.number, mine.of, optim.accum_steps)
 
 
 def spread(model: nn.Module, settings: Settings) -> nn.Module:

@@ -124,7 +124,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
 def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them, and over ranks."""
-    parts = objective.settings.optim.accumulate
+    parts = objective.settings.optim.accum_steps
     found: list[Terms] = []
     for chunk in batch.chunks(parts):
         with gradients_later(forward, len(found) < parts - 1):

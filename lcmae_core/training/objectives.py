@@ -56,7 +56,7 @@ class Objective(ABC, Generic[M]):
         settings, runtime = self.settings, self.settings.runtime
         return Loader(
             self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
-            device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=self.crops,
+            device=device, device_cache_gb=runtime.device_cache_gb, workers=runtime.workers, crops=self.crops,
             progress=runtime.progress, cache=cache_of(runtime), share=share_of(settings),
         )  # fmt: skip
 
@@ -205,7 +205,8 @@ class SupervisedObjective(Objective[Supervised]):
         views = Views(self.settings.seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
         pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
         return AugmentedLoader(
-            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers, hold_gb=runtime.hold_gb,
+            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers,
+            device_cache_gb=runtime.device_cache_gb,
             share=share_of(self.settings),
         )  # fmt: skip
 

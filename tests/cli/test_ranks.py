@@ -42,7 +42,7 @@ def test_the_command_is_torchruns_and_the_same_on_every_machine():
     [
         (["--nproc", "0"], "--nproc: got 0, expected at least 1"),
         (["--nnodes", "-1"], "--nnodes: got -1, expected at least 1"),
-        (["--nproc", "3"], "batch_size: got 8 on 3 ranks with accumulate 1, expected a multiple of 3"),
+        (["--nproc", "3"], "batch_size: got 8 on 3 ranks with accum_steps 1, expected a multiple of 3"),
         (["--nproc", "2", "--nnodes", "2"],
          "--rendezvous: got none with --nnodes 2, expected HOST:PORT of one of the machines"),
         (["--nproc", "two"], "argument --nproc: invalid int value: 'two'"),

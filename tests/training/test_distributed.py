@@ -87,7 +87,7 @@ def same(found: list[float], expected: list[float], tolerance: float, what: str)
 
 
 def test_micro_batches_hold_the_same_images(settings_of, tmp_path):
-    lcmae = LCMAE | {"accumulate": 2}
+    lcmae = LCMAE | {"accum_steps": 2}
     cases = {f"{world}": (settings_of(**lcmae), [world], True, None) for world in (1, 2, 4)}
     found = losses(cases, tmp_path)
     for world in (2, 4):
@@ -147,9 +147,9 @@ def test_one_process_is_the_first_of_one_and_waits_for_nobody(tiny):
         assert group == D.Ranks(0, 1)
 
 
-@over(("batch", "accumulate", "expected"), [(10, 1, 4), (12, 2, 8), (6, 3, 12)])
-def test_a_batch_that_does_not_divide_is_one_line(batch, accumulate, expected, tiny, monkeypatch):
+@over(("batch", "accum_steps", "expected"), [(10, 1, 4), (12, 2, 8), (6, 3, 12)])
+def test_a_batch_that_does_not_divide_is_one_line(batch, accum_steps, expected, tiny, monkeypatch):
     monkeypatch.setattr(D, "ranks", lambda: D.Ranks(1, 4))
-    line = f"batch_size: got {batch} on 4 ranks with accumulate {accumulate}, expected a multiple of {expected}"
+    line = f"batch_size: got {batch} on 4 ranks with accum_steps {accum_steps}, expected a multiple of {expected}"
     with pytest.raises(LcmaeError, match=line):
-        D.share_of(replace(tiny, batch_size=batch, accumulate=accumulate))
+        D.share_of(replace(tiny, batch_size=batch, accum_steps=accum_steps))
