@@ -54,7 +54,7 @@ def main(out: str | None = None) -> int:
 def examine(out: str | None = None) -> Iterator[Finding]:
     """Every finding, in groups. A check that breaks down is itself a finding."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python, _packages, _device, lambda: _storage(out), _data, _jupyter, _tools,
+        _python, check_packages, _device, lambda: check_storage(out), check_data, _jupyter, _tools,
     )  # fmt: skip
     for check in checks:
         try:
@@ -92,7 +92,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def _packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Finding]:
+    """The libraries, by installed version."""
     good: dict[str, list[str]] = {}
     for package, bound, extra in requirements():
         if extra == "dev":
@@ -139,7 +140,8 @@ def _device() -> Iterator[Finding]:
         yield Finding("device", "memory", "note" if low else "ok", f"{memory / GB:.1f} GB", advice)
 
 
-def _storage(out: str | None) -> Iterator[Finding]:
+def check_storage(out: str | None) -> Iterator[Finding]:
+    """The output folder, whether it can be written, and what its cache takes."""
     folder = Asked({"out": out}).out
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -164,7 +166,8 @@ def _cache(folder: Path) -> Finding:
     return Finding("outputs", str(folder), "ok", found, "may be deleted at any time" if count else "")
 
 
-def _data() -> Iterator[Finding]:
+def check_data() -> Iterator[Finding]:
+    """The sources that can be opened here."""
     from lcmae_core.config import Data
     from lcmae_core.data.sources import open_source
 

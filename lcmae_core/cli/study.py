@@ -50,7 +50,7 @@ def run_studies(
     every = _ordered(names, base, profile, seeds)
     todo = [job for job in every if not job.done]
     print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
-    _say_what_is_left_out(names, base, profile)
+    say_what_is_left_out(names, base, profile)
     if not todo:
         return 0
     with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
@@ -58,7 +58,8 @@ def run_studies(
         return stop.exit_code or max(code, _await(helpers, stop))
 
 
-def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
+def say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
+    """Print a line for each mask unit that does not fit these settings and each measure that this machine cannot make."""
     if "hlv_units" in chosen_studies(names):
         fitting = mask_units(base, profile)
         for unit in HLV_UNITS:
@@ -127,7 +128,7 @@ def _deadline(budget: float | None, stop: StopRequest) -> Iterator[None]:
 @contextmanager
 def _helpers(count: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Copies of this command that take from the same jobs; those still at it at the end are asked to stop."""
-    command = [sys.executable, "-m", "lcmae_core.cli", *_without_jobs(words)]
+    command = [sys.executable, "-m", "lcmae_core.cli", *without_jobs(words)]
     helpers = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield helpers
@@ -149,7 +150,8 @@ def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> int
     return 0
 
 
-def _without_jobs(argv: Sequence[str]) -> list[str]:
+def without_jobs(argv: Sequence[str]) -> list[str]:
+    """The words of a command without `--jobs N`: those of its helpers."""
     kept, skip = [], False
     for word in argv:
         if skip:

@@ -75,7 +75,7 @@ def load_vit(name: str, *, revision: str | None = None, checkpoint: str | Path |
             file, an unknown revision, or a file that does not fit.
     """
     name, revision = _revision(name, revision)
-    _check_name(name, pretrained=checkpoint is None)
+    check_name(name, pretrained=checkpoint is None)
     if checkpoint is not None:
         if revision is not None:
             raise LcmaeError(f"revision: got {revision!r} beside a local checkpoint, expected only one of them")
@@ -84,7 +84,7 @@ def load_vit(name: str, *, revision: str | None = None, checkpoint: str | Path |
             raise LcmaeError(f"checkpoint: got {str(checkpoint)!r}, which is no file, expected weights of {name}")
         model = _create(name, file, checkpoint_path=str(file))
         return Pretrained(model, Weights(name, file.name, None, sha256(file)))
-    repo = _repository(name)
+    repo = repository_of(name)
     file, commit = _download(repo, revision)
     model = _create(name, file, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
     return Pretrained(model, Weights(name, repo, commit, sha256(file)))
@@ -131,7 +131,7 @@ def _revision(name: str, revision: str | None) -> tuple[str, str | None]:
     return name, pinned or revision
 
 
-def _check_name(name: str, pretrained: bool) -> None:
+def check_name(name: str, pretrained: bool) -> None:
     """Whether timm knows the architecture (and the weights) and it is a ViT; builds it without memory."""
     weights, plain = timm.list_models(pretrained=True), timm.list_models()
     if name not in weights and name not in plain:
@@ -151,7 +151,7 @@ def _pretrained_cfg(name: str) -> Any:
     return cfg if cfg is not None and cfg.hf_hub_id else None
 
 
-def _repository(name: str) -> str:
+def repository_of(name: str) -> str:
     """The hub's repository of timm's weights: an id that ends in / takes the name with its tag."""
     cfg = _pretrained_cfg(name)
     full = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture

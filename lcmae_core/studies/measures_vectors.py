@@ -106,7 +106,7 @@ def invariance(specimen: Specimen) -> Values:
     by the mean colour of the visible patches; layers_found and layers_untrained (L,), the means of every block's own
     mean token; chance, and visible, the share of patches that each mask shows."""
     images, settings = specimen.every, specimen.settings
-    masks = _disjoint(specimen)
+    masks = masks_of(specimen)
     trained = _recognised(specimen.origin.load(), specimen, masks)
     untrained = _recognised(specimen.control().encoder, specimen, masks)
     colours = [mean_colours(images, mask, settings.model.patch_size) for mask in masks]
@@ -121,7 +121,8 @@ def invariance(specimen: Specimen) -> Values:
     }
 
 
-def _disjoint(specimen: Specimen) -> tuple[Mask, Mask]:
+def masks_of(specimen: Specimen) -> tuple[Mask, Mask]:
+    """Two masks of every held-out image that show no patch in common, the same for every model."""
     settings, one = specimen.settings, examples(specimen.settings, 1)
     cells = settings.num_patches // settings.masking.mask_unit**2
     noise = counter_uniform(settings.seed, "disjoint", one.epoch, one.index, cells)

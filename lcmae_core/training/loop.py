@@ -66,7 +66,7 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
                 run = open_run(settings, identity)
             wait_for_all()
             if not run.done:
-                _train(run, settings, tuple(callbacks))
+                train_run(run, settings, tuple(callbacks))
             wait_for_all()
     return run
 
@@ -91,7 +91,8 @@ def _untrained(settings: Iterable[Settings]) -> list[str]:
     return list(dict.fromkeys(folder.name for folder in folders if not (folder / RESULTS).exists()))
 
 
-def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:
+def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:
+    """Train a run from its newest checkpoint, or from its first weights, to its last step."""
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)
@@ -108,7 +109,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
 
     task = Steps(
         model, optimizer, loader.batches, scheduled(optimizer, total, optim),
-        backward=lambda batch, step: _backward(objective, model, forward, batch, step / total),
+        backward=lambda batch, step: backward_pass(objective, model, forward, batch, step / total),
         clip_grad=optim.clip_grad,
         after_step=lambda step: objective.after_step(model, step / total),
         logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
@@ -122,7 +123,7 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
 
 
-def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
+def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them, and over ranks."""
     parts = objective.settings.optim.accum_steps
     found: list[Terms] = []

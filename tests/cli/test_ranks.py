@@ -62,6 +62,7 @@ def begun(out, words, steps):
     process = subprocess.Popen(
         [sys.executable, "-m", "lcmae_core.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored below a background shell
     )  # fmt: skip
     end = time.monotonic() + 90
     while sum(len(file.read_text().splitlines()) for file in out.glob("runs/*/history.jsonl")) < steps:

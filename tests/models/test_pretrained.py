@@ -159,8 +159,8 @@ def test_names_that_are_no_vit(name, line):
 def test_the_references_are_vits_that_timm_has_weights_for():
     assert {reference.name for reference in REFERENCES.values()} <= set(timm.list_models(pretrained=True))
     for reference in REFERENCES.values():
-        pretrained._check_name(reference.name, pretrained=True)
-        assert pretrained._repository(reference.name) == f"timm/{reference.name}"
+        pretrained.check_name(reference.name, pretrained=True)
+        assert pretrained.repository_of(reference.name) == f"timm/{reference.name}"
         assert reference.revision is None or len(reference.revision) == 40
 
 
