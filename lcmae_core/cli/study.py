@@ -59,7 +59,7 @@ def run_studies(
 
 
 def say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
-    """Print a line for each mask unit that does not fit these settings and each measure that this machine cannot make."""
+    """Print a line for each mask unit that does not fit these settings and each measure that cannot be made here."""
     if "hlv_units" in chosen_studies(names):
         fitting = mask_units(base, profile)
         for unit in HLV_UNITS:
