@@ -22,6 +22,7 @@ from lcmae_core.data.counter import Share
 from lcmae_core.data.loader import Batch
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.stopping import CODES, StopRequest
+from lcmae_core.training.sharding import shard, sharded
 
 
 class Ranks(NamedTuple):
@@ -78,20 +79,29 @@ def share_of(settings: Settings, mine: Ranks | None = None) -> Share:
 
 
 def spread(model: nn.Module, settings: Settings) -> nn.Module:
-    """The model with gradients averaged over ranks in its backward pass; itself where there is one.
+    """The model with gradients averaged over ranks in its backward pass; itself where there is one. With `runtime.fsdp`
+    its weights are spread over the ranks (`sharding`), else each has a copy (DDP).
 
     DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE, and DINO's
     prototypes while they are frozen.
     """
     if ranks().of == 1:
         return model
+    if settings.runtime.fsdp:
+        return shard(model)
     unused = settings.method == "dino" or (settings.method == "mae" and settings.loss.reconstruction == 0)
     return DistributedDataParallel(model, find_unused_parameters=unused)
 
 
 def gradients_later(forward: Any, later: bool) -> AbstractContextManager[Any]:
     """For all micro-batches of a step but the last: gradients add up here and are averaged over ranks once."""
-    return forward.no_sync() if later and ranks().of > 1 else nullcontext()
+    if ranks().of == 1:
+        return nullcontext()
+    forward = getattr(forward, "_orig_mod", forward)  # of torch.compile
+    if sharded(forward):
+        forward.set_requires_gradient_sync(not later)
+        return nullcontext()
+    return forward.no_sync() if later else nullcontext()
 
 
 @torch.no_grad()

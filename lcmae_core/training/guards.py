@@ -7,6 +7,8 @@ from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.loader import Batch
 from lcmae_core.store.machine import device_memory, device_name
 from lcmae_core.store.stopping import Stopped, stop_requests
+from lcmae_core.training.distributed import mean_over_ranks
+from lcmae_core.training.sharding import local
 
 __all__ = ["LossGuard", "NonFiniteLossError", "Stopped", "refuse_broken", "refuse_too_large", "stop_requests"]
 
@@ -85,7 +87,8 @@ def refuse_broken(step: int, model: nn.Module) -> None:
     Raises:
         NonFiniteLossError: a weight is NaN or infinite.
     """
-    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+    fine = torch.stack([local(p).isfinite().all() for p in model.parameters()]).all()
+    if not mean_over_ranks(fine.double()) == 1:  # of every rank, where each has its rows alone
         raise NonFiniteLossError(
             f"weights: got NaN or infinity after step {step}, expected finite numbers; "
             "the last checkpoint is from before: lower base_lr or set clip_grad"

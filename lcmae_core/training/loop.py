@@ -26,6 +26,7 @@ from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
 from lcmae_core.training.optim import build_optimizer, scheduled
+from lcmae_core.training.sharding import whole
 from lcmae_core.training.steps import Steps, run_steps
 
 
@@ -103,8 +104,8 @@ def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> 
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
     model = objective.build().to(device)
+    forward: Any = spread(model, settings)  # before the optimiser, whose state is sharded as the weights are
     optimizer = build_optimizer(model, optim)
-    forward: Any = spread(model, settings)
     forward = torch.compile(forward) if runtime.compile else forward
 
     task = Steps(
@@ -118,9 +119,10 @@ def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> 
     seconds = run_steps(run, settings, task, total, began)
     results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
     measured = objective.held_out(model, validation)  # by all ranks alike: lightly's loss waits for the others
+    weights = whole(model.state_dict())  # by all ranks
     if not ranks().first:
         return
-    run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
+    run.finish(weights, results | {"held_out": measured} | provenance(device))
 
 
 def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:

@@ -99,15 +99,19 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_the_same(trial, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "code"),
-    [("SIGTERM", 143), *(pytest.param(*one, marks=pytest.mark.fault) for one in (("SIGUSR2", 75), ("SIGINT", 130)))],
-)
-def test_a_signal_saves_the_ranks_and_decides_the_exit_code(name, code, tmp_path):
-    process = begun(tmp_path, words_of(tmp_path, steps=100_000, checkpoint_every=100_000), 5)
+    ("name", "code", "fsdp"),
+    [("SIGTERM", 143, False), *(pytest.param(*one, marks=pytest.mark.fault) for one in
+     (("SIGUSR2", 75, False), ("SIGINT", 130, False), ("SIGTERM", 143, True)))],
+)  # fmt: skip
+def test_a_signal_saves_the_ranks_and_decides_the_exit_code(name, code, fsdp, tmp_path):
+    process = begun(tmp_path, words_of(tmp_path, steps=100_000, checkpoint_every=100_000, fsdp=str(fsdp).lower()), 5)
     every = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(getattr(signal, name))
     said, _ = process.communicate(timeout=90)
     assert process.returncode == code, said
     assert not psutil.wait_procs(every, timeout=10)[1]
     (folder,) = (tmp_path / "runs").iterdir()
-    assert [p.name for p in (folder / "checkpoints").iterdir()] == [f"step-{load_run(folder).history[-1]['step']:08d}"]
+    (saved,) = (folder / "checkpoints").iterdir()
+    assert saved.name == f"step-{load_run(folder).history[-1]['step']:08d}"
+    weights = {"__0_0.distcp", "__1_0.distcp", ".metadata"} if fsdp else {"model.safetensors"}
+    assert {file.name for file in saved.iterdir()} == weights | {"rest.pt", "manifest.json"}

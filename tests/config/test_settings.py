@@ -134,7 +134,7 @@ def test_the_siamese_network_reads_what_it_needs(changes, unread):
 
 
 def test_runtime_does_not():
-    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "device_cache_gb": 1.0, "cache_gb": 1.0,
+    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "device_cache_gb": 1.0, "cache_gb": 1.0, "fsdp": True,
                "compile": True,
                "log_every": 3, "train": False, "checkpoint_every": 7, "snapshots": 2, "tensorboard": False,
                "progress": False}  # fmt: skip

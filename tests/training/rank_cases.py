@@ -91,12 +91,12 @@ def main() -> None:
     cases, out, found = json.loads(sys.argv[1]), Path(sys.argv[2]), {}
     for name, (settings, worlds, double, stop) in cases.items():
         place = out / name.replace(" ", "_")
-        settings = replace(parse(settings), {"out": str(place)})
+        first, *_, last = [replace(parse(s), {"out": str(place)}) for s in (settings[0], settings[-1])]
         if stop is not None:
-            ranked(settings, worlds[0], double, stop)
-        ranked(settings, worlds[-1], double)
+            ranked(first, worlds[0], double, stop)
+        ranked(last, worlds[-1], double)
         (folder,) = (place / "runs").iterdir()
-        found[name] = Run(folder, settings).curve("loss")[1]
+        found[name] = Run(folder, last).curve("loss")[1]
     print(json.dumps(found))
 
 
