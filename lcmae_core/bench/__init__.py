@@ -22,6 +22,7 @@ from lcmae_core.bench.contestants import MODELS, QUICK, Contestant, Inputs, Shap
 from lcmae_core.bench.table import render
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.linear import linear
+from lcmae_core.store.accelerator import peak, wait_for, watch_peak
 from lcmae_core.store.machine import keep_freed_memory, pick_device, provenance
 
 RATIOS = (("mae", "hf"), ("mae-plain", "hf"), ("lcmae", "mae-d2"))
@@ -151,9 +152,9 @@ def _peak_memory(name: str, shape: Shape, inputs: Inputs) -> float | None:
     if shape.quick:
         return None
     if shape.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(shape.device)
+        watch_peak(shape.device)
         prepare(name, shape, inputs)
-        return torch.cuda.max_memory_allocated(shape.device) / 2**20
+        return peak(shape.device)
     words = [f"--memory-of={name}", f"--batch={shape.batch}", f"--image-size={shape.image_size}"]
     words += [f"--device={shape.device}"]
     child = subprocess.run([sys.executable, "-m", "lcmae_core.bench", *words], capture_output=True, text=True)
@@ -174,11 +175,10 @@ def _peak_rss(name: str, shape: Shape) -> float:
 
 
 def _timed(call: Callable[[], Tensor], device: torch.device) -> float:
-    synchronize = getattr(torch, device.type).synchronize
-    synchronize()
+    wait_for(device)
     began = time.perf_counter()
     call()
-    synchronize()
+    wait_for(device)
     return time.perf_counter() - began
 
 

@@ -219,11 +219,11 @@ class SupervisedObjective(Objective[Supervised]):
         if not wanted.mixes and not wanted.drop_path:
             return self._judged(self._run(forward, batch.images, device=device), batch)
         whole = batch_of_all(batch) if wanted.mixes else batch
-        seed, place = self.settings.seed, (int(whole.epoch[0]), int(whole.index[0]))
-        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *place)
+        seed = self.settings.seed
+        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *whole.first)
         if whole is not batch:
             images, targets = (rows.chunk(ranks().of)[ranks().number] for rows in (images, targets))
-        with lent_randomness(seed_of(seed, "drop path", int(batch.epoch[0]), int(batch.index[0])), device):
+        with lent_randomness(seed_of(seed, "drop path", *batch.first), device):
             logits = self._run(forward, images, device=device).float()
         right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()
         return {"total": SoftTargetCrossEntropy()(logits, targets), "accuracy": right}
