@@ -80,12 +80,11 @@ def share_of(settings: Settings, mine: Ranks | None = None) -> Share:
 def spread(model: nn.Module, settings: Settings) -> nn.Module:
     """The model with gradients averaged over ranks in its backward pass; itself where there is one.
 
-    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE, and DINO's
-    prototypes while they are frozen.
+    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE.
     """
     if ranks().of == 1:
         return model
-    unused = settings.method == "dino" or (settings.method == "mae" and settings.loss.reconstruction == 0)
+    unused = settings.method == "mae" and settings.loss.reconstruction == 0
     return DistributedDataParallel(model, find_unused_parameters=unused)
 
 

@@ -131,6 +131,7 @@ def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch,
             terms = objective.terms(model, forward, chunk, progress)
             (terms["total"] / parts).backward()
         found.append(terms)
+    objective.after_backward(model, progress)
     return mean_terms_over_ranks(mean_terms(found))
 
 
