@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -102,24 +102,37 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
     model = objective.build().to(device)
-    optimizer = build_optimizer(model, optim)
     forward: Any = spread(model, settings)
     forward = torch.compile(forward) if runtime.compile else forward
-
-    task = Steps(
-        model, optimizer, loader.batches, scheduled(optimizer, total, optim),
-        backward=lambda batch, step: _backward(objective, model, forward, batch, step / total),
-        clip_grad=optim.clip_grad,
-        after_step=lambda step: objective.after_step(model, step / total),
-        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
-        snapshots=snapshot_steps(total, runtime.snapshots),
-    )  # fmt: skip
+    task = task_of(objective, model, forward, loader.batches, total, callbacks)
     seconds = run_steps(run, settings, task, total, began)
     results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
     measured = objective.held_out(model, validation)  # by all ranks alike: lightly's loss waits for the others
     if not ranks().first:
         return
     run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
+
+
+def task_of(
+    objective: Objective,
+    model: AnyModel,
+    forward: Any,
+    batches: Callable[[int, int], Iterator[Batch]],
+    total: int,
+    callbacks: tuple[Callback, ...] = (),
+) -> Steps:
+    """What the loop does of a pre-training of `total` steps; `forward` is the model, perhaps spread over ranks or
+    compiled."""
+    settings = objective.settings
+    optimizer = build_optimizer(model, settings.optim)
+    return Steps(
+        model, optimizer, batches, scheduled(optimizer, total, settings.optim),
+        backward=lambda batch, step: _backward(objective, model, forward, batch, step / total),
+        clip_grad=settings.optim.clip_grad,
+        after_step=lambda step: objective.after_step(model, step / total),
+        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
+        snapshots=snapshot_steps(total, settings.runtime.snapshots),
+    )  # fmt: skip
 
 
 def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:

@@ -9,10 +9,7 @@ from lcmae_core.config import Settings, profile, replace
 from lcmae_core.data.sources import open_source
 from lcmae_core.models.build import AnyModel
 from lcmae_core.models.encoder import Encoder
-from lcmae_core.training.loop import _backward
 from lcmae_core.training.objectives import OBJECTIVES, Objective
-from lcmae_core.training.optim import build_optimizer, scheduled
-from lcmae_core.training.steps import Steps
 
 TINY: dict[str, Any] = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
@@ -66,19 +63,6 @@ def subject_of(name: str, **more: Any) -> Subject:
     few = dataclasses.replace(source, train=source.train.subset(range(0, 1024, 64)))  # held, they are made at once
     objective = OBJECTIVES[settings.method](settings, few)
     return Subject(objective, objective.build())
-
-
-def task_of(subject: Subject, batches: Any, forward: Any = None, total: int = 8) -> Steps:
-    """The steps of `pretrain` for a model wherever it lies."""
-    objective, model = subject
-    optim = objective.settings.optim
-    optimizer = build_optimizer(model, optim)
-    return Steps(
-        model, optimizer, batches, scheduled(optimizer, total, optim),
-        backward=lambda batch, step: _backward(objective, model, forward or model, batch, step / total),
-        clip_grad=optim.clip_grad,
-        after_step=lambda step: objective.after_step(model, step / total),
-    )  # fmt: skip
 
 
 def plant(monkeypatch: Any, fault: Any) -> None:

@@ -17,9 +17,10 @@ from lcmae_core.store import accelerator
 from lcmae_core.training import guards
 from lcmae_core.training.guards import LossGuard
 from lcmae_core.training.log import Window
+from lcmae_core.training.loop import task_of
 from lcmae_core.training.steps import one_step
 from tests.gpu import cases
-from tests.gpu.cases import METHODS, WAYS, subject_of, task_of
+from tests.gpu.cases import METHODS, WAYS, subject_of
 from tests.loops import over
 
 META = torch.device("meta")
@@ -40,7 +41,7 @@ def steps_of(name: str, count: int = 2) -> tuple[list[dict[str, Tensor]], dict[s
     """Terms of some steps, and the gradients that the last one left before the optimiser."""
     subject = subject_of(name, clip_grad=1.0)
     subject.model.to(META)
-    task = task_of(subject, subject.objective.loader(META).batches)
+    task = task_of(*subject, subject.model, subject.objective.loader(META).batches, total=8)
     window, found, gradients = Window(), [], {}
 
     def check(*_: Any) -> None:
@@ -80,7 +81,7 @@ def test_the_loss_is_watched_without_waiting(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(guards, "read_late", send)
     subject, guard = subject_of("MAE"), LossGuard()
     subject.model.to(META)
-    task = task_of(subject, subject.objective.loader(META).batches)
+    task = task_of(*subject, subject.model, subject.objective.loader(META).batches, total=8)
     for step, batch in enumerate(task.batches(0, 2)):
         one_step(task, batch, step, guard.check)
     guard.settle()
