@@ -120,19 +120,20 @@ def _device() -> Iterator[Finding]:
     except Exception as error:
         yield Finding("device", "torch", "missing", f"does not import: {error}", "pip install --force-reinstall torch")
         return
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        properties = torch.cuda.get_device_properties(index)
-        yield Finding("device", f"cuda:{index}", "ok", f"{properties.name}, {properties.total_memory / GB:.0f} GB")
-    if not torch.cuda.is_available():
+    from lcmae_core.store import accelerator
+    from lcmae_core.store.machine import machine_memory
+
+    cards = accelerator.cards()
+    for index, card in enumerate(cards):
+        yield Finding("device", f"cuda:{index}", "ok", f"{card.name}, {card.memory / GB:.0f} GB")
+    if not cards:
         seen = shutil.which("nvidia-smi")
         advice = "the driver is older than torch's CUDA, or torch is a CPU build" if seen else ""
         yield Finding("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
-    if torch.backends.mps.is_available():
+    if "mps" in accelerator.found():
         yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
-    from lcmae_core.store.machine import machine_memory
-
     memory = machine_memory()
     if memory is not None:
         low = memory < RAM_GB * GB

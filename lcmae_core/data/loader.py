@@ -46,13 +46,22 @@ class Batch(NamedTuple):
     In training `images` is the first of them. In evaluation it is the central view, and they are drawn at epoch -1."""
     places: tuple[Place, ...] = ()
     """Where each of `crops` lies in its picture."""
+    at: Positions | None = None
+    """Epoch and index once more, on the CPU: what is drawn there for a batch need not wait for a device."""
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Epoch and index of the first image, read on the CPU where they are kept there."""
+        epoch, index = self.at or (self.epoch, self.index)
+        return int(epoch[0]), int(index[0])
 
     def chunks(self, parts: int) -> list["Batch"]:
         """The batch in equal consecutive parts."""
         labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
         crops = zip(*(crop.chunk(parts) for crop in self.crops)) if self.crops else [()] * parts
         places = zip(*(place.chunks(parts) for place in self.places)) if self.places else [()] * parts
-        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops, places)]
+        at = [None] * parts if self.at is None else map(Positions, *(values.chunk(parts) for values in self.at))
+        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops, places, at)]
 
 
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -279,7 +288,8 @@ class Loader:
         labels = None if self._labels is None else self._send(self._labels[index])
         crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
         places = tuple(Place(*map(self._send, place)) for place in self._cuts.places(epoch, index, boxes))
-        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places)
+        at = Positions(epoch, index)
+        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places, at)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels

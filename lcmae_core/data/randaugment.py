@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import LcmaeError
+from ..store.accelerator import kept_randomness
 from .augment import IMAGENET_MEAN, normalize
 from .counter import WHOLE, Positions, Share, mix, positions, stream_key
 from .loader import Batch, Canvas, cut_resize, hold, pixels_of, read_ahead, shrink
@@ -38,7 +39,7 @@ def lent_randomness(seed: int, device: torch.device | str = "cpu") -> Iterator[N
     """Inside, every global generator starts at `seed`; afterwards it stands where it stood before."""
     device = torch.device(device)
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with kept_randomness(device):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)
@@ -147,6 +148,10 @@ class AugmentedLoader:
 
         pin = self._device.type == "cuda"
         for (epoch, index), images in read_ahead(self._pictures, stop - start, places, self._workers, pin=pin):
-            labels = None if self._labels is None else self._labels[index].to(self._device)
-            sent = images.to(self._device, non_blocking=True)
-            yield Batch(sent, epoch.to(self._device), index.to(self._device), labels)
+            labels = None if self._labels is None else self._send(self._labels[index])
+            sent = self._send(images), self._send(epoch), self._send(index)
+            yield Batch(*sent, labels, at=Positions(epoch, index))
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """To the device without waiting for it."""
+        return tensor.to(self._device, non_blocking=True)

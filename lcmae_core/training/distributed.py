@@ -18,8 +18,9 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lcmae_core.config import LcmaeError, Settings
-from lcmae_core.data.counter import Share
+from lcmae_core.data.counter import Positions, Share
 from lcmae_core.data.loader import Batch
+from lcmae_core.store.accelerator import use
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.stopping import CODES, StopRequest
 from lcmae_core.training.sharding import shard, sharded
@@ -54,8 +55,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ranks()
         return
     place = pick_device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+    use(place)
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
         yield ranks()
@@ -82,14 +82,13 @@ def spread(model: nn.Module, settings: Settings) -> nn.Module:
     """The model with gradients averaged over ranks in its backward pass; itself where there is one. With `runtime.fsdp`
     its weights are spread over the ranks (`sharding`), else each has a copy (DDP).
 
-    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE, and DINO's
-    prototypes while they are frozen.
+    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE.
     """
     if ranks().of == 1:
         return model
     if settings.runtime.fsdp:
         return shard(model)
-    unused = settings.method == "dino" or (settings.method == "mae" and settings.loss.reconstruction == 0)
+    unused = settings.method == "mae" and settings.loss.reconstruction == 0
     return DistributedDataParallel(model, find_unused_parameters=unused)
 
 
@@ -129,7 +128,8 @@ def batch_of_all(batch: Batch) -> Batch:
     if ranks().of == 1:
         return batch
     labels = None if batch.labels is None else rows_of_all(batch.labels)
-    return Batch(rows_of_all(batch.images), rows_of_all(batch.epoch), rows_of_all(batch.index), labels)
+    at = None if batch.at is None else Positions(*map(rows_of_all, batch.at))  # through gloo: no device waits for it
+    return Batch(rows_of_all(batch.images), rows_of_all(batch.epoch), rows_of_all(batch.index), labels, at=at)
 
 
 def mean_terms_over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:

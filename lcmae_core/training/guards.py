@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.loader import Batch
+from lcmae_core.store.accelerator import Late, read_late
 from lcmae_core.store.machine import device_memory, device_name
 from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import mean_over_ranks
@@ -42,9 +43,8 @@ class LossGuard:
     `settle` reads what is outstanding, and is called before anything is saved.
     """
 
-    def __init__(self, device: torch.device):
-        self._late = device.type == "cuda"
-        self._pending: tuple[int, Batch, Tensor, float, torch.cuda.Event] | None = None
+    def __init__(self) -> None:
+        self._pending: tuple[int, Batch, Late, float] | None = None
 
     def check(self, step: int, batch: Batch, loss: Tensor, rate: float) -> None:
         """Look at this step's loss now (CPU, MPS), or at the step before it (CUDA).
@@ -52,23 +52,20 @@ class LossGuard:
         Raises:
             NonFiniteLossError: naming step, images and learning rate.
         """
-        if not self._late:
-            return self._judge(step, batch, loss, rate)
         self.settle()
-        copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
-        copy.copy_(loss.detach(), non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(loss.device))
-        self._pending = (step, batch, copy, rate, event)
+        late = read_late(loss)
+        if late is None:
+            return self._judge(step, batch, loss, rate)
+        self._pending = (step, batch, late, rate)
         return None
 
     def settle(self) -> None:
         """Judge the outstanding loss, if any."""
         if self._pending is not None:
-            step, batch, loss, rate, event = self._pending
+            step, batch, late, rate = self._pending
             self._pending = None
-            event.synchronize()
-            self._judge(step, batch, loss, rate)
+            late.wait()
+            self._judge(step, batch, late.value, rate)
 
     @staticmethod
     def _judge(step: int, batch: Batch, loss: Tensor, rate: float) -> None:

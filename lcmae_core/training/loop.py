@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -105,17 +105,8 @@ def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> 
 
     model = objective.build().to(device)
     forward: Any = spread(model, settings)  # before the optimiser, whose state is sharded as the weights are
-    optimizer = build_optimizer(model, optim)
     forward = torch.compile(forward) if runtime.compile else forward
-
-    task = Steps(
-        model, optimizer, loader.batches, scheduled(optimizer, total, optim),
-        backward=lambda batch, step: backward_pass(objective, model, forward, batch, step / total),
-        clip_grad=optim.clip_grad,
-        after_step=lambda step: objective.after_step(model, step / total),
-        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
-        snapshots=snapshot_steps(total, runtime.snapshots),
-    )  # fmt: skip
+    task = task_of(objective, model, forward, loader.batches, total, callbacks)
     seconds = run_steps(run, settings, task, total, began)
     results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
     measured = objective.held_out(model, validation)  # by all ranks alike: lightly's loss waits for the others
@@ -123,6 +114,28 @@ def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> 
     if not ranks().first:
         return
     run.finish(weights, results | {"held_out": measured} | provenance(device))
+
+
+def task_of(
+    objective: Objective,
+    model: AnyModel,
+    forward: Any,
+    batches: Callable[[int, int], Iterator[Batch]],
+    total: int,
+    callbacks: tuple[Callback, ...] = (),
+) -> Steps:
+    """What the loop does of a pre-training of `total` steps; `forward` is the model, perhaps spread over ranks or
+    compiled."""
+    settings = objective.settings
+    optimizer = build_optimizer(model, settings.optim)
+    return Steps(
+        model, optimizer, batches, scheduled(optimizer, total, settings.optim),
+        backward=lambda batch, step: backward_pass(objective, model, forward, batch, step / total),
+        clip_grad=settings.optim.clip_grad,
+        after_step=lambda step: objective.after_step(model, step / total),
+        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
+        snapshots=snapshot_steps(total, settings.runtime.snapshots),
+    )  # fmt: skip
 
 
 def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
@@ -134,6 +147,7 @@ def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Ba
             terms = objective.terms(model, forward, chunk, progress)
             (terms["total"] / parts).backward()
         found.append(terms)
+    objective.after_backward(model, progress)
     return mean_terms_over_ranks(mean_terms(found))
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lcmae_core.config import Settings
 from lcmae_core.store.checkpoint import WEIGHTS, Shards, load_rest, load_tensors, newest, save_checkpoint, save_shared
-from lcmae_core.store.machine import pick_device
 from lcmae_core.store.runs import Run
 from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import agree, ranks, wait_for_all
@@ -98,7 +97,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
         RunLostError: the run's folder was removed on the way.
         Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
-    runtime, guard = settings.runtime, LossGuard(pick_device(settings.runtime.device))
+    runtime, guard = settings.runtime, LossGuard()
     start, spent, window = _restore(run, task)
 
     def judge(step: int) -> None:
