@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lcmae_core.cli.parser import EXAMPLES, Parser, fail, nearest
+from lcmae_core.cli.prepare import add_prepare, prepare
 from lcmae_core.store.stopping import Stopped
 
 
@@ -228,6 +229,7 @@ COMMANDS: dict[str, Command] = {
     "train": (_add_train, _train, "pre-train one model, or resume it"),
     "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
     "evaluate": (_add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
+    "prepare": (add_prepare, prepare, "turn an image folder or tar into resized shards, once"),
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),

@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   lcmae study table1 --profile lab --seeds 3 --budget 25m
   lcmae study status --profile lab               what is done and missing, and the time it will take
   lcmae evaluate outputs/quick/runs/NAME --by probe --data folder:/my/images
+  lcmae prepare ILSVRC2012_img_train.tar --to data/imagenet-256 --size 256
   lcmae export outputs/quick/runs/NAME --to timm model.safetensors
   lcmae doctor                                   what this machine has, and what to do about what is missing
 

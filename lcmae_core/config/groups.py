@@ -57,6 +57,10 @@ class Data(Group):
     crop_ratio: Range = Field((0.75, 4 / 3), description="aspect ratio (width / height) of a random crop")
     flip: bool = Field(True, description="mirror half of the crops")
     on_unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with a file that is no image")
+    image_decoder: Literal["pil", "exact", "simplejpeg"] = Field(
+        "pil", description="pil reduces large JPEGs as it decodes, exact never does, simplejpeg is a faster library"
+    )
+    max_megapixels: float = Field(50.0, gt=0, description="larger images count as unreadable, unless JPEG reduces them")
     min_side: int = Field(8, gt=0, description="images with a shorter side, in pixels, count as unreadable")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="held out where a source has no validation split")
     train_images: int | None = Field(

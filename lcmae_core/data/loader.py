@@ -25,6 +25,7 @@ from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
+from .decoders import shrunk
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -73,8 +74,7 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     short, limit = min(image.size), 2 * max(size)
     if short <= limit:
         return image
-    width, height = (max(limit, round(side * limit / short)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize(shrunk(image.size, limit), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
@@ -86,6 +86,7 @@ def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
 def _read_all(split: Split, size: tuple[int, int], largest: float, progress: bool) -> list[Tensor] | None:
     """Every picture, shrunk; None as soon as a box around those read so far has more than `largest` pixels."""
     pictures: list[Tensor] = []
+    split = split.at_least(2 * max(size))
     bar = progress_bar(f"reading {split.name}", len(split), "image", wanted=progress)
     with ThreadPoolExecutor(THREADS) as pool, bar:
         while len(pictures) < len(split):  # in blocks, so that giving up stops the reading
@@ -129,7 +130,7 @@ class _Crops(Dataset[list[Tensor]]):
     """(epoch, index) -> the cut and resized uint8 crops of an image, then their boxes; decoding processes run it."""
 
     def __init__(self, split: Split, cuts: Cuts) -> None:
-        self.split, self.cuts = split, cuts
+        self.split, self.cuts = split.at_least(2 * max(cuts.size)), cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
         pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))

@@ -26,6 +26,20 @@ def without_metadata(content: bytes) -> bytes | None:
     return None
 
 
+def is_read_whole(content: bytes) -> bool:
+    """Whether a JPEG comes in several scans (progressive, or colour by colour): then all of it is held at once, two
+    bytes a coefficient, however small the picture is to become."""
+    components = 0
+    for marker, data in _segments(content):
+        if marker == 0xC2:
+            return True
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            components = data[5] if len(data) > 5 else 0
+        elif marker == 0xDA:
+            return not data or data[0] < components
+    return True
+
+
 def _png_parts(content: bytes) -> Iterator[bytes]:
     """Chunks (length, kind, data, checksum) that matter; of the optional ones those with a right checksum."""
     place = len(PNG)
@@ -47,3 +61,12 @@ def _jpeg_parts(content: bytes) -> Iterator[bytes]:
             yield content[place : place + 2 + length]
         place += 2 + length
     yield content[place:]
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, data) of a JPEG's segments up to its first scan and with it."""
+    place, marker = len(JPEG), 0
+    while marker != 0xDA and content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
+        yield marker, content[place + 4 : place + 2 + length]
+        place += 2 + length

@@ -67,7 +67,7 @@ class _Files:
         return plain(self.files[i].as_posix())
 
 
-def _class_names(files: Iterable[Path]) -> tuple[str, ...] | None:
+def class_names(files: Iterable[Path]) -> tuple[str, ...] | None:
     """First folder of each file, letters composed; None unless every image lies in one."""
     first = {f.parts[0] if len(f.parts) > 1 else None for f in files}
     names = {Path(plain(f)) for f in first if f is not None}
@@ -76,7 +76,7 @@ def _class_names(files: Iterable[Path]) -> tuple[str, ...] | None:
 
 def _folder_split(root: Path, name: str, files: list[Path], channels: int, classes: tuple[str, ...] | None) -> Split:
     labels = None
-    if classes and (found := _class_names(files)):
+    if classes and (found := class_names(files)):
         unknown = [c for c in found if c not in classes]
         if unknown:
             raise LcmaeError(f"{root.name}/: class {unknown[0]!r} is not in train: {nearest(unknown[0], classes)}")
@@ -113,7 +113,7 @@ def open_folder(path: str, data: Data) -> Found:
         )
     splits = find_splits(listing.files)
     files = below(listing.files, splits.train)
-    classes = _class_names(files)
+    classes = class_names(files)
     train = _folder_split(root / splits.train, "train", files, data.channels, classes)
     validation = None
     if splits.held_out is not None:

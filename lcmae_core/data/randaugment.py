@@ -88,6 +88,7 @@ class Pictures(Dataset[Tensor]):
         canvas: Canvas | None = None,
     ) -> None:  # fmt: skip
         self.split, self.views, self.channels, self.canvas = split, views, channels, canvas
+        self._shown = split.at_least(2 * max(views.size))
         self.augment = rand_augment(policy, views.size, channels) if policy else None
         self.erase = RandomErasing(erase, mode="pixel", device="cpu")
 
@@ -105,7 +106,7 @@ class Pictures(Dataset[Tensor]):
     def picture(self, index: int) -> Image.Image:
         """Shrunk, before it is cut."""
         if self.canvas is None:
-            return shrink(self.split.read(index), self.views.size)
+            return shrink(self._shown.read(index), self.views.size)
         place = index % len(self.canvas.pixels)  # pictures may repeat, their numbers do not
         pixels = self.canvas.pixels[place, :, : self.canvas.heights[place], : self.canvas.widths[place]]
         array = pixels[0] if self.channels == 1 else pixels.permute(1, 2, 0)

@@ -3,106 +3,27 @@
 A sample is the members that share all before the first dot of their names; of each the picture and the label count.
 """
 
-import glob
 import json
-import re
 import sys
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..config import Data, LcmaeError, NoDataError
-from ..config.places import expanded, is_remote
-from ..store.machine import REPOSITORY
+from ..config import Data, LcmaeError
+from ..config.places import is_remote
 from .fingerprint import fingerprint
-from .hub import download, need
+from .hub import download
 from .labels import COLUMNS, number_labels, numbers_or_names
-from .paths import EXTENSIONS, files_under
+from .manifest import checked
+from .paths import EXTENSIONS
+from .shard_files import braces, by_split, is_folder, shards
 from .splits import Found, Reader, Split
-
-_SPLITS = {"train": "train", "training": "train", "validation": "validation", "val": "validation",
-           "valid": "validation", "test": "test", "testing": "test"}  # fmt: skip
-
-
-def split_of(root: Path, file: Path) -> str:
-    """train, validation or test by the first word of the file's name that says one, else by its folders' below root."""
-    for part in reversed(file.relative_to(root).parts):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _SPLITS:
-                return _SPLITS[word]
-    return "train"
-
-
-def by_split(root: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Files of train and of the held-out split, which is validation, else test; without train files all are train."""
-    found: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
-    for file in files:
-        found[split_of(root, file)].append(file)
-    if not found["train"]:
-        return [*files], []
-    return found["train"], found["validation"] or found["test"]
-
-
-# ---- which files
-
-
-def shards(address: str) -> tuple[Path, list[Path]]:
-    """Folder and .tar files that a folder, a file, a brace expression or a wildcard on this machine names.
-
-    What exists under a name is taken as it is, whatever signs are in it: only the rest can be a pattern.
-
-    Raises:
-        LcmaeError: it names nothing, or one of several that is not there.
-    """
-    for base in (Path.cwd(), REPOSITORY):
-        root, pattern = _existing(base / expanded(address))
-        if not pattern and root.is_file():
-            return root.parent, [root]
-        found = [root / f for f in files_under(root, [".tar"])] if not pattern else _matching(root, pattern, address)
-        if found:
-            return root, found
-    raise NoDataError(f"source 'wds:{address}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
-
-
-def _existing(path: Path) -> tuple[Path, str]:
-    """The longest part of a path that exists, resolved, and the rest."""
-    here = next(place for place in (path, *path.parents) if place.exists())
-    rest = path.relative_to(here).as_posix()
-    return here.resolve(), "" if rest == "." else rest
-
-
-def _matching(root: Path, pattern: str, address: str) -> list[Path]:
-    found: list[str] = []
-    missing = []
-    for one in braces(pattern):
-        there = [one] if (root / one).exists() else sorted(glob.glob(one, root_dir=root))
-        found += there
-        missing += [one] if not there else []
-    if found and missing:
-        raise LcmaeError(f"source 'wds:{address}': no such shards, {missing[0]!r} is not in {root.name!r}")
-    return [root / name for name in dict.fromkeys(found)]
-
-
-def braces(text: str) -> list[str]:
-    """train-{000..009}.tar written out.
-
-    Raises:
-        LcmaeError: a brace without its other half.
-    """
-    if "{" not in text:
-        return [text]
-    need("braceexpand")
-    import braceexpand
-
-    try:
-        return list(braceexpand.braceexpand(text, escape=False))
-    except ValueError as error:
-        raise LcmaeError(f"source 'wds:{text}': {error}, expected such as train-{{000..009}}.tar") from None
+from .tars import FAULTS, WHOLE, refuse_what_leads_out, walk
 
 
 def wds_identity(address: str) -> str:
@@ -158,8 +79,8 @@ def _read_shard(path: Path, size: int, changed: int) -> _Shard:
             samples = [sample for sample in _samples(tar, path) if sample.extensions]
             pictures = [sample.picture for sample in samples if sample.picture]
             held = None if _is_plain(path) else tuple(_bytes(tar, name) for name, _, _ in pictures)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise LcmaeError(f"{path.name}: got {' '.join(str(error).split())}, expected a whole .tar archive") from None
+    except FAULTS as error:
+        raise LcmaeError(f"{path.name}: got {' '.join(str(error).split())}, {WHOLE}") from None
     _say_what_is_left_out(path, samples)
     names, places = tuple(name for name, _, _ in pictures), tuple((start, size) for _, start, size in pictures)
     return _Shard(names, places, tuple(sample.label for sample in samples if sample.picture), held)
@@ -181,7 +102,9 @@ def _bytes(tar: tarfile.TarFile, name: str) -> bytes:
 def _samples(tar: tarfile.TarFile, path: Path) -> Iterator[_Sample]:
     """Members grouped by what stands before the first dot of their names; a sample's members follow each other."""
     sample = _Sample("")
-    for member in tar:
+    for member in walk(tar, path.name):
+        if member.issym() or member.islnk():
+            refuse_what_leads_out(member, path.name)
         folder, slash, name = member.name.rpartition("/")
         stem, dot, extension = name.partition(".")
         if not member.isfile() or not stem or not dot:  # folders, hidden files such as ._0001.jpg of a Mac
@@ -244,14 +167,27 @@ class _Shards:
         return self.parts[k].names[i - self.starts[k]]
 
 
-def _split(files: Iterable[Path], name: str, channels: int) -> tuple[Split, list[str | None]]:
+def _split(
+    files: Iterable[Path], name: str, channels: int, classes: Mapping[Path, tuple[str, ...]]
+) -> tuple[Split, list[str | None]]:
+    """Pictures of some shards, and what is said of each: the name of its class where a manifest has one."""
     files = tuple(files)
     seen = [file.stat() for file in files]
     parts = tuple(_read_shard(file, s.st_size, s.st_mtime_ns) for file, s in zip(files, seen))
     *starts, size = accumulate((len(part.names) for part in parts), initial=0)
     held = _Shards(files, tuple(starts), parts)
     split = Split(name, size, None, Reader(held.fetch, held.name, channels), held.name)
-    return split, [label for part in parts for label in part.labels]
+    return split, [_named(label, classes.get(file), file) for file, part in zip(files, parts) for label in part.labels]
+
+
+def _named(label: str | None, classes: tuple[str, ...] | None, file: Path) -> str | None:
+    if label is None or classes is None:
+        return label
+    if not label.isdecimal() or int(label) >= len(classes):
+        raise LcmaeError(
+            f"{file.name}: got the label {label!r}, expected 0 to {len(classes) - 1}, as its manifest says"
+        )
+    return classes[int(label)]
 
 
 def open_wds(address: str, data: Data) -> Found:
@@ -263,11 +199,15 @@ def open_wds(address: str, data: Data) -> Found:
     root, files, places = _local(address)
     train, held_out = by_split(root, files)
     named = [(name, part) for name, part in (("train", train), ("validation", held_out)) if part]
-    parts = [_split((places[f] for f in part), name, data.channels) for name, part in named]
-    texts = [part[1] for part in parts]
-    known = iter(numbers_or_names([text for each in texts for text in each]))
-    values = [[next(known) for _ in each] for each in texts]
-    labels = number_labels(f"wds:{address}", values[0], values[1] if held_out else None)
+    classes = {} if is_remote(address) else checked(f"wds:{address}", files, whole=is_folder(address))
+    parts = [_split([places[f] for f in part], name, data.channels, classes) for name, part in named]
+    values: list[list[Any]] = [part[1] for part in parts]
+    names = {classes.get(file) for file in files}
+    if None in names:  # some say numbers: all that do are read as such
+        known = iter(numbers_or_names([text for each in values for text in each]))
+        values = [[next(known) for _ in each] for each in values]
+    one = names.pop() if len(names) == 1 else None
+    labels = number_labels(f"wds:{address}", values[0], values[1] if held_out else None, one)
     first, *others = (replace(part[0], labels=found) for part, found in zip(parts, labels[:2]))
     return Found(first, others[0] if others else None, labels.classes)
 
@@ -277,6 +217,8 @@ def _local(address: str) -> tuple[Path, list[Path], dict[Path, Path]]:
     if not is_remote(address):
         root, files = shards(address)
         return root, files, {file: file for file in files}
+    if address.startswith("pipe:"):
+        raise LcmaeError(f"source 'wds:{address}': got a command to run, expected a path or URL of shards")
     urls = braces(address)
     names = [Path(url) for url in urls]
     return Path(), names, dict(zip(names, download(f"wds:{address}", urls)))

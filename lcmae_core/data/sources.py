@@ -4,13 +4,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
 from ..config import Data, LcmaeError, nearest
 from ..config.names import printable
 from . import hub, paths, photos, shards, tables
-from .splits import Found, Source, Split, hold_out, large_enough, renamed, without_unreadable
+from .decoders import Decoding, check_decoder
+from .splits import Found, Source, Split, decoded_by, hold_out, large_enough, renamed, without_unreadable
 
 __all__ = ["Source", "Split", "open_source", "source_identity"]
 
@@ -105,9 +106,11 @@ def open_source(settings: Data) -> Source:
 def _opened(settings: Data, identity: str, *where: str | None) -> Source:
     """Opened once a process for the same settings, as long as it holds the same."""
     spec = settings.source
+    check_decoder(settings.image_decoder)
     found = _scheme(spec).open(spec.partition(":")[2], settings)
-    train = large_enough(found.train, settings.min_side)
-    validation = found.validation and large_enough(found.validation, settings.min_side)
+    how = Decoding(settings.image_decoder, most=settings.max_megapixels * 1e6)
+    train = large_enough(decoded_by(found.train, how), settings.min_side)
+    validation = found.validation and large_enough(decoded_by(found.validation, how), settings.min_side)
     skipped: tuple[str, ...] = ()
     if settings.on_unreadable == "skip":
         train, skipped = without_unreadable(train)
@@ -118,7 +121,7 @@ def _opened(settings: Data, identity: str, *where: str | None) -> Source:
             raise LcmaeError(f"source {spec!r}: none of {len(skipped)} images is readable, the first is {skipped[0]}")
     if validation is None:
         train, validation = hold_out(train, settings.validation_fraction)
-    listed = [settings.channels, settings.min_side, settings.validation_fraction, skipped]
+    listed = [settings.channels, settings.min_side, settings.validation_fraction, skipped, asdict(how)]
     train, validation = (
         renamed(split, name, json.dumps([identity, name, len(split), *listed]))
         for split, name in ((train, "train"), (validation, "validation"))

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ..config import LcmaeError
-from .convert import UnreadableImage, decode, to_rgb
+from .convert import PLAIN, UnreadableImage, decode, to_rgb
+from .decoders import Decoding
 
 THREADS = min(16, (cpu_count() or 1))
 """Decoding threads: Pillow's decoders release the GIL."""
@@ -53,6 +54,10 @@ class Split:
         rows = chosen if self.rows is None else self.rows[chosen]
         read, names = _At(self.read, chosen), _At(self.names, chosen)
         return Split(name or self.name, len(chosen), labels, read, names, identity=self.identity, rows=rows)
+
+    def at_least(self, side: int) -> "Split":
+        """The same pictures, of which large JPEGs may come reduced to a short side of `side` pixels or more."""
+        return replace(self, read=_at_least(self.read, side))
 
     def first(self, count: int) -> "Split":
         """The first `count` pictures over and over, as many as there were, so that an epoch keeps its length.
@@ -104,6 +109,19 @@ class _At:
     def __call__(self, i: int) -> Any:
         return self.function(int(self.indices[i]))
 
+    def at_least(self, side: int) -> "_At":
+        """Of pictures that may come reduced."""
+        return replace(self, function=_at_least(self.function, side))
+
+
+Read = TypeVar("Read", bound=Callable[[int], Any])
+
+
+def _at_least(read: Read, side: int) -> Read:
+    """A reader that knows how to come reduced does so; others are as they are."""
+    change = getattr(read, "at_least", None)
+    return change(side) if change else read
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -112,12 +130,17 @@ class Reader:
     fetch: Callable[[int], bytes | str | Path | Image.Image]
     names: Callable[[int], str]
     channels: int
+    how: Decoding = PLAIN
 
     def __call__(self, i: int) -> Image.Image:
         data = self.fetch(i)
         if isinstance(data, Image.Image):
             return to_rgb(data, self.channels)
-        return decode(data, self.names(i), self.channels)
+        return decode(data, self.names(i), self.channels, self.how)
+
+    def at_least(self, side: int) -> "Reader":
+        """The same, which may reduce what is larger."""
+        return replace(self, how=replace(self.how, least=side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +159,15 @@ class LargeEnough:
                 f"cannot use {self.names(i)}: got {size}, expected at least {self.min_side} px a side"
             )
         return picture
+
+    def at_least(self, side: int) -> "LargeEnough":
+        """Never reduced below what is large enough."""
+        return replace(self, read=_at_least(self.read, max(side, self.min_side)))
+
+
+def decoded_by(split: Split, how: Decoding) -> Split:
+    """The same pictures; those that are decoded here are decoded so."""
+    return replace(split, read=replace(split.read, how=how)) if isinstance(split.read, Reader) else split
 
 
 def large_enough(split: Split, min_side: int) -> Split:

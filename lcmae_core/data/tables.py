@@ -14,8 +14,9 @@ from ..config import Data, LcmaeError
 from .convert import UnreadableImage
 from .fingerprint import fingerprint
 from .labels import COLUMNS, number_labels
+from .manifest import checked
 from .paths import files_under, resolve
-from .shards import by_split
+from .shard_files import by_split
 from .splits import Found, Reader, Split
 
 
@@ -76,7 +77,23 @@ def _image_column(file: Path) -> Any:
         good = str(inner).removeprefix("large_").removesuffix("_view") in ("binary", "string", "null")
     if not good:
         raise LcmaeError(f"{file.name}: column 'image' is {kind}, expected {{bytes, path}}, bytes or paths")
-    return pq.read_table(file, columns=["image"])["image"]
+    return _column(file, "image")
+
+
+def _column(file: Path, name: str) -> Any:
+    """A column, its pages compared with their checksums where the table has them.
+
+    Raises:
+        LcmaeError: they differ, or the file is damaged in another way.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(file, columns=[name], page_checksum_verification=True)[name]
+    except (OSError, pa.ArrowException) as error:
+        got = " ".join(str(error).split())[:200]
+        raise LcmaeError(f"{file.name}: column {name!r}: got {got}, expected a whole table: damaged") from None
 
 
 def _split(root: Path, files: Sequence[Path], name: str, channels: int) -> Split:
@@ -109,8 +126,8 @@ def _labels(files: Sequence[Path], column: str | None) -> list[Any] | None:
     found: list[Any] = []
     for file in files:
         schema = pq.read_schema(file)
-        if column in schema.names:
-            found += pq.read_table(file, columns=[column])[column].to_pylist()
+        if column is not None and column in schema.names:
+            found += _column(file, column).to_pylist()
         else:
             found += [None] * pq.read_metadata(file).num_rows
     return found if column and files else None
@@ -146,9 +163,11 @@ def _files(path: str) -> tuple[Path, list[Path]]:
 def open_parquet(path: str, data: Data) -> Found:
     """`parquet:PATH`: *.parquet with `image: {bytes, path}` and perhaps `label`; the file's name says the split.
 
-    `image` may be bytes or text (a path) alone; a path is absolute, or relative to its table or to PATH.
+    `image` may be bytes or text (a path) alone; a path is absolute, or relative to its table or to PATH. Files that
+    manifest.json lists must be as it says, and pages that have checksums too.
     """
     root, files = _files(path)
+    checked(f"parquet:{path}", files, whole=resolve(path, "parquet").is_dir())
     with _one_line(path):
         train, held_out = by_split(root, files)
         column = _label_column(train)

@@ -28,7 +28,8 @@ from tests.loops import over
 
 OTHER = {
     "seed": 1, "image_size": 128, "channels": 1, "crop_scale": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
-    "on_unreadable": "skip", "min_side": 16, "validation_fraction": 0.2, "train_images": 2, "patch_size": 4,
+    "on_unreadable": "skip", "image_decoder": "exact", "max_megapixels": 9.0,
+    "min_side": 16, "validation_fraction": 0.2, "train_images": 2, "patch_size": 4,
     "width": 64, "depth": 2, "heads": 2, "mlp_ratio": 2.0, "decoder": "average", "decoder_width": 64,
     "decoder_depth": 1, "decoder_heads": 2, "decoder_kernel": 3, "decoder_sigma": 2.0, "block": 3, "projector_dim": 64,
     "project_from": "tokens", "mask_ratio": 0.5, "mask_unit": 2, "erased": True,

@@ -19,7 +19,7 @@ from made_pictures import picture, png, write_folder
 
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import open_source, source_identity
-from lcmae_core.data.shards import split_of
+from lcmae_core.data.shard_files import split_of
 
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "JPG": "JPEG", "JPEG": "JPEG", "PNG": "PNG", "png": "PNG", "webp": "WEBP"}
 
@@ -177,6 +177,7 @@ def test_broken_or_missing_shards_are_one_line(tmp_path):
     assert "no such shards, 'train-1.tar' is not in" in line(f"{tmp_path}/train-{{0..1}}.tar")
     assert "no such shards" in line(f"{tmp_path}/nowhere/train-*.tar")
     assert "expected such as train-{000..009}.tar" in line(f"{tmp_path}/train-{{0..1.tar")
+    assert "got a command to run, expected a path or URL" in line("pipe:cat /etc/passwd")
 
 
 def test_compressed_shards_and_worker_processes(tmp_path):

@@ -1,0 +1,98 @@
+"""manifest.json beside shards or tables: sha256 of each, so that one that is cut off or flipped is refused by name."""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..config import LcmaeError
+from ..store.files import read_json, sha256
+from ..store.progress import progress_bar
+
+MANIFEST = "manifest.json"
+MADE_BY = "lcmae prepare"
+THREADS = 4
+"""hashlib leaves the interpreter to others; more than a few readers make a disk slower."""
+
+
+def checked(title: str, files: Sequence[Path], *, whole: bool) -> dict[Path, tuple[str, ...]]:
+    """Compare files with the manifests beside them; class names by file, where its manifest has them.
+
+    Digests are taken once a process (about a second a gigabyte and thread). `whole`: what a manifest lists must all be
+    there. Files without a manifest are taken as they are.
+
+    Raises:
+        LcmaeError: a file differs from its manifest, is missing or not listed, or the manifest is not complete.
+    """
+    folders = {file.parent for file in files}
+    manifests = {folder: found for folder in sorted(folders) if (found := _manifest(folder)) is not None}
+    expected: dict[Path, dict[str, Any]] = {}
+    for folder, manifest in manifests.items():
+        listed = _listed(manifest)
+        expected |= {folder / name: entry for name, entry in listed.items()}
+        _refuse_incomplete(title, folder, manifest, listed, [f.name for f in files if f.parent == folder], whole=whole)
+    _refuse_different(title, [(file, expected[file]) for file in files if file in expected])
+    ours = {folder: m["classes"] for folder, m in manifests.items() if m.get("made_by") == MADE_BY and m["classes"]}
+    return {file: tuple(ours[file.parent]) for file in files if file.parent in ours}
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder; None where there is none, or one of another kind (a list, say)."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError):
+        return read_json(path)  # which says what is wrong with it
+    return content if isinstance(content, dict) else None
+
+
+def _listed(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Entries by file name, of those that say a digest."""
+    files = manifest.get("files")
+    entries = [entry for entry in files if isinstance(entry, dict)] if isinstance(files, list) else []
+    return {entry["file"]: entry for entry in entries if entry.get("file") and entry.get("sha256")}
+
+
+def _refuse_incomplete(
+    title: str, folder: Path, manifest: dict[str, Any], listed: Iterable[str], there: Collection[str], *, whole: bool
+) -> None:
+    missing = [name for name in listed if name not in there and not (folder / name).is_file()] if whole else []
+    if missing:
+        raise LcmaeError(f"source {title!r}: {missing[0]} is not there ({len(missing)} that {MANIFEST} lists are not)")
+    if manifest.get("made_by") != MADE_BY:
+        return
+    if not manifest["complete"]:
+        raise LcmaeError(f"source {title!r}: {folder.name}/ is not finished, expected `lcmae prepare` given once more")
+    strange = [name for name in there if name not in listed]
+    if strange:
+        raise LcmaeError(f"source {title!r}: {strange[0]} is not in {folder.name}/{MANIFEST}, expected only what is")
+
+
+def _refuse_different(title: str, known: Sequence[tuple[Path, dict[str, Any]]]) -> None:
+    """One line that names the first file whose bytes are not those that its manifest says, and counts them."""
+    wrong = [(f, f"{s:,} bytes") for f, e in known if (s := f.stat().st_size) != e.get("bytes", s)]
+    if not wrong:
+        with ThreadPoolExecutor(THREADS) as pool, progress_bar(f"checking {title}", len(known), "file") as bar:
+            for (file, entry), found in zip(known, pool.map(_digest, (file for file, _ in known))):
+                bar.update()
+                if found != entry["sha256"]:
+                    wrong.append((file, f"sha256 {found[:12]}..."))
+    if wrong:
+        file, got = wrong[0]
+        entry = dict(known)[file]
+        more = f" ({len(wrong)} files differ)" if len(wrong) > 1 else ""
+        expected = f"{entry['bytes']:,} bytes" if "bytes" in got else f"{entry['sha256'][:12]}... of {MANIFEST}"
+        raise LcmaeError(f"source {title!r}: {file.name}: got {got}, expected {expected}: damaged{more}")
+
+
+def _digest(file: Path) -> str:
+    seen = file.stat()
+    return _digest_of(file, seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**16)
+def _digest_of(file: Path, size: int, changed: int) -> str:
+    """`size` and `changed` say when to read it again."""
+    return sha256(file)
