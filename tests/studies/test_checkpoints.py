@@ -1,9 +1,11 @@
 """Claims: the numbers of a checkpoint's record are those that the functions of `analysis` give one by one; the passes
 counted before are those that happen; what a checkpoint or the images cannot give is left out by name, and taken up when
-they can; verdicts need partners on the same images, and say one checkpoint; a ViT of timm takes the collection's images
+they can; verdicts need partners on the same images, say one
+checkpoint, and have a column of their own on the scoreboard; a ViT of timm takes the collection's images
 as its own."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -33,11 +35,13 @@ from lcmae_core.studies.checkpoints.lane import Lane, carry_out, plan
 from lcmae_core.studies.checkpoints.meter import Meter
 from lcmae_core.studies.checkpoints.numbers import table
 from lcmae_core.studies.checkpoints.opened import opened
-from lcmae_core.studies.checkpoints.verdicts import judge, recorded
+from lcmae_core.studies.checkpoints.verdicts import columns, judge, recorded
 from lcmae_core.studies.checkpoints.work import NO_DINO
+from lcmae_core.studies.front import scoreboard
 from lcmae_core.studies.measures_attention import patch_tokens
 from lcmae_core.studies.specimen import shuffled
 from lcmae_core.training.masked import view_masks
+from lcmae_core.viewer.figures.board import broken
 from tests.studies.checkpoint_files import deit_file, dino_file, mae_file
 
 COUNT = 12
@@ -254,3 +258,35 @@ def test_a_few_photographs_without_labels(tmp_path):
     kept = lane.record(lane.checkpoints[0]).measures
     assert kept["knn"]["values"] == {"left_out": "the images have no labels"}
     assert np.isfinite(kept["distance"]["values"]["distance"]).all()
+
+
+def test_a_measured_checkpoint_has_a_column_of_its_own(measured, tmp_path):
+    _, lane, _ = measured
+    board = scoreboard(lane.out, "quick")
+    assert board.profiles[0] == "published", "nothing else was recorded there"
+    column = {score.name: score.verdicts[0] for score in board.scores}
+    (found,) = judge(recorded(lane.out))
+    assert {name: column[name] for name in ("C1", "C7", "C20")} == {
+        v.claim.name: v.verdict for v in found.verdicts if v.claim.name in ("C1", "C7", "C20")
+    }
+    assert column["C5"] == "not judged"
+    said = dict(board.counts())["published"]
+    assert said.endswith(
+        "; checkpoint mae_visualize_vit_base beside dino_vitbase16_pretrain and deit_base_patch16_224-b5f2ef4d, "
+        "12 images of photos: one checkpoint, intervals over images alone"
+    )
+    shutil.copytree(lane.out, tmp_path / "out")
+    (tmp_path / "out" / "results" / "10.json").write_text(json.dumps({"values": {"C01": {"value": "sign wrong"}}}))
+    assert scoreboard(tmp_path / "out", "quick").profiles[:2] == ("quick", "published")
+
+
+def test_two_checkpoints_have_a_column_each_under_their_names(measured, tmp_path):
+    _, lane, _ = measured
+    out = tmp_path / "out"
+    shutil.copytree(lane.out, out)
+    record = lane.record(lane.checkpoints[0])
+    content = json.loads(record.path.read_text())
+    content["checkpoint"]["name"] = "another"
+    (out / "results" / "published" / "another-0.json").write_text(json.dumps(content))
+    assert sorted(column.title for column in columns(out)) == ["another", "mae_visualize_vit_base"]
+    assert broken("mae_visualize_vit_base") == "mae_visualize_\nvit_base"

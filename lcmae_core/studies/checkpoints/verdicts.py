@@ -87,6 +87,33 @@ def _date(record: Record) -> str:
     return max(dates, default="")
 
 
+class Column(NamedTuple):
+    """A column of the scoreboard: its title, the verdict of every claim in their order, and what it is in words."""
+
+    title: str
+    verdicts: tuple[str, ...]
+    note: str
+
+
+def columns(out: Path) -> list[Column]:
+    """A column for every MAE that was measured below an output folder; none where nothing was."""
+    every = recorded(out)
+    found, images = judge(every), {_said(record)["name"]: record.content for record in every}
+    titles = ["published"] if len(found) == 1 else [one.name for one in found]
+    return [
+        Column(title, tuple(one.verdict(claim.name) for claim in CLAIMS), _note(one, images[one.name]))
+        for title, one in zip(titles, found)
+    ]
+
+
+def _note(found: Judged, content: Mapping[str, Any]) -> str:
+    """Which checkpoint, beside which, on which images."""
+    counted, source = content["images"], content["settings"]["data"]["source"]
+    beside = f" beside {' and '.join(found.beside)}" if found.beside else ""
+    total = counted["held_out"] + counted["training"]
+    return f"checkpoint {found.name}{beside}, {total} images of {source}: {ALONE}"
+
+
 def lines_of(found: Judged) -> list[list[str]]:
     """A line for every claim under `COLUMNS`."""
     return [[v.claim.name, v.claim.statement, v.verdict, v.why] for v in found.verdicts]
