@@ -6,7 +6,7 @@ Nothing here loads torch: a wrong name, a missing file and a silent hub are said
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.hub import HF_FILES, TIMM_FILES, checkpoints, fetch, is_hub_id
@@ -79,6 +79,27 @@ def at_hand(model: Named) -> Named:
         return model
     (path, *_), commit = fetch(model.repo[0], HF_FILES if model.kind == "hub" else TIMM_FILES, model.repo[1])
     return replace(model, path=path.parent if model.kind == "hub" else path, commit=commit)
+
+
+class Wanted(NamedTuple):
+    """A file that the comparison of the paper needs: the part it plays, its name, where it is offered, where it is
+    looked for, and whether it is there."""
+
+    role: str
+    name: str
+    address: str
+    place: Path
+    there: bool
+
+
+def wanted() -> tuple[Wanted, ...]:
+    """The three ViT-B of v2 Fig. 2, 3 and 5: MAE with its decoder, DINO, DeiT."""
+    names = ("mae_visualize_vit_base.pth", "dino_vitbase16_pretrain.pth", "deit_base_patch16_224-b5f2ef4d.pth")
+    found = []
+    for name in names:
+        put, role = checkpoints() / name, role_of(name)
+        found.append(Wanted(role or "", name, OFFICIAL[name], put, put.is_file()))
+    return tuple(found)
 
 
 def role_of(name: str) -> str | None:

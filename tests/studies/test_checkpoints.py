@@ -263,21 +263,21 @@ def test_a_few_photographs_without_labels(tmp_path):
 def test_a_measured_checkpoint_has_a_column_of_its_own(measured, tmp_path):
     _, lane, _ = measured
     board = scoreboard(lane.out, "quick")
-    assert board.profiles[0] == "published", "nothing else was recorded there"
+    assert board.profiles[0] == "mae_visualize_vit_base", "nothing else was recorded there"
     column = {score.name: score.verdicts[0] for score in board.scores}
     (found,) = judge(recorded(lane.out))
     assert {name: column[name] for name in ("C1", "C7", "C20")} == {
         v.claim.name: v.verdict for v in found.verdicts if v.claim.name in ("C1", "C7", "C20")
     }
     assert column["C5"] == "not judged"
-    said = dict(board.counts())["published"]
+    said = dict(board.counts())["mae_visualize_vit_base"]
     assert said.endswith(
         "; checkpoint mae_visualize_vit_base beside dino_vitbase16_pretrain and deit_base_patch16_224-b5f2ef4d, "
         "12 images of photos: one checkpoint, intervals over images alone"
     )
     shutil.copytree(lane.out, tmp_path / "out")
     (tmp_path / "out" / "results" / "10.json").write_text(json.dumps({"values": {"C01": {"value": "sign wrong"}}}))
-    assert scoreboard(tmp_path / "out", "quick").profiles[:2] == ("quick", "published")
+    assert scoreboard(tmp_path / "out", "quick").profiles[:2] == ("quick", "mae_visualize_vit_base")
 
 
 def test_two_checkpoints_have_a_column_each_under_their_names(measured, tmp_path):

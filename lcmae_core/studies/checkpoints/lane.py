@@ -18,9 +18,9 @@ import torch
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import source_identity
 from lcmae_core.store.machine import provenance
-from lcmae_core.store.progress import Silent
+from lcmae_core.store.progress import Silent, progress_bar
 from lcmae_core.store.records import Record, Values, plain_settings
-from lcmae_core.store.stopping import Stopped, StopRequest
+from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
 from lcmae_core.studies.checkpoints import pictures
 from lcmae_core.studies.checkpoints.meter import Meter
 from lcmae_core.studies.checkpoints.opened import Checkpoint
@@ -160,6 +160,21 @@ def carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterat
         counted = {"passes": passes, "counted_seconds": round(work.plain, 2)}
         record.note(measure, values, seconds, _where(lane.recipe(todo.checkpoint, measure)) | counted)
         yield measure, seconds
+
+
+def measure(lane: Lane) -> list[CheckpointRecord]:
+    """Everything that is missing of a lane, under one bar; the records in the order of the checkpoints.
+
+    Raises:
+        Stopped: a stop was asked for; what was measured is kept.
+    """
+    plans = [plan(lane, checkpoint) for checkpoint in lane.checkpoints]
+    passes, seconds = sum(one.passes for one in plans), sum(one.seconds for one in plans)
+    with stop_requests() as stop, progress_bar("measuring", passes, "image") as bar:
+        meter = Meter(bar, passes / seconds if seconds else 1.0)
+        for todo in plans:
+            list(carry_out(lane, todo, meter, stop))
+    return [lane.record(checkpoint) for checkpoint in lane.checkpoints]
 
 
 def _where(recipe: Values | None) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 Letters: M images, L layers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from lcmae_core.store.records import Record
 from lcmae_core.studies.judge import Estimate, estimated
+from lcmae_core.viewer.figures.layers import Band
 
 Reduce = Callable[[np.ndarray], np.ndarray]
 
@@ -77,6 +78,30 @@ def number(record: Record, of: Quantity) -> Estimate | None:
     return estimated(np.atleast_1d(of.reduce(record.array(of.measure, of.key)))[None].astype(np.float64))
 
 
+def band(record: Record, measure: str, key: str) -> Band | None:
+    """A quantity of every layer with its interval over images; None where it was left out or not measured."""
+    if key not in record.measures.get(measure, {}).get("values", {}):
+        return None
+    values = record.array(measure, key).astype(np.float64)  # (M, L)
+    found = [estimated(values[None, :, layer]) for layer in range(values.shape[1])]
+    return Band(*(np.array([getattr(one, end) for one in found]) for end in ("value", "low", "high")))
+
+
+def bands(records: Sequence[Record], panels: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Band]]:
+    """For every panel, said by measure and key, the checkpoints that have it; panels that none has are left out. With
+    one checkpoint, which no legend names, the titles do."""
+    found = {
+        title: {_name(record): one for record in records if (one := band(record, *where)) is not None}
+        for title, where in panels.items()
+    }
+    alone = f"{_name(records[0])}: " if len(records) == 1 else ""
+    return {alone + title: panel for title, panel in found.items() if panel}
+
+
+def _name(record: Record) -> str:
+    return str(record.content["checkpoint"]["name"])
+
+
 def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: value and interval over images of every quantity that one of the records has."""
     lines: dict[str, list[str]] = {}
@@ -85,8 +110,7 @@ def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         if any(found):
             before = lines.get(of.words, [""] * len(records))
             lines[of.words] = [_said(one) or old for one, old in zip(found, before)]
-    names = [record.content["checkpoint"]["name"] for record in records]
-    return ["", *names], [[words, *cells] for words, cells in lines.items()]
+    return ["", *map(_name, records)], [[words, *cells] for words, cells in lines.items()]
 
 
 def _said(found: Estimate | None) -> str:

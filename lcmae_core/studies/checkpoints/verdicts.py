@@ -88,7 +88,8 @@ def _date(record: Record) -> str:
 
 
 class Column(NamedTuple):
-    """A column of the scoreboard: its title, the verdict of every claim in their order, and what it is in words."""
+    """A column of the scoreboard: the checkpoint's name, the verdict of every claim in their order, and a note on what
+    it was measured beside and on."""
 
     title: str
     verdicts: tuple[str, ...]
@@ -99,10 +100,9 @@ def columns(out: Path) -> list[Column]:
     """A column for every MAE that was measured below an output folder; none where nothing was."""
     every = recorded(out)
     found, images = judge(every), {_said(record)["name"]: record.content for record in every}
-    titles = ["published"] if len(found) == 1 else [one.name for one in found]
     return [
-        Column(title, tuple(one.verdict(claim.name) for claim in CLAIMS), _note(one, images[one.name]))
-        for title, one in zip(titles, found)
+        Column(one.name, tuple(one.verdict(claim.name) for claim in CLAIMS), _note(one, images[one.name]))
+        for one in found
     ]
 
 
