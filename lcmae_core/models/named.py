@@ -23,6 +23,8 @@ OFFICIAL: dict[str, str] = {
        for size in ("base", "large", "huge") for part in ("", "_full")},
     **{f"dino_{name}_pretrain.pth": f"{PUBLIC}/dino/dino_{name}_pretrain/dino_{name}_pretrain.pth"
        for name in ("vitbase16", "vitbase8", "deitsmall16", "deitsmall8")},
+    **{f"dinov2_{name}_pretrain.pth": f"{PUBLIC}/dinov2/dinov2_{name}/dinov2_{name}_pretrain.pth"
+       for name in ("vits14", "vitb14", "vitl14")},
     **{f"deit_{name}.pth": f"{PUBLIC}/deit/deit_{name}.pth"
        for name in ("base_patch16_224-b5f2ef4d", "small_patch16_224-cd65a155", "tiny_patch16_224-a1311bcf")},
 }  # fmt: skip

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+from lcmae_core.studies.checkpoints.numbers import table
 from lcmae_core.studies.checkpoints.verdicts import columns as checkpoint_columns
+from lcmae_core.studies.checkpoints.verdicts import recorded as recorded_checkpoints
 from lcmae_core.studies.claims import CLAIMS
 from lcmae_core.studies.redraw import recorded, shipped
 from lcmae_core.studies.scoreboard import score
 from lcmae_core.viewer.report.page import Score, Scoreboard
+from lcmae_core.viewer.tables import Table
 
 SHIPPED = ("desk", "lab")
 NOTHING = "not yet run"
@@ -31,6 +34,12 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
         for claim in CLAIMS
     ]
     return Scoreboard(tuple(columns), tuple(lines), {one.title: one.note for one in measured})
+
+
+def checkpoint_numbers(out: Path) -> Table | None:
+    """The numbers of every checkpoint that was measured below `out`; None where none was."""
+    records = recorded_checkpoints(out)
+    return Table(*table(records), "mean [95 % interval over images]") if records else None
 
 
 def _own(out: Path, profile: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from lcmae_core import cli
 from lcmae_core.analysis.attention import attention_maps
 from lcmae_core.analysis.invariance import disjoint_masks
 from lcmae_core.analysis.metrics import AttentionSimilarity, attention_distance, near_mass, uniform_near_mass
@@ -290,3 +291,13 @@ def test_two_checkpoints_have_a_column_each_under_their_names(measured, tmp_path
     (out / "results" / "published" / "another-0.json").write_text(json.dumps(content))
     assert sorted(column.title for column in columns(out)) == ["another", "mae_visualize_vit_base"]
     assert broken("mae_visualize_vit_base") == "mae_visualize_\nvit_base"
+
+
+def test_the_report_has_the_numbers_and_the_verdicts(measured, capsys):
+    _, lane, _ = measured
+    assert cli.main(["report", "--out", str(lane.out)]) == 0
+    page = (lane.out / "report.html").read_text()
+    assert "Checkpoints: numbers side by side" in page
+    assert "<th>mae_visualize_vit_base</th>" in page
+    assert '<th scope="col">mae_visualize_vit_base</th>' in page
+    capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,14 @@ from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.named import SUFFIXES, Named
 from lcmae_core.models.pretrained import vit_from
+from lcmae_core.models.weights import find_shape, read_tensors
 from lcmae_core.store.files import read_json, sha256
 from lcmae_core.store.runs import MODEL, load_run
 
 Model = MAE | VisionTransformer
 HEADS = ("encoder_heads", "decoder_heads")
+DINOV2 = {(384, 14): "small", (768, 14): "base", (1024, 14): "large"}
+"""Width and patch of the published DINOv2 -> timm's word for the size."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Checkpoint:
             return initialize(twin, torch.Generator().manual_seed(self.settings.seed)).eval()
         with torch.random.fork_rng(devices=[]):  # timm draws from the global generator
             torch.manual_seed(self.settings.seed)
-            return cast(VisionTransformer, timm.create_model(self.named.name).eval())
+            return cast(VisionTransformer, timm.create_model(_timm_name(self.named) or "").eval())
 
     def __str__(self) -> str:
         data, patch = self.settings.data, self.settings.model.patch_size
@@ -84,11 +88,35 @@ def opened(named: Named, base: Settings, own: Mapping[str, Any]) -> Checkpoint:
 
 
 def _load(named: Named, heads: tuple[int | None, int | None]) -> Model:
-    if named.kind == "timm":
-        assert named.path is not None
-        return _adapted(vit_from(named.name, named.path), named.name)
+    if (vit := _timm_name(named)) is not None:
+        return _adapted(vit_from(vit, _source(named)), named.name)
     source = named.given if named.kind == "demo" else _source(named)
     return load_mae(source, **(dict(zip(HEADS, heads)) if named.kind == "file" else {}))
+
+
+def _timm_name(named: Named) -> str | None:
+    """timm's name of a model that our own class does not have: one asked for by it, or DINOv2 in an official file."""
+    if named.kind == "timm":
+        return named.name
+    return dinov2_name(_source(named)) if named.kind == "file" and "dinov2" in named.name.lower() else None
+
+
+@lru_cache(maxsize=8)
+def dinov2_name(file: Path) -> str:
+    """timm's name of the DINOv2 whose official weights a file holds, by their shapes.
+
+    Raises:
+        LcmaeError: another width than the published ones.
+    """
+    tensors = read_tensors(file)
+    width, _, patch, _ = find_shape(tensors, "patch_embed.proj.weight", 4, file)
+    if (width, patch) not in DINOV2:
+        known = ", ".join(f"{w} with patches of {p}" for w, p in DINOV2)
+        raise LcmaeError(
+            f"dinov2: got width {width} with patches of {patch} in {str(file)!r}, expected one of: {known}"
+        )
+    registers = "_reg4" if "register_tokens" in tensors else ""
+    return f"vit_{DINOV2[width, patch]}_patch14{registers}_dinov2.lvd142m"
 
 
 def _source(named: Named) -> Path:
