@@ -1,6 +1,6 @@
 """Claims: every kind of thing that can be named is opened as what it is: the demonstration model, a run of any method,
-a folder of Hugging Face, official files of MAE, DINO, DeiT and DINOv2; where its folder or name says mask ratio and target,
-these are used, and what the user says wins; an untrained twin has the same shape and other weights."""
+a folder of Hugging Face, official files of MAE, DINO, DeiT and DINOv2; where its folder or name says mask ratio and
+target, these are used, and what the user says wins; an untrained twin has the same shape and other weights."""
 
 import pytest
 import timm
@@ -94,5 +94,5 @@ def test_an_official_file_of_dinov2_is_what_timm_makes_of_it(tmp_path):
     images = torch.randn(1, 3, 518, 518)
     assert torch.allclose(found.load().forward_features(images), theirs.forward_features(images), atol=1e-5)
     torch.save({"patch_embed.proj.weight": torch.zeros(100, 3, 14, 14)}, tmp_path / "odd.pth")
-    with pytest.raises(LcmaeError, match="dinov2: got width 100 with patches of 14 .* expected one of: 384 with"):
+    with pytest.raises(LcmaeError, match=r"dinov2: got width 100 with patches of 14 .* expected one of: 384 with"):
         dinov2_name(tmp_path / "odd.pth")
