@@ -1,4 +1,5 @@
-"""Command lines that say one line when they are wrong: a parser with the nearest valid name instead of its usage."""
+"""Command lines that say one line when they are wrong: a parser with the nearest valid name instead of its usage, and
+the options that several commands have."""
 
 import argparse
 import difflib
@@ -15,6 +16,7 @@ EXAMPLES = """examples:
   lcmae train --list                             every setting, its default and what it means
   lcmae study table1 --profile lab --seeds 3 --budget 25m
   lcmae study status --profile lab               what is done and missing, and the time it will take
+  lcmae published mae_visualize_vit_base.pth vit_base_patch16_224.dino --data folder:/my/images
   lcmae evaluate outputs/quick/runs/NAME --by probe --data folder:/my/images
   lcmae prepare ILSVRC2012_img_train.tar --to data/imagenet-256 --size 256
   lcmae export outputs/quick/runs/NAME --to timm model.safetensors
@@ -54,3 +56,37 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on stderr and exit."""
     print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def add_common(parser: Parser, what: str) -> None:
+    """-p and the options that every command and notebook knows."""
+    parser.add_argument(
+        "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
+        help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", metavar="NAME", help="smoke | quick | desk | lab | paper (default $LCMAE_PROFILE or quick)"
+    )
+    parser.add_argument(
+        "--data", metavar="SOURCE",
+        help="photos | folder:PATH | parquet:PATH | wds:URL | hf:NAME | torchvision:NAME "
+        "(default $LCMAE_DATA or the profile's)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order, crops and masks")
+    add_out(parser)
+
+
+def add_out(parser: Parser) -> None:
+    """The output folder."""
+    parser.add_argument("--out", metavar="DIR", help="output folder (default outputs/<profile>)")
+
+
+def add_published(parser: Parser) -> None:
+    """The models, and on how many images they are measured."""
+    parser.add_argument(
+        "names", nargs="+", metavar="MODEL",
+        help="demo, a run's folder, a checkpoint (MAE, DINO, DeiT), owner/name of the hub, a timm ViT; "
+        "MAE=, DINO= or supervised= before it says what it is, where its name does not",
+    )  # fmt: skip
+    add_common(parser, "setting: mask_ratio, norm_pix, heads, decoder_heads")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")

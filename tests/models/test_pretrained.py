@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.data import denormalize, normalize
+from lcmae_core.models import hub as hub_module
 from lcmae_core.models import pretrained
 from lcmae_core.models.pretrained import REFERENCES, images_for, load_vit
 
@@ -112,7 +113,7 @@ def test_without_a_hub_the_cache_answers_or_one_line_says_so(monkeypatch, file, 
 
 
 def test_a_hub_that_hangs_is_left_within_the_deadline(monkeypatch):
-    monkeypatch.setattr(pretrained, "DEADLINE", 0.3)
+    monkeypatch.setattr(hub_module, "DEADLINE", 0.3)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: time.sleep(30))
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     began = time.monotonic()
