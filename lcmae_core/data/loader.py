@@ -98,13 +98,11 @@ def _read_all(split: Split, size: tuple[int, int], largest: float, progress: boo
     return pictures
 
 
-def hold(
-    split: Split, size: tuple[int, int], channels: int, device_cache_gb: float, progress: bool = True
-) -> Canvas | None:
-    """All pictures on one canvas on the CPU, or None if that would take more than `device_cache_gb` (10^9 bytes)."""
+def hold(split: Split, size: tuple[int, int], channels: int, most_gb: float, progress: bool = True) -> Canvas | None:
+    """All pictures on one canvas on the CPU, or None if that would take more than `most_gb` (10^9 bytes)."""
     if not len(split):
         return None
-    pictures = _read_all(split, size, device_cache_gb * 1e9 / (channels * len(split)), progress)
+    pictures = _read_all(split, size, most_gb * 1e9 / (channels * len(split)), progress)
     if pictures is None:
         return None
     heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))

@@ -213,8 +213,7 @@ class SupervisedObjective(Objective[Supervised]):
         pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
         return AugmentedLoader(
             pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers,
-            device_cache_gb=runtime.device_cache_gb,
-            share=share_of(self.settings),
+            device_cache_gb=runtime.device_cache_gb, share=share_of(self.settings),
         )  # fmt: skip
 
     def build(self) -> Supervised:
