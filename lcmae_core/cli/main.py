@@ -10,7 +10,17 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from lcmae_core.cli.parser import EXAMPLES, Parser, add_common, add_out, add_published, fail, nearest
+from lcmae_core.cli.parser import (
+    EXAMPLES,
+    Parser,
+    add_cluster,
+    add_common,
+    add_out,
+    add_published,
+    fail,
+    nearest,
+    slurm_of,
+)
 from lcmae_core.cli.prepare import add_prepare, prepare
 from lcmae_core.store.stopping import Stopped
 
@@ -37,15 +47,7 @@ def _add_run(parser: Parser) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)"
     )
-    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
-    parser.add_argument(
-        "-s",
-        "--slurm",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="partition, timeout_min, gpus_per_node ...",
-    )
+    add_cluster(parser)
     parser.add_argument("--force", action="store_true", help="execute even what is up to date")
     parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
     parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: the collection)")
@@ -58,8 +60,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.jobs < 1:
         raise LcmaeError(f"--jobs: got {options.jobs}, expected at least 1")
-    if options.slurm and options.executor != "slurm":
-        raise LcmaeError(f"--slurm: got {options.slurm[0]!r} with --executor local, expected --executor slurm")
+    slurm = slurm_of(options)
     plan = make_plan(
         Request(
             names=tuple(options.names),
@@ -71,7 +72,6 @@ def _run(options: argparse.Namespace) -> int:
             notebooks=options.notebooks,
         )
     )
-    slurm = parse_assignments(options.slurm, "--slurm")
     return run_notebooks(
         plan, jobs=options.jobs, executor=options.executor, slurm=slurm, force=options.force, store=options.store
     )
@@ -100,17 +100,20 @@ def _add_study(parser: Parser) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default 5 at desk, else 3)")
     parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--array", type=int, metavar="N", help="tasks of one array job that share it (default: seeds)")
+    add_cluster(parser)
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
 
 
 def _study(options: argparse.Namespace) -> int:
     from lcmae_core.config import LcmaeError
 
-    for name in ("seeds", "jobs"):
+    for name in ("seeds", "jobs", "array"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
     from lcmae_core.cli.budget import seconds_of
 
+    slurm = slurm_of(options)
     asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
     from lcmae_core.cli.study import chosen_studies, print_status, run_studies
     from lcmae_core.cli.train import asked_of, settings_from
@@ -124,6 +127,11 @@ def _study(options: argparse.Namespace) -> int:
     seeds = options.seeds or len(judged_seeds(profile))
     if status:
         return print_status(asked, base, profile, seeds=seeds)
+    if options.executor == "slurm":
+        from lcmae_core.cli.array import submit_studies
+
+        tasks = options.array or seeds
+        return submit_studies(asked, base, profile, seeds=seeds, tasks=tasks, slurm=slurm, words=options.words)
     return run_studies(asked, base, profile, seeds=seeds, budget=budget, workers=options.jobs, words=options.words)
 
 

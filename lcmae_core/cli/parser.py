@@ -81,6 +81,15 @@ def add_out(parser: Parser) -> None:
     parser.add_argument("--out", metavar="DIR", help="output folder (default outputs/<profile>)")
 
 
+def add_cluster(parser: Parser) -> None:
+    """Where jobs run, and what the cluster is told of them."""
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
+    parser.add_argument(
+        "-s", "--slurm", metavar="NAME=VALUE", action="append", default=[],
+        help="partition, timeout_min, gpus_per_node ...",
+    )  # fmt: skip
+
+
 def add_published(parser: Parser) -> None:
     """The models, and on how many images they are measured."""
     parser.add_argument(
@@ -90,3 +99,20 @@ def add_published(parser: Parser) -> None:
     )  # fmt: skip
     add_common(parser, "setting: mask_ratio, norm_pix, heads, decoder_heads")
     parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")
+
+
+def slurm_of(options: argparse.Namespace) -> dict[str, object]:
+    """The parameters of the cluster's jobs.
+
+    Raises:
+        LcmaeError: they are given for jobs of this machine.
+    """
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.execute.parameters import parse_assignments
+
+    given = [*(f"--slurm {word}" for word in options.slurm)]
+    given += [f"--array {options.array}"] if getattr(options, "array", None) is not None else []
+    if given and options.executor != "slurm":
+        name, _, value = given[0].partition(" ")
+        raise LcmaeError(f"{name}: got {value!r} with --executor local, expected --executor slurm")
+    return parse_assignments(options.slurm, "--slurm")

@@ -15,7 +15,8 @@ import pytest
 
 from lcmae_core import cli
 from lcmae_core.cli.budget import seconds_of
-from lcmae_core.cli.study import run_studies, without_jobs
+from lcmae_core.cli.study import run_studies
+from lcmae_core.cli.words import without
 from lcmae_core.studies import ACCURACY, measures
 from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
@@ -247,7 +248,7 @@ def test_two_processes_do_no_job_twice(tmp_path):
 
 def test_helpers_get_the_command_without_jobs():
     words = ["study", "fig6", "--jobs", "4", "--seeds", "2", "--jobs=3", "--out", "x"]
-    assert without_jobs(words) == ["study", "fig6", "--seeds", "2", "--out", "x"]
+    assert without(words, "--jobs") == ["study", "fig6", "--seeds", "2", "--out", "x"]
     assert cli.parse(words).words == words
 
 
