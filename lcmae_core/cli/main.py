@@ -59,13 +59,9 @@ def _add_run(parser: Parser) -> None:
     )
     parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
     parser.add_argument(
-        "-s",
-        "--slurm",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
+        "-s", "--slurm", metavar="NAME=VALUE", action="append", default=[],
         help="partition, timeout_min, gpus_per_node ...",
-    )
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="execute even what is up to date")
     parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
     parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: the collection)")
@@ -176,10 +172,16 @@ def _export(options: argparse.Namespace) -> int:
     return export(options.source, options.target, options.to)
 
 
+def _add_doctor(parser: Parser) -> None:
+    what = "train every method for a few steps on the GPU, compare with the CPU, time, say what to report"
+    parser.add_argument("--gpu", action="store_true", help=what)
+    _add_out(parser)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from lcmae_core.cli.doctor import main as doctor
 
-    return doctor(options.out)
+    return doctor(options.out, options.gpu)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -232,7 +234,7 @@ COMMANDS: dict[str, Command] = {
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
     "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
-    "doctor": (_add_out, _doctor, "say what this machine has and what to do about what is missing"),
+    "doctor": (_add_doctor, _doctor, "say what this machine has and what to do about what is missing"),
 }
 """Command -> its options, what it does, and its line of help."""
 
