@@ -76,11 +76,11 @@ class Bench(NamedTuple):
 
 
 def bench_of(device: torch.device) -> Bench:
-    """Small models against the CPU, and ViT-B/16 in bf16 against its floor; on a CPU tiny ones, and no C++ compiler."""
+    """Small models against the CPU, and ViT-B/16 in bf16 against its floor; on a CPU tiny ones, captured but not compiled."""
     small = replace(profile("quick"), SMALL | {"device": str(device)})
     if device.type == "cpu":
         tiny = replace(small, TINY)
-        return Bench(device, tiny, tiny, "aot_eager")
+        return Bench(device, tiny, tiny, "eager")
     memory = card(device).memory if device.type == "cuda" else 16e9
     batch = 128 if memory > 38e9 else 32 if memory > 15e9 else 8
     plain = {"compile": False, "batch_size": batch, "steps": 100, "epochs": None, "source": "photos"}

@@ -7,12 +7,13 @@ every weight that is trained has a gradient; a planted `.item()` or CPU tensor i
 
 import sys
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from lcmae_core.config.settings import Method
 from lcmae_core.store import accelerator
 from lcmae_core.training import guards
 from lcmae_core.training.guards import LossGuard
@@ -20,7 +21,7 @@ from lcmae_core.training.log import Window
 from lcmae_core.training.loop import task_of
 from lcmae_core.training.steps import one_step
 from tests.gpu import cases
-from tests.gpu.cases import METHODS, WAYS, subject_of
+from tests.gpu.cases import METHODS, WAYS, settings_of, subject_of
 from tests.loops import over
 
 META = torch.device("meta")
@@ -51,6 +52,10 @@ def steps_of(name: str, count: int = 2) -> tuple[list[dict[str, Tensor]], dict[s
         found.append(dict(one_step(task, batch, step, check).terms))
         window.add(found[-1])
     return found, gradients
+
+
+def test_no_method_is_forgotten() -> None:
+    assert {settings_of(name).method for name in METHODS} == set(get_args(Method))
 
 
 @over("name", WAYS)
