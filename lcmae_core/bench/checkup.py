@@ -76,7 +76,7 @@ class Bench(NamedTuple):
 
 
 def bench_of(device: torch.device) -> Bench:
-    """Small models against the CPU, and ViT-B/16 in bf16 against its floor; on a CPU tiny ones, captured but not compiled."""
+    """Small models against the CPU, and ViT-B/16 in bf16 against its floor; on a CPU tiny ones, captured alone."""
     small = replace(profile("quick"), SMALL | {"device": str(device)})
     if device.type == "cpu":
         tiny = replace(small, TINY)

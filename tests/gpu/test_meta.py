@@ -5,8 +5,6 @@ Claims: two steps of every method, and one of every way, need no value, and the 
 every weight that is trained has a gradient; a planted `.item()` or CPU tensor in the backward pass is refused.
 """
 
-import sys
-from contextlib import nullcontext
 from typing import Any, get_args
 
 import pytest
@@ -25,17 +23,7 @@ from tests.gpu.cases import METHODS, WAYS, settings_of, subject_of
 from tests.loops import over
 
 META = torch.device("meta")
-
-
-@pytest.fixture(autouse=True)
-def _whatever_torch_refuses_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`meta` has no autocast (off here anyway), no pinned memory, and is not on AdamW's list of fused devices, though
-    it has the kernel."""
-    autocast = torch.autocast
-    monkeypatch.setattr(
-        torch, "autocast", lambda kind, *a, **k: nullcontext() if kind == "meta" else autocast(kind, *a, **k)
-    )
-    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("meta_is_taken")
 
 
 def steps_of(name: str, count: int = 2) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
