@@ -1,5 +1,6 @@
 """`lcmae doctor --gpu`: the first thing to type on a GPU. One table within three minutes, and what to report of it."""
 
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ NO_GPU = (
     "no GPU: torch finds neither CUDA nor MPS; what follows is the CPU against itself, with tiny models: it tries the "
     "checks and says nothing of a GPU"
 )
+OLD_DRIVER = "; nvidia-smi is there: the driver is older than torch's CUDA, or torch is a CPU build"
 COLUMNS = ("method", "fp32 to CPU", "bf16 to fp32", "compiled to eager", "graphs", "waits", "ms/step", "images/s",
            "of floor", "what to report")  # fmt: skip
 
@@ -20,7 +22,7 @@ def main() -> int:
 
     device, console = pick_device(), make_console()
     if device.type == "cpu":
-        console.print(NO_GPU, soft_wrap=True)
+        console.print(NO_GPU + (OLD_DRIVER if shutil.which("nvidia-smi") else ""), soft_wrap=True)
     with console.status("starting") as status:
         found = check(bench_of(device), say=status.update)
     show(console, found, provenance(device))

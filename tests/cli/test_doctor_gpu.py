@@ -37,7 +37,7 @@ def test_without_a_gpu_the_command_says_so_and_tries_its_checks() -> None:
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert lines[0] == doctor_gpu.NO_GPU
+    assert lines[0].startswith(doctor_gpu.NO_GPU)
     rows = {line.split("│")[0].strip(): [cell.strip() for cell in line.split("│")[1:]] for line in lines if "│" in line}
     assert set(METHODS) <= set(rows)
     for name in METHODS:
@@ -84,7 +84,17 @@ def test_only_problems_fail(rows: list[Row], code: int, capsys: pytest.CaptureFi
         patch.setattr(doctor_gpu, "check", lambda bench, say: Checkup(rows, None, 1.0))
         patch.setattr(doctor_gpu, "pick_device", lambda: CPU)
         assert cli.main(["doctor", "--gpu"]) == code
-    assert capsys.readouterr().out.splitlines()[0] == doctor_gpu.NO_GPU
+    assert capsys.readouterr().out.splitlines()[0].startswith(doctor_gpu.NO_GPU)
+
+
+def test_a_driver_that_torch_cannot_use_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor_gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor_gpu, "check", lambda bench, say: Checkup([Row("MAE")], None, 1.0))
+    monkeypatch.setattr(doctor_gpu, "pick_device", lambda: CPU)
+    assert doctor_gpu.main() == 0
+    assert capsys.readouterr().out.splitlines()[0] == doctor_gpu.NO_GPU + doctor_gpu.OLD_DRIVER
 
 
 def test_a_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
