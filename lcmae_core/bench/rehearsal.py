@@ -1,5 +1,6 @@
 """A few steps of the real loop, watched: losses, seconds, what waited for the device, what was compiled."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -109,5 +110,6 @@ class Prepared:
 
 
 def furthest(found: Sequence[float], expected: Sequence[float]) -> float:
-    """The largest difference of two curves, as a share of what was expected."""
-    return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(found, expected, strict=True))
+    """The largest difference of two curves, as a share of what was expected; NaN where one of them has it."""
+    gaps = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(found, expected, strict=True)]
+    return math.nan if any(map(math.isnan, gaps)) else max(gaps)

@@ -29,8 +29,18 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def main(out: str | None = None) -> int:
-    """Print the findings as a table; 1 if something required is missing, else 0."""
+def main(out: str | None = None, gpu: bool = False) -> int:
+    """Print the findings as a table; 1 if something required is missing, else 0. With `gpu`, see `doctor_gpu`.
+
+    Raises:
+        LcmaeError: a folder for `gpu`, which writes nothing.
+    """
+    if gpu and out is not None:
+        raise LcmaeError(f"--out: got {out!r} with --gpu, which writes nothing, expected one of the two")
+    if gpu:
+        from lcmae_core.cli.doctor_gpu import main as check_gpu
+
+        return check_gpu()
     from rich.markup import escape
     from rich.table import Table
 

@@ -173,7 +173,7 @@ def _export(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from lcmae_core.cli.doctor import main as doctor
 
-    return doctor(options.out)
+    return doctor(options.out, options.gpu)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -228,7 +228,7 @@ COMMANDS: dict[str, Command] = {
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
     "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
-    "doctor": (add_out, _doctor, "say what this machine has and what to do about what is missing"),
+    "doctor": (add_doctor, _doctor, "say what this machine has and what to do about what is missing"),
 }
 """Command -> its options, what it does, and its line of help."""
 

@@ -101,6 +101,13 @@ def add_published(parser: Parser) -> None:
     parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")
 
 
+def add_doctor(parser: Parser) -> None:
+    """Where it looks, and whether it tries the GPU."""
+    what = "train every method for a few steps on the GPU, compare with the CPU, time, say what to report"
+    parser.add_argument("--gpu", action="store_true", help=what)
+    add_out(parser)
+
+
 def slurm_of(options: argparse.Namespace) -> dict[str, object]:
     """The parameters of the cluster's jobs.
 

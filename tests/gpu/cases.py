@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lcmae_core.bench import rehearsal
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.data.sources import open_source
 from lcmae_core.models.build import AnyModel
@@ -19,14 +20,8 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 BOTH = {"cross_view": 1.0, "in_view": 1.0}
 COLOURS = {"hue": 0.1, "jitter_prob": 0.8, "grey_prob": 0.2, "blur_probs": (1.0, 0.1, 0.5), "solarise_prob": 0.2}
-METHODS: dict[str, dict[str, Any]] = {
-    "MAE": {},
-    "LC-MAE": BOTH,
-    "AE": {"method": "ae", "block": 3},
-    "DINO": {"method": "dino"} | COLOURS,
-    "supervised": {"method": "supervised"},
-    "Siamese": {"method": "siamese"},
-}
+MORE = {"AE": {"block": 3}, "DINO": COLOURS}
+METHODS: dict[str, dict[str, Any]] = {name: leaves | MORE.get(name, {}) for name, leaves in rehearsal.METHODS.items()}
 """Every method by name."""
 OTHER_WAYS: dict[str, dict[str, Any]] = {
     "MAE, micro-batches": {"accum_steps": 2},

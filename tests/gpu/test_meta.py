@@ -5,14 +5,13 @@ Claims: two steps of every method, and one of every way, need no value, and the 
 every weight that is trained has a gradient; a planted `.item()` or CPU tensor in the backward pass is refused.
 """
 
-import sys
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from lcmae_core.config.settings import Method
 from lcmae_core.store import accelerator
 from lcmae_core.training import guards
 from lcmae_core.training.guards import LossGuard
@@ -20,21 +19,11 @@ from lcmae_core.training.log import Window
 from lcmae_core.training.loop import task_of
 from lcmae_core.training.steps import one_step
 from tests.gpu import cases
-from tests.gpu.cases import METHODS, WAYS, subject_of
+from tests.gpu.cases import METHODS, WAYS, settings_of, subject_of
 from tests.loops import over
 
 META = torch.device("meta")
-
-
-@pytest.fixture(autouse=True)
-def _whatever_torch_refuses_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`meta` has no autocast (off here anyway), no pinned memory, and is not on AdamW's list of fused devices, though
-    it has the kernel."""
-    autocast = torch.autocast
-    monkeypatch.setattr(
-        torch, "autocast", lambda kind, *a, **k: nullcontext() if kind == "meta" else autocast(kind, *a, **k)
-    )
-    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("meta_is_taken")
 
 
 def steps_of(name: str, count: int = 2) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
@@ -51,6 +40,10 @@ def steps_of(name: str, count: int = 2) -> tuple[list[dict[str, Tensor]], dict[s
         found.append(dict(one_step(task, batch, step, check).terms))
         window.add(found[-1])
     return found, gradients
+
+
+def test_no_method_is_forgotten() -> None:
+    assert {settings_of(name).method for name in METHODS} == set(get_args(Method))
 
 
 @over("name", WAYS)
