@@ -15,12 +15,13 @@ from lcmae_core.cli.parser import (
     Parser,
     add_cluster,
     add_common,
+    add_doctor,
     add_out,
     add_published,
     fail,
     nearest,
     slurm_of,
-)
+)  # fmt: skip
 from lcmae_core.cli.prepare import add_prepare, prepare
 from lcmae_core.store.stopping import Stopped
 

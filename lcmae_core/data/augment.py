@@ -7,7 +7,6 @@ R pixels under a kernel.
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
@@ -20,7 +19,7 @@ BOX_DRAWS = 2 * TRIES + 2
 """Random numbers a box takes: area and aspect of each try, then top and left."""
 _CHUNK = 2**26  # floats of a temporary in crop_resize: 256 MB, whatever the batch
 
-_FINE, _SHARES = 2.0**30, 2.0**15
+FINE, SHARES = 2.0**30, 2.0**15
 """Steps a kernel's values, and the shares made of them, are rounded to."""
 
 Boxes = Int64[Tensor, "B 4"]
@@ -109,8 +108,8 @@ def resize_weights(
     )  # pixels under the widest kernel, R, known without asking a device
     offset = (centre - 2 * scale).floor().long() + torch.arange(reach, device=start.device)  # (B, out, R)
     raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length[:, None, None]))
-    so_far = (raw * _FINE).round().cumsum(dim=-1)  # whole numbers: exact, however many zeros stand before them
-    border = (so_far / so_far[..., -1:] * _SHARES).round() / _SHARES
+    so_far = (raw * FINE).round().cumsum(dim=-1)  # whole numbers: exact, however many zeros stand before them
+    border = (so_far / so_far[..., -1:] * SHARES).round() / SHARES
     shares = border.diff(dim=-1, prepend=torch.zeros_like(border[..., :1]))  # sum to 1 exactly
     place = (offset + start[:, None, None]).clamp(0, canvas - 1)
     weights = torch.zeros(len(start), out, canvas, device=start.device)
@@ -145,20 +144,6 @@ def crop_resize(
     with torch.autocast(images.device.type, enabled=False):
         parts = [_resample(i, b, size) for i, b in zip(images.split(chunk), boxes.split(chunk))]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def crop_resize_one(
-    pixels: UInt8[Tensor, "C H W"], box: Int64[Tensor, "4"], size: tuple[int, int]
-) -> UInt8[Tensor, "C h w"]:
-    """`crop_resize` of one picture, to the last bit, for decoding processes: by NumPy's own loops, because MKL's
-    products can spin for ever in a process that was forked while the first one multiplied."""
-    top, left, height, width = box.tolist()
-    across = resize_weights(box[1:2], box[3:4], pixels.shape[2], size[1])[0, :, left : left + width].numpy()
-    down = resize_weights(box[0:1], box[2:3], pixels.shape[1], size[0])[0, :, top : top + height].numpy()
-    cut = pixels[:, top : top + height, left : left + width].numpy().astype(np.float32)
-    rows = np.floor(np.einsum("chw,vw->chv", cut, across) + np.float32(0.5)).clip(0, 255)  # (C, height, w)
-    out = np.floor(np.einsum("uh,chv->cuv", down, rows) + np.float32(0.5)).clip(0, 255)  # (C, h, w)
-    return torch.from_numpy(out.astype(np.uint8))
 
 
 def flip(images: Float[Tensor, "B C h w"], which: Bool[Tensor, "B"]) -> Float[Tensor, "B C h w"]:

@@ -16,7 +16,7 @@ Decoder = Literal["pil", "exact", "simplejpeg"]
 SCALES = (8, 4, 2)
 """By which libjpeg reduces while it decodes, at a fraction of the work."""
 MARGIN = 4 / 3
-"""What must be left of `least`: libjpeg's reduction is coarse, and the rest of the way is Lanczos'."""
+"""What must be left of `least`: libjpeg's reduction is coarse, and the rest of the way is filtered."""
 
 
 class TooLargeError(ValueError):
@@ -84,6 +84,7 @@ def _scale(image: Image.Image, content: bytes, how: Decoding) -> int:
 def _fitted(image: Image.Image, whole: tuple[int, int], scale: float, least: int | None) -> Image.Image:
     """A reduced picture at the very size that the whole one has when it is shrunk to a short side of `least`.
 
+    By Hamming's kernel, a third as wide as Lanczos': here it takes half the time, which is most of what is left.
     Reducing rounds sides up to a whole pixel, of which a part lies beyond the picture: the box leaves that out, or all
     would be moved.
     """
@@ -91,7 +92,7 @@ def _fitted(image: Image.Image, whole: tuple[int, int], scale: float, least: int
     if least and least < min(size):
         size = shrunk(whole, least)
     box = (0.0, 0.0, whole[0] / scale, whole[1] / scale)
-    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    return image.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
 
 
 def shrunk(size: tuple[int, int], short: int) -> tuple[int, int]:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,12 +19,13 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
 from ..store.stopping import leave_signals_to_the_parent
-from .augment import crop_resize, crop_resize_one, flip, normalize
+from .augment import crop_resize, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
+from .resample import cut_many, cut_one, pixels_of
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -77,12 +77,6 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(shrunk(image.size, limit), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
-    """A picture as a tensor; grey pictures have one channel."""
-    array = np.array(image)  # (H, W) or (H, W, C)
-    return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
-
-
 def _read_all(split: Split, size: tuple[int, int], largest: float, progress: bool) -> list[Tensor] | None:
     """Every picture, shrunk; None as soon as a box around those read so far has more than `largest` pixels."""
     pictures: list[Tensor] = []
@@ -131,11 +125,22 @@ class _Crops(Dataset[list[Tensor]]):
         self.split, self.cuts = split.at_least(2 * max(cuts.size)), cuts
 
     def __getitem__(self, place: tuple[int, int]) -> list[Tensor]:
-        pixels = pixels_of(shrink(self.split.read(place[1]), self.cuts.size))
-        epoch, index, height, width = (torch.tensor([n]) for n in (*place, *pixels.shape[1:]))
-        boxes = self.cuts.boxes(epoch, index, height, width)
-        cut = [crop_resize_one(pixels, box[0], size) for size, box in boxes]
-        return [*cut, torch.cat([box for _, box in boxes])]
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: list[tuple[int, int]], many: Callable[..., Any] = map) -> list[list[Tensor]]:
+        """Those of a batch, whose boxes are drawn at once; `many` is how pictures are gone through."""
+        pictures = list(many(self._picture, places))
+        sizes = [[picture.height, picture.width] for picture in pictures]
+        epoch, index, height, width = torch.tensor([[*p, *s] for p, s in zip(places, sizes)]).unbind(1)
+        cuts = self.cuts.boxes(epoch, index, height, width)
+        boxes = torch.stack([boxes for _, boxes in cuts], dim=1)  # (B, views, 4)
+        return list(many(self._cut, pictures, boxes, [[size for size, _ in cuts]] * len(pictures)))
+
+    def _picture(self, place: tuple[int, int]) -> Image.Image:
+        return shrink(self.split.read(place[1]), self.cuts.size)
+
+    def _cut(self, picture: Image.Image, boxes: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        return [*(cut_one(picture, box, size) for box, size in zip(boxes.tolist(), sizes)), boxes]
 
 
 class _Lazy:
@@ -258,7 +263,7 @@ class Loader:
             return
         ahead = read_ahead(self._crops, count, places, self.workers, pin=self.device.type == "cuda")
         for place, (*pictures, boxes) in ahead:
-            pictures = [p.to(self.device, non_blocking=True).float() for p in pictures]
+            pictures = [p.to(self.device, non_blocking=True) for p in pictures]
             yield self._finish(*place, pictures, boxes.unbind(1))
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
@@ -269,19 +274,20 @@ class Loader:
             self._canvas.pixels.index_select(0, self._send(place)),
             [self._send(box) for _, box in cuts],
         )  # (B, C, H, W)
-        cut = [crop_resize(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
+        crop = cut_many if self.device.type == "cpu" else crop_resize
+        cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(self._crops.__getitem__, zip(epoch.tolist(), index.tolist())))
+            found = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
         *pictures, boxes = map(torch.stack, zip(*found))
-        return self._finish(epoch, index, [self._send(crop).float() for crop in pictures], boxes.unbind(1))
+        return self._finish(epoch, index, [self._send(crop) for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
         """Mirror, colour and normalise cut images in [0, 255], on the device."""
         images = tuple(
-            normalize(pixels if view is None else self._augment(view, epoch, index, pixels))
+            normalize((pixels if view is None else self._augment(view, epoch, index, pixels)).float())
             for view, pixels in zip(self._cuts.of(epoch), cut)
         )
         labels = None if self._labels is None else self._send(self._labels[index])
@@ -292,7 +298,9 @@ class Loader:
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels
-        return shade(pixels, self._send(view.shades(epoch, index)), view.colours) if view.colours.any else pixels
+        if not view.colours.any:
+            return pixels
+        return shade(pixels.float(), self._send(view.shades(epoch, index)), view.colours)
 
     def _send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""

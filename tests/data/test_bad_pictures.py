@@ -124,8 +124,8 @@ print(1024 * int(re.search(r"VmHWM:\s*(\d+) kB", open("/proc/self/status").read(
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process took at most")
 def test_pictures_larger_than_memory_take_less_than_a_gigabyte(tmp_path):
-    """Torch's 0.5 GB are part of it (getrusage would count this process too, of which the other one was
-    forked). 13000 x 13000 px decoded would be 0.7 GB, and once more to convert it."""
+    """Torch's 0.5 GB are part of it; 13000 x 13000 px decoded would be 0.7 GB, and once more to convert it. (getrusage
+    would count this process too, of which the other one was forked.)"""
     cases = {
         "rgb.png": (png_bomb(13000, 13000, colours=2), "cannot read rgb.png: it has 13000x13000 px, 169 megapixels"),
         "grey.png": (BROKEN["bomb-400.png"][0], "cannot read grey.png: it has 20000x20000 px, 400 megapixels"),

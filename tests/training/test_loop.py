@@ -227,7 +227,8 @@ CHANGED = {
     "in_view": 0.5, "cross_view": 0.5, "clip_grad": 1e-3, "heads": 1, "depth": 2, "decoder_depth": 2,
     "decoder_heads": 4, "batch_size": 2, "steps": 2, "image_size": 48, "local_size": 24, "teacher_momentum": 0.5,
 }  # fmt: skip
-CONTENT = {"on_unreadable", "min_side", "validation_fraction"}  # change what is read, and only for some sources
+CONTENT = {"on_unreadable", "image_decoder", "max_megapixels", "min_side", "validation_fraction"}
+"""Settings that change what is read, and only of some sources."""
 
 
 def has_an_effect(tiny, name):

@@ -1,0 +1,94 @@
+"""One picture resized by two sparse products: only the few pixels under each kernel are touched, and sums are exact.
+
+A decoding process has no use for dense matrices (100 times the work), nor for MKL, whose products can spin for ever in
+a process that was forked while the first one multiplied.
+Letters: B images, C channels, H W canvas, h w result, R pixels under a kernel.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from .augment import FINE, SHARES, crop_resize
+
+DENSE = 20e6
+"""Products of dense matrices below which one batch of them is faster than pictures one by one."""
+_TURNED = Image.Transpose.TRANSPOSE
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -0.5, as `augment` has it for tensors."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+@lru_cache(maxsize=2**10)
+def shares(length: int, out: int) -> csr_matrix:
+    """(out, length): `augment.resize_weights` of one crop, by the same operations in the same order.
+
+    They are multiples of 2^-15, so that every sum of grey levels is exact in float32.
+    """
+    step = length / out
+    scale = max(step, 1.0)
+    centre = (np.arange(out)[:, None] + 0.5) * step  # (out, 1)
+    reach = 4 * math.ceil(scale) + 1
+    offset = np.floor(centre - 2 * scale).astype(np.int64) + np.arange(reach)  # (out, R)
+    raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length))
+    so_far = np.round(raw * FINE).cumsum(axis=1)  # whole numbers: exact, however many zeros stand before them
+    border = np.round(so_far / so_far[:, -1:] * SHARES) / SHARES
+    found = np.diff(border, axis=1, prepend=0.0).astype(np.float32)
+    place = offset.clip(0, length - 1).astype(np.int32)  # shares beyond are zeros
+    return csr_matrix((found.ravel(), place.ravel(), np.arange(0, out * reach + 1, reach)), shape=(out, length))
+
+
+def resized(picture: Image.Image, across: csr_matrix, down: csr_matrix) -> Image.Image:
+    """A picture in mode RGB or L, first across, then down, rounded to whole grey levels between and after."""
+    turned = _pass(picture.transpose(_TURNED), across)
+    return _pass(turned.transpose(_TURNED), down)
+
+
+def _pass(picture: Image.Image, weights: csr_matrix) -> Image.Image:
+    """New rows as sums of rows."""
+    pixels = np.asarray(picture)
+    rows = weights @ pixels.reshape(len(pixels), -1).astype(np.float32)
+    np.clip(np.add(rows, np.float32(0.5), out=rows), 0, 255, out=rows)
+    return Image.fromarray(rows.astype(np.uint8).reshape(-1, *pixels.shape[1:]))  # which rounds down
+
+
+def cut_one(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
+    """`augment.crop_resize` of one picture, to the last bit."""
+    top, left, height, width = box
+    cut = picture.crop((left, top, left + width, top + height))
+    across, down = shares(width, size[1]), shares(height, size[0])
+    return pixels_of(resized(cut, across, down))
+
+
+def cut_many(
+    images: UInt8[Tensor, "B C H W"], boxes: Int64[Tensor, "B 4"], size: tuple[int, int]
+) -> UInt8[Tensor, "B C h w"]:
+    """`augment.crop_resize` on a CPU: of large pictures by sparse products one by one, of small ones as a batch; equal
+    to the last bit."""
+    _, channels, height, width = images.shape
+    if channels * size[1] * height * (width + size[0]) < DENSE:
+        return crop_resize(images, boxes, size).byte()
+    found = []
+    for image, (top, left, high, wide) in zip(images, boxes.tolist()):
+        cut = image[:, top : top + high, left : left + wide].permute(1, 2, 0).contiguous().numpy()
+        picture = Image.fromarray(cut[..., 0] if channels == 1 else cut)
+        found.append(cut_one(picture, (0, 0, high, wide), size))
+    return torch.stack(found)
+
+
+def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
+    """A picture as a tensor; grey pictures have one channel."""
+    array = np.array(image)  # (H, W) or (H, W, C)
+    return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
