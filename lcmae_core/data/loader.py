@@ -25,7 +25,7 @@ from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
-from .resample import cut_many, cut_one, pixels_of
+from .resample import cut_many, cut_one, cut_resize, pixels_of
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -104,18 +104,6 @@ def hold(split: Split, size: tuple[int, int], channels: int, most_gb: float, pro
     for place, picture in zip(pixels, pictures):
         place[:, : picture.shape[1], : picture.shape[2]] = picture
     return Canvas(pixels, heights, widths)
-
-
-def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> Image.Image:
-    """`augment.crop_resize` of one picture, by Pillow.
-
-    Cut first, because resize(box=...) would mix in pixels from beyond the box. Across and down are two calls, because
-    Pillow 13 goes down first where that is cheaper, which changes what is clamped in between (by up to 27 grey levels).
-    """
-    top, left, height, width = box
-    cut = picture.crop((left, top, left + width, top + height))
-    across = cut.resize((size[1], height), Image.Resampling.BICUBIC)
-    return across.resize((size[1], size[0]), Image.Resampling.BICUBIC)
 
 
 class _Crops(Dataset[list[Tensor]]):
