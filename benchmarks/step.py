@@ -22,7 +22,7 @@ from lcmae_core.data.sources import open_source
 from lcmae_core.store.machine import provenance
 from lcmae_core.training.guards import LossGuard
 from lcmae_core.training.log import Window
-from lcmae_core.training.loop import _backward
+from lcmae_core.training.loop import backward_pass
 from lcmae_core.training.objectives import OBJECTIVES
 from lcmae_core.training.optim import build_optimizer
 
@@ -47,7 +47,7 @@ class OurStep:
         )  # fmt: skip
         self.model = self.objective.build()
         self.optimizer = build_optimizer(self.model, settings.optim)
-        self.guard, self.window, self.done = LossGuard(torch.device("cpu")), Window(), 0
+        self.guard, self.window, self.done = LossGuard(), Window(), 0
 
     @property
     def pictures(self) -> torch.Tensor:
@@ -57,8 +57,8 @@ class OurStep:
 
     def __call__(self) -> None:
         batch = self.loader.batch(self.done)
-        terms = _backward(self.objective, self.model, self.model, batch, 0.5)
-        self.guard.check(self.done, batch, terms["total"])
+        terms = backward_pass(self.objective, self.model, self.model, batch, 0.5)
+        self.guard.check(self.done, batch, terms["total"], self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.after_step(self.model, 0.5)

@@ -1,4 +1,5 @@
-"""A planted sign, axis, index or reduction fault in a loss or a metric turns its tests red."""
+"""A planted sign, axis, index or reduction fault in masks, patches, losses, metrics, the identities of v2 section 3.2,
+CKA or the rule of the verdicts turns its tests red."""
 
 import importlib.util
 import inspect
@@ -11,7 +12,12 @@ from typing import NamedTuple
 import pytest
 import torch
 
+import tests.analysis.test_cka as cka_suite
+import tests.analysis.test_decomposition as decomposition_suite
 import tests.analysis.test_metrics as metrics_suite
+import tests.models.test_masking as masking_suite
+import tests.models.test_patches as patches_suite
+import tests.studies.test_judge as judge_suite
 import tests.test_losses as losses_suite
 from tests.loops import over
 
@@ -66,6 +72,73 @@ METRICS = {
     "no unit length of features": ("F.normalize(features, dim=-1)", "features"),
 }  # fmt: skip
 
+MASKING = {
+    "rounded, not truncated": ("kept = int(cells * (1 - ratio))", "kept = round(cells * (1 - ratio))"),
+    "the ratio is kept": ("kept = int(cells * (1 - ratio))", "kept = int(cells * ratio)"),
+    "most noise stays": ("argsort(dim=1, stable=True)  # (B, cells)", "argsort(dim=1, descending=True)  # (B, cells)"),
+    "order over images": ("argsort(dim=1, stable=True)  # (B, cells)", "argsort(dim=0)  # (B, cells)"),
+    "cells by columns": ("patches.permute(0, 2, 1, 3)", "patches.permute(2, 0, 1, 3)"),
+    "columns first within a cell": ("patches.permute(0, 2, 1, 3)", "patches.permute(0, 2, 3, 1)"),
+    "rows and columns swapped": ("rows // unit, unit, cols // unit, unit", "cols // unit, unit, rows // unit, unit"),
+    "restore does not invert": ("restore = order.argsort(dim=1)", "restore = order"),
+    "one visible too many": ("restore >= kept", "restore > kept"),
+    "hidden is visible": ("restore >= kept", "restore < kept"),
+    "drawn patches stay": ("hidden.long().argsort", "(~hidden).long().argsort"),
+    "views alternate": ("torch.cat(parts) for", "torch.stack(parts, 1).flatten(0, 1) for"),
+}  # fmt: skip
+PATCHES = {
+    "channel first": ("permute(0, 2, 4, 3, 5, 1)", "permute(0, 2, 4, 1, 3, 5)"),
+    "column by column": ("permute(0, 2, 4, 3, 5, 1)", "permute(0, 4, 2, 3, 5, 1)"),
+    "a patch is transposed": ("permute(0, 2, 4, 3, 5, 1)", "permute(0, 2, 4, 5, 3, 1)"),
+    "put back transposed": ("permute(0, 5, 1, 3, 2, 4)", "permute(0, 5, 1, 4, 2, 3)"),
+    "biased variance in the target": ("share = (values - 1) / values", "share = 1.0"),
+    "biased variance in the statistics": ("unbiased=True", "unbiased=False"),
+    "mean over patches": ("patches.mean(dim=-1, keepdim=True)", "patches.mean(dim=-2, keepdim=True)"),
+    "no epsilon": ("unbiased=True) + EPS)", "unbiased=True))"),
+    "epsilon beside the root": ("unbiased=True) + EPS).sqrt()", "unbiased=True)).sqrt() + EPS"),
+}  # fmt: skip
+DECOMPOSITION = {
+    "the error of the first mask": ("pred_a - pred_b, pred_b - target", "pred_a - pred_b, pred_a - target"),
+    "sign of the contrast": ("pred_a - pred_b, pred_b", "pred_b - pred_a, pred_b"),
+    "targets are added": ("(target - target_j)", "(target + target_j)"),
+    "a patch is its own partner": ("pred.gather(1, index), target.gather(1, index)", "pred, target.gather(1, index)"),
+    "one inner product": ("2 * (contrast * error)", "(contrast * error)"),
+    "mean over values": ("total.square().sum(-1)", "total.square().mean(-1)"),
+    "no error": ("error.square().sum(-1)", "0 * error.square().sum(-1)"),
+}  # fmt: skip
+CKA = {
+    "the diagonal counts": (".fill_diagonal_(0)", ""),
+    "over dimensions": ("centred @ centred.T", "centred.T @ centred"),
+    "one crossed sum": ("- 2 * crossed", "- crossed"),
+    "the biased divisor": ("(m * (m - 3))", "(m * m)"),
+    "pairs with themselves": ("((m - 1) * (m - 2))", "(m * m)"),
+    "no root": ("second.clamp(min=0)).sqrt()", "second.clamp(min=0))"),
+    "sign of the jackknife": ("whole - (len(first) - 1)", "whole + (len(first) - 1)"),
+    "terms without their mean": ("(without - without.mean())", "without"),
+    "an example is taken away once": ("- 2 * own\n", "- own\n"),
+    "an example is taken away twice": ("- second @ rows + own", "- second @ rows"),
+    "mean over features": ("layer.mean(dim=1)", "layer.mean(dim=2)"),
+}  # fmt: skip
+JUDGE = {
+    "one end is enough": ("test.low < found.low and found.high", "test.low < found.low or found.high"),
+    "the value decides": ("test.low < found.low and found.high <", "test.low < found.value and found.value <"),
+    "one side of a margin is enough": ("holds = False if False in both", "holds = True if True in both"),
+    "the better side is shown": ("found = max(found, other", "found = min(found, other"),
+    "an open gate opens": ("if gate.holds is not True", "if gate.holds is False"),
+    "what is not defined is judged": ("if np.isnan([found.value, found.low, found.high]).any()", "if False"),
+    "a variance scales as a value": ("scale**2 * float(getattr", "scale * float(getattr"),
+    "all weights 1": ("reduced = weight * _reduced", "reduced = _reduced"),
+    "images of one seed count as everyone's": ("if test.nested and seeds > 1", "if False"),
+    "missing numbers hold": ("[None] * missing", "[True] * missing"),
+    "one failure is enough for all": ("all(h is False for h in held)", "any(h is False for h in held)"),
+    "one success is enough for all": ("    if all(held)", "    if any(held)"),
+    "partly without a failure": ("True in held and False in held", "True in held"),
+    "one sign is enough": ('"sign right" if all(right)', '"sign right" if any(right)'),
+    "the farthest bound": ("float(min(bounds", "float(max(bounds"),
+    "beyond what can be": ("(np.clip(end, *test.limits) for end in ends)", "ends"),
+    "no pooling": ("if pool is not None and seeds > 1 else parts", "if False else parts"),
+}  # fmt: skip
+
 
 class Planted(NamedTuple):
     """Where faults are planted, and what must notice."""
@@ -77,12 +150,18 @@ class Planted(NamedTuple):
     def names(self) -> list[str]:
         """What the suite imports from the module."""
         module = ".".join(self.source.relative_to(PACKAGE.parent).with_suffix("").parts)
-        return [n for n, v in vars(self.suite).items() if getattr(v, "__module__", "") == module]
+        mine = lambda v: inspect.isroutine(v) or inspect.isclass(v)  # noqa: E731
+        return [n for n, v in vars(self.suite).items() if mine(v) and getattr(v, "__module__", "") == module]
 
 
 GROUND = {
     "losses": Planted(PACKAGE / "losses.py", losses_suite, LOSSES),
     "metrics": Planted(PACKAGE / "analysis" / "metrics.py", metrics_suite, METRICS),
+    "masking": Planted(PACKAGE / "models" / "masking.py", masking_suite, MASKING),
+    "patches": Planted(PACKAGE / "models" / "patches.py", patches_suite, PATCHES),
+    "decomposition": Planted(PACKAGE / "analysis" / "decomposition.py", decomposition_suite, DECOMPOSITION),
+    "cka": Planted(PACKAGE / "analysis" / "cka.py", cka_suite, CKA),
+    "judge": Planted(PACKAGE / "studies" / "judge" / "rule.py", judge_suite, JUDGE),
 }
 
 
@@ -96,7 +175,8 @@ def mutated(source: Path, old: str, new: str):
 
 
 def cases(suite):
-    """Every test of the suite with every combination of its parameters; a generator where one is asked for."""
+    """Every test of the suite with every combination of its parameters; a generator where one is asked for. Those that
+    want another fixture are left out."""
     for name, test in vars(suite).items():
         if name.startswith("test_"):
             marks = [mark.args for mark in getattr(test, "pytestmark", [])]
@@ -105,9 +185,10 @@ def cases(suite):
                 given = {}
                 for keys, value in zip(names, values):
                     given |= dict(zip(keys, value if len(keys) > 1 else [value]))
-                if "generator" in inspect.signature(test).parameters:
+                if "generator" in (wanted := inspect.signature(test).parameters):
                     given["generator"] = torch.Generator().manual_seed(0)
-                yield test, given
+                if set(wanted) <= set(given):
+                    yield test, given
 
 
 def goes_red(suite) -> bool:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from lcmae_core.analysis.blocks import attention_blocks, listen
+from lcmae_core.analysis.blocks import attention_blocks, run_with_hooks
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.masking import Mask
 
@@ -89,19 +89,19 @@ def _walk(
 ) -> None:
     blocks = attention_blocks(model, part)
 
-    def witness(layer: int) -> Callable[[Tensor, Any], None]:
-        def see(tokens: Tensor, made: Any) -> None:
+    def hook_of(layer: int) -> Callable[[Tensor, Any], None]:
+        def hook(tokens: Tensor, made: Any) -> None:
             attn = blocks[layer].attn
             _refuse_large(select, tokens, attn.num_heads)
             found = project(attn, tokens)
             refuse_unlike(layer, attn, found, made)
             visit(layer, _maps(attn, found, select.heads, select.queries))
 
-        return see
+        return hook
 
     for layer in select.layers:
         indices_of("head", select.heads, blocks[layer].attn.num_heads)
-    listen(model, images, part, mask, both={blocks[layer].attn: witness(layer) for layer in select.layers})
+    run_with_hooks(model, images, part, mask, both={blocks[layer].attn: hook_of(layer) for layer in select.layers})
 
 
 class Projected(NamedTuple):

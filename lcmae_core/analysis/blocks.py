@@ -1,4 +1,4 @@
-"""The attention blocks of a model, and a way to listen to them while its own forward pass runs.
+"""The attention blocks of a model, and hooks on them while its own forward pass runs.
 
 Letters: B images of h x w pixels, C channels, T tokens (prefix included), D width.
 """
@@ -21,8 +21,10 @@ from lcmae_core.models.masking import Mask
 
 PARTS = ("encoder", "decoder")
 
-Listener = Callable[[Tensor], None]
-Witness = Callable[[Tensor, Any], None]
+TokenHook = Callable[[Tensor], None]
+"""Gets a module's first input, or its output."""
+PairHook = Callable[[Tensor, Any], None]
+"""Gets a module's first input and its output."""
 
 
 class Geometry(NamedTuple):
@@ -100,17 +102,17 @@ def _has_parts_of_attention(attn: Any) -> bool:
 
 
 @torch.no_grad()
-def listen(
+def run_with_hooks(
     model: nn.Module,
     images: Float[Tensor, "B C h w"],
     part: str = "encoder",
     mask: Mask | None = None,
     *,
-    inputs: Mapping[nn.Module, Listener] | None = None,
-    outputs: Mapping[nn.Module, Listener] | None = None,
-    both: Mapping[nn.Module, Witness] | None = None,
+    inputs: Mapping[nn.Module, TokenHook] | None = None,
+    outputs: Mapping[nn.Module, TokenHook] | None = None,
+    both: Mapping[nn.Module, PairHook] | None = None,
 ) -> None:
-    """Run the model's own forward pass once; each named module's listener gets its first input, its output, or `both`.
+    """Run the model's own forward pass once; each named module's hook gets its first input, its output, or `both`.
 
     Images are given in the type of the model's weights.
 
@@ -123,16 +125,16 @@ def listen(
     vit = encoder_of(model, part)
     _check(vit, images, part, mask)
     images = in_its_type(vit, images)
-    with ExitStack() as hooks:
-        for module, tell in (inputs or {}).items():
-            hooks.callback(module.register_forward_pre_hook(lambda _, given, tell=tell: tell(given[0])).remove)
-        for module, tell in (outputs or {}).items():
-            hooks.callback(module.register_forward_hook(lambda _, given, made, tell=tell: tell(made)).remove)
-        for module, witness in (both or {}).items():
-            hook = lambda _, given, made, witness=witness: witness(given[0], made)  # noqa: E731
-            hooks.callback(module.register_forward_hook(hook).remove)
+    with ExitStack() as registered:
+        for module, hook in (inputs or {}).items():
+            registered.callback(module.register_forward_pre_hook(lambda _, given, hook=hook: hook(given[0])).remove)
+        for module, hook in (outputs or {}).items():
+            registered.callback(module.register_forward_hook(lambda _, given, made, hook=hook: hook(made)).remove)
+        for module, pair in (both or {}).items():
+            hook_of_pair = lambda _, given, made, pair=pair: pair(given[0], made)  # noqa: E731
+            registered.callback(module.register_forward_hook(hook_of_pair).remove)
         if mask is not None and not isinstance(model, MAE):
-            hooks.callback(vit.norm_pre.register_forward_pre_hook(_dropper(mask, vit.num_prefix_tokens)).remove)
+            registered.callback(vit.norm_pre.register_forward_pre_hook(_dropper(mask, vit.num_prefix_tokens)).remove)
         with _one_line_for_mixed_types(model):
             _forward(model, vit, images, part, mask)
 

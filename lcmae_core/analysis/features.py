@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lcmae_core.analysis.attention import indices_of, project, refuse_unlike
-from lcmae_core.analysis.blocks import attention_blocks, geometry, listen
+from lcmae_core.analysis.blocks import attention_blocks, geometry, run_with_hooks
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.models.masking import Mask
 
@@ -43,21 +43,21 @@ def patch_features(
     found: dict[int, Tensor] = {}
 
     def keys(layer: int) -> Callable[[Tensor, Any], None]:
-        def see(tokens: Tensor, made: Any) -> None:
+        def hook(tokens: Tensor, made: Any) -> None:
             parts = project(blocks[layer].attn, tokens)
             refuse_unlike(layer, blocks[layer].attn, parts, made)
             found[layer] = parts.k.transpose(1, 2).flatten(2)[:, prefix:]
 
-        return see
+        return hook
 
     def outputs(layer: int) -> Callable[[Tensor], None]:
-        def hear(tokens: Tensor) -> None:
+        def hook(tokens: Tensor) -> None:
             found[layer] = tokens[:, prefix:]
 
-        return hear
+        return hook
 
     if kind == "keys":
-        listen(model, images, part, mask, both={blocks[layer].attn: keys(layer) for layer in chosen})
+        run_with_hooks(model, images, part, mask, both={blocks[layer].attn: keys(layer) for layer in chosen})
     else:
-        listen(model, images, part, mask, outputs={blocks[layer]: outputs(layer) for layer in chosen})
+        run_with_hooks(model, images, part, mask, outputs={blocks[layer]: outputs(layer) for layer in chosen})
     return torch.stack([found[layer] for layer in chosen], dim=1)

@@ -5,10 +5,11 @@ Letters: B images of h x w pixels, C channels, N patches, K visible patches, L l
 
 import torch
 from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from lcmae_core.analysis.blocks import geometry
 from lcmae_core.analysis.features import patch_features
-from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.masking import Mask, erase_patches, random_mask
 from lcmae_core.models.patches import patchify
 
@@ -30,7 +31,7 @@ def disjoint_masks(
 
 @torch.no_grad()
 def mean_tokens(
-    encoder: Encoder, images: Float[Tensor, "B C h w"], mask: Mask, *, erased: bool = False
+    encoder: VisionTransformer, images: Float[Tensor, "B C h w"], mask: Mask, *, erased: bool = False
 ) -> Float[Tensor, "B _ D"]:
     """The mean over the visible patches of what every block hands on and, last, of the normalised tokens: L + 1 rows.
 
@@ -38,7 +39,7 @@ def mean_tokens(
     """
     keep = mask.keep[:1]
     if erased:
-        images = erase_patches(images, mask.hidden.expand(len(images), -1), encoder.grid)
+        images = erase_patches(images, mask.hidden.expand(len(images), -1), geometry(encoder).grid)
         every = patch_features(encoder, images, kind="outputs")[:, :, keep[0]]
     else:
         shared = Mask(*(part.expand(len(images), -1) for part in mask))

@@ -3,6 +3,7 @@
 Letters: M training images, Q test images, D width, K classes, k neighbours.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from lcmae_core.training.held_out import evaluation_loader, known_labels
 
 __all__ = [
     "Features",
+    "alone_right",
     "encoded_predictions",
     "encoder_predictions",
     "image_features",
@@ -68,6 +70,27 @@ def knn_accuracy(train: Features, test: Features, k: int = 20, temperature: floa
         LcmaeError: labels are missing, or there are fewer training images than neighbours.
     """
     return float(knn_predictions(train, test, k, temperature).right.mean())
+
+
+def alone_right(known: Features, k: int = 20, temperature: float = 0.07) -> np.ndarray:
+    """Whether the weighted vote of its k nearest among all other images is right, (M,): for images of which none is set
+    aside. Fewer neighbours where there are no more.
+
+    Raises:
+        LcmaeError: labels are missing, or there is one image.
+    """
+    count = len(known.values)
+    every = torch.arange(count)
+    right = [
+        knn_predictions(
+            Features(known.values[every != i], known_labels(known.labels)[every != i]),
+            Features(known.values[i : i + 1], known_labels(known.labels)[i : i + 1]),
+            k=min(k, count - 1),
+            temperature=temperature,
+        ).right
+        for i in range(count)
+    ]
+    return np.concatenate(right)
 
 
 def encoder_predictions(encoder: Encoder, settings: Settings, source: Source | None = None, k: int = 20) -> Predictions:

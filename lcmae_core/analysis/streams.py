@@ -243,17 +243,39 @@ def semantic_profile(
     Raises:
         LcmaeError: no images, an unknown kind, or as `attention_maps`.
     """
-    last, terms = len(attention_blocks(reference)) - 1, []
+    (found,) = semantic_profiles(
+        model, reference, batches, mask, ways=((centred, shuffled),), kind=kind, reference_kind=reference_kind
+    )
+    return found
+
+
+def semantic_profiles(
+    model: nn.Module,
+    reference: nn.Module,
+    batches: Iterable[Tensor],
+    mask: Mask,
+    *,
+    ways: Sequence[tuple[bool, bool]],
+    kind: str = "outputs",
+    reference_kind: str = "keys",
+) -> list[Similarity]:
+    """`semantic_profile` in several ways, each (centred, shuffled), from one pass over the images.
+
+    Raises:
+        LcmaeError: as `semantic_profile`.
+    """
+    last = len(attention_blocks(reference)) - 1
+    terms: list[list[Tensor]] = [[] for _ in ways]
     for images in batches:
         shared = for_batch(mask, len(images))
         features = patch_features(model, images, kind=kind, part="decoder", mask=shared)  # (B, L, N, D)
         target = patch_features(reference, images, kind=reference_kind, layers=[last])[:, 0]  # (B, N, E)
-        target = target.roll(1, 0) if shuffled else target
-        terms.append(semantic_similarities(features, target, centred=centred).double().cpu())
-    if not terms:
+        for of_way, (centred, shuffled) in zip(terms, ways):
+            other = target.roll(1, 0) if shuffled else target
+            of_way.append(semantic_similarities(features, other, centred=centred).double().cpu())
+    if not terms[0]:
         raise LcmaeError("images: got none, expected at least one batch")
-    every = torch.cat(terms)
-    return Similarity(every.mean(0), every, degree=1)
+    return [Similarity(torch.cat(each).mean(0), torch.cat(each), degree=1) for each in terms]
 
 
 def hidden_patches(mask: Mask) -> Int64[Tensor, "Q"]:

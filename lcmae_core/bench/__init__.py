@@ -8,20 +8,19 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from torch import Tensor
 
 from lcmae_core.bench.contestants import MODELS, QUICK, Contestant, Inputs, Shape, draw_inputs, prepare, settings_of
+from lcmae_core.bench.floors import products, timed
 from lcmae_core.bench.table import render
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.models.linear import linear
+from lcmae_core.store.accelerator import peak, watch_peak
 from lcmae_core.store.machine import keep_freed_memory, pick_device, provenance
 
 RATIOS = (("mae", "hf"), ("mae-plain", "hf"), ("lcmae", "mae-d2"))
@@ -126,7 +125,7 @@ def alternate(subjects: dict[str, Contestant], steps: int, device: torch.device)
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(steps):
         for name in list(subjects)[:: 1 if turn % 2 == 0 else -1]:
-            seconds[name].append(_timed(subjects[name].step, device))
+            seconds[name].append(timed(subjects[name].step, device))
     return seconds
 
 
@@ -140,10 +139,7 @@ def ceiling(shape: Shape) -> dict[str, float]:
     """GFLOP/s of one large product: `torch.mm`, and what the linear layers of our model use (oneDNN on AVX-512)."""
     side = 256 if shape.quick else 8192 if shape.device.type == "cuda" else 3072
     dtype = torch.bfloat16 if shape.device.type == "cuda" else torch.float32
-    left, right = (torch.randn(side, side, device=shape.device, dtype=dtype) for _ in range(2))
-    products = {"torch.mm": lambda: torch.mm(left, right), "linear": lambda: linear(left, right)}
-    best = {name: min(_timed(call, shape.device) for _ in range(6)) for name, call in products.items()}
-    return {name: 2 * side**3 / seconds / 1e9 for name, seconds in best.items()}
+    return {name: rate / 1e9 for name, rate in products(shape.device, dtype, side).items()}
 
 
 def _peak_memory(name: str, shape: Shape, inputs: Inputs) -> float | None:
@@ -151,9 +147,9 @@ def _peak_memory(name: str, shape: Shape, inputs: Inputs) -> float | None:
     if shape.quick:
         return None
     if shape.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(shape.device)
+        watch_peak(shape.device)
         prepare(name, shape, inputs)
-        return torch.cuda.max_memory_allocated(shape.device) / 2**20
+        return peak(shape.device)
     words = [f"--memory-of={name}", f"--batch={shape.batch}", f"--image-size={shape.image_size}"]
     words += [f"--device={shape.device}"]
     child = subprocess.run([sys.executable, "-m", "lcmae_core.bench", *words], capture_output=True, text=True)
@@ -171,15 +167,6 @@ def _peak_rss(name: str, shape: Shape) -> float:
     prepare(name, shape, draw_inputs(shape))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _timed(call: Callable[[], Tensor], device: torch.device) -> float:
-    synchronize = getattr(torch, device.type).synchronize
-    synchronize()
-    began = time.perf_counter()
-    call()
-    synchronize()
-    return time.perf_counter() - began
 
 
 def _quartiles(values: list[float]) -> list[float]:

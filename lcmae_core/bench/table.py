@@ -15,13 +15,14 @@ def render(result: dict[str, Any]) -> str:
         f"{about}, {result['image_size']} px, median of {result['steps']} alternating steps [quartiles]",
         f"commit {result['commit']}, {result['date']}, " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()),
         f"matmul ceiling: torch.mm {top['torch.mm']:.0f} GFLOP/s, our linear layers {top['linear']:.0f} GFLOP/s",
-        f"{'model':<24}{'images/s':>9}{'[quartiles]':>18}{'ms/step':>9}{'GFLOP/s':>9}{'peak MiB':>10}",
+        f"{'model':<24}{'images/s':>9}{'[quartiles]':>18}{'ms/step':>9}{'GFLOP/s':>9}{'of ceiling':>12}"
+        f"{'peak MiB':>10}",
     ]
     for name, row in result["models"].items():
         spread = f"[{row['images_per_s_low']:.2f}, {row['images_per_s_high']:.2f}]"
         lines.append(
             f"{MODELS[name]:<24}{row['images_per_s']:>9.2f}{spread:>18}{row['seconds'] * 1e3:>9.0f}"
-            f"{row['gflops']:>9.0f}{row['peak_mib'] or float('nan'):>10.0f}"
+            f"{row['gflops']:>9.0f}{row['gflops'] / max(top.values()):>12.0%}{row['peak_mib'] or float('nan'):>10.0f}"
         )
     for pair, ratio in result["ratios"].items():
         target = "" if result["quick"] else TARGETS.get(tuple(pair.split("/")), "")

@@ -29,8 +29,18 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def main(out: str | None = None) -> int:
-    """Print the findings as a table; 1 if something required is missing, else 0."""
+def main(out: str | None = None, gpu: bool = False) -> int:
+    """Print the findings as a table; 1 if something required is missing, else 0. With `gpu`, see `doctor_gpu`.
+
+    Raises:
+        LcmaeError: a folder for `gpu`, which writes nothing.
+    """
+    if gpu and out is not None:
+        raise LcmaeError(f"--out: got {out!r} with --gpu, which writes nothing, expected one of the two")
+    if gpu:
+        from lcmae_core.cli.doctor_gpu import main as check_gpu
+
+        return check_gpu()
     from rich.markup import escape
     from rich.table import Table
 
@@ -54,7 +64,7 @@ def main(out: str | None = None) -> int:
 def examine(out: str | None = None) -> Iterator[Finding]:
     """Every finding, in groups. A check that breaks down is itself a finding."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python, _packages, _device, lambda: _storage(out), _data, _jupyter, _tools,
+        _python, check_packages, _device, lambda: check_storage(out), check_data, _jupyter, _tools,
     )  # fmt: skip
     for check in checks:
         try:
@@ -92,7 +102,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def _packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Finding]:
+    """The libraries, by installed version."""
     good: dict[str, list[str]] = {}
     for package, bound, extra in requirements():
         if extra == "dev":
@@ -119,19 +130,20 @@ def _device() -> Iterator[Finding]:
     except Exception as error:
         yield Finding("device", "torch", "missing", f"does not import: {error}", "pip install --force-reinstall torch")
         return
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        properties = torch.cuda.get_device_properties(index)
-        yield Finding("device", f"cuda:{index}", "ok", f"{properties.name}, {properties.total_memory / GB:.0f} GB")
-    if not torch.cuda.is_available():
+    from lcmae_core.store import accelerator
+    from lcmae_core.store.machine import machine_memory
+
+    cards = accelerator.cards()
+    for index, card in enumerate(cards):
+        yield Finding("device", f"cuda:{index}", "ok", f"{card.name}, {card.memory / GB:.0f} GB")
+    if not cards:
         seen = shutil.which("nvidia-smi")
         advice = "the driver is older than torch's CUDA, or torch is a CPU build" if seen else ""
         yield Finding("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
-    if torch.backends.mps.is_available():
+    if "mps" in accelerator.found():
         yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
-    from lcmae_core.store.machine import machine_memory
-
     memory = machine_memory()
     if memory is not None:
         low = memory < RAM_GB * GB
@@ -139,7 +151,8 @@ def _device() -> Iterator[Finding]:
         yield Finding("device", "memory", "note" if low else "ok", f"{memory / GB:.1f} GB", advice)
 
 
-def _storage(out: str | None) -> Iterator[Finding]:
+def check_storage(out: str | None) -> Iterator[Finding]:
+    """The output folder, whether it can be written, and what its cache takes."""
     folder = Asked({"out": out}).out
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -164,7 +177,8 @@ def _cache(folder: Path) -> Finding:
     return Finding("outputs", str(folder), "ok", found, "may be deleted at any time" if count else "")
 
 
-def _data() -> Iterator[Finding]:
+def check_data() -> Iterator[Finding]:
+    """The sources that can be opened here."""
     from lcmae_core.config import Data
     from lcmae_core.data.sources import open_source
 

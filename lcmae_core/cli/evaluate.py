@@ -66,7 +66,7 @@ def _origin(source: str, base: Settings, asked: Asked) -> Any:
     path = Path(source).expanduser()
     if (path / "settings.json").exists():
         run = load_run(path)
-        return Origin.of_run(run)._replace(settings=_of_run(run.settings, base, asked))
+        return Origin.of_run(run)._replace(settings=settings_to_judge(run.settings, base, asked))
     heads = {"encoder_heads": asked.own.get("heads"), "decoder_heads": asked.own.get("decoder_heads")}
     try:
         return Origin.of_model(load_mae(path, **heads).encoder, base)
@@ -76,7 +76,7 @@ def _origin(source: str, base: Settings, asked: Asked) -> Any:
         raise LcmaeError(said) from None
 
 
-def _of_run(known: Settings, base: Settings, asked: Asked) -> Settings:
+def settings_to_judge(known: Settings, base: Settings, asked: Asked) -> Settings:
     """A run's settings with data and seed asked for. What shapes the encoder cannot be asked for again."""
     given = asked.own
     for name in given.keys() & type(known.model).model_fields.keys():
@@ -85,7 +85,7 @@ def _of_run(known: Settings, base: Settings, asked: Asked) -> Settings:
     changes = {name: getattr(base.data, name) for name in type(base.data).model_fields if name in given}
     changes |= {"source": base.data.source} if asked.data else {}
     changes |= {"seed": base.seed} if asked.said("seed") else {}
-    always = {"device", "workers", "hold_gb", "out"}
+    always = {"device", "workers", "device_cache_gb", "out"}
     runtime = base.runtime.model_dump(include=always | (given.keys() & type(base.runtime).model_fields.keys()))
     return replace(known, {"train_images": None} | changes | runtime)
 

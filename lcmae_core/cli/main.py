@@ -10,7 +10,18 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from lcmae_core.cli.parser import EXAMPLES, Parser, fail, nearest
+from lcmae_core.cli.parser import (
+    EXAMPLES,
+    Parser,
+    add_cluster,
+    add_common,
+    add_doctor,
+    add_out,
+    add_published,
+    fail,
+    nearest,
+    slurm_of,
+)  # fmt: skip
 from lcmae_core.cli.prepare import add_prepare, prepare
 from lcmae_core.store.stopping import Stopped
 
@@ -31,42 +42,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     return parser, made
 
 
-def _add_common(parser: Parser, what: str) -> None:
-    parser.add_argument(
-        "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
-        help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--profile", metavar="NAME", help="smoke | quick | desk | lab | paper (default $LCMAE_PROFILE or quick)"
-    )
-    parser.add_argument(
-        "--data", metavar="SOURCE",
-        help="photos | folder:PATH | parquet:PATH | wds:URL | hf:NAME | torchvision:NAME "
-        "(default $LCMAE_DATA or the profile's)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order, crops and masks")
-    _add_out(parser)
-
-
-def _add_out(parser: Parser) -> None:
-    parser.add_argument("--out", metavar="DIR", help="output folder (default outputs/<profile>)")
-
-
 def _add_run(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NOTEBOOK", help="00, 03_lcmae, ...; none means all")
-    _add_common(parser, "notebook parameter")
+    add_common(parser, "notebook parameter")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)"
     )
-    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
-    parser.add_argument(
-        "-s",
-        "--slurm",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="partition, timeout_min, gpus_per_node ...",
-    )
+    add_cluster(parser)
     parser.add_argument("--force", action="store_true", help="execute even what is up to date")
     parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
     parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: the collection)")
@@ -79,8 +61,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.jobs < 1:
         raise LcmaeError(f"--jobs: got {options.jobs}, expected at least 1")
-    if options.slurm and options.executor != "slurm":
-        raise LcmaeError(f"--slurm: got {options.slurm[0]!r} with --executor local, expected --executor slurm")
+    slurm = slurm_of(options)
     plan = make_plan(
         Request(
             names=tuple(options.names),
@@ -92,14 +73,13 @@ def _run(options: argparse.Namespace) -> int:
             notebooks=options.notebooks,
         )
     )
-    slurm = parse_assignments(options.slurm, "--slurm")
     return run_notebooks(
         plan, jobs=options.jobs, executor=options.executor, slurm=slurm, force=options.force, store=options.store
     )
 
 
 def _add_train(parser: Parser) -> None:
-    _add_common(parser, "setting")
+    add_common(parser, "setting")
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
     parser.add_argument("--fresh", action="store_true", help="train again from the start, not from the last checkpoint")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own settings")
@@ -117,21 +97,24 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_study(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="STUDY", help="table1, fig6, ... or status; none means all")
-    _add_common(parser, "setting")
+    add_common(parser, "setting")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default 5 at desk, else 3)")
     parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--array", type=int, metavar="N", help="tasks of one array job that share it (default: seeds)")
+    add_cluster(parser)
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
 
 
 def _study(options: argparse.Namespace) -> int:
     from lcmae_core.config import LcmaeError
 
-    for name in ("seeds", "jobs"):
+    for name in ("seeds", "jobs", "array"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
     from lcmae_core.cli.budget import seconds_of
 
+    slurm = slurm_of(options)
     asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
     from lcmae_core.cli.study import chosen_studies, print_status, run_studies
     from lcmae_core.cli.train import asked_of, settings_from
@@ -145,7 +128,18 @@ def _study(options: argparse.Namespace) -> int:
     seeds = options.seeds or len(judged_seeds(profile))
     if status:
         return print_status(asked, base, profile, seeds=seeds)
+    if options.executor == "slurm":
+        from lcmae_core.cli.array import submit_studies
+
+        tasks = options.array or seeds
+        return submit_studies(asked, base, profile, seeds=seeds, tasks=tasks, slurm=slurm, words=options.words)
     return run_studies(asked, base, profile, seeds=seeds, budget=budget, workers=options.jobs, words=options.words)
+
+
+def _published(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.published import published
+
+    return published(options)
 
 
 def _add_evaluate(parser: Parser) -> None:
@@ -154,7 +148,7 @@ def _add_evaluate(parser: Parser) -> None:
     parser.add_argument(
         "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
     )
-    _add_common(parser, "setting of the recipe, the data or the model")
+    add_common(parser, "setting of the recipe, the data or the model")
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
 
 
@@ -180,7 +174,7 @@ def _export(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from lcmae_core.cli.doctor import main as doctor
 
-    return doctor(options.out)
+    return doctor(options.out, options.gpu)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -191,7 +185,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _add_report(parser: Parser) -> None:
     parser.add_argument("--profile", metavar="NAME", help="whose outputs (default $LCMAE_PROFILE or quick)")
-    _add_out(parser)
+    add_out(parser)
 
 
 def _add_bench(parser: Parser) -> None:
@@ -228,19 +222,24 @@ COMMANDS: dict[str, Command] = {
     "run": (_add_run, _run, "execute notebooks headless and build the report"),
     "train": (_add_train, _train, "pre-train one model, or resume it"),
     "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
+    "published": (add_published, _published, "measure published checkpoints or runs as they are, and judge claims"),
     "evaluate": (_add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
     "prepare": (add_prepare, prepare, "turn an image folder or tar into resized shards, once"),
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
     "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
-    "doctor": (_add_out, _doctor, "say what this machine has and what to do about what is missing"),
+    "doctor": (add_doctor, _doctor, "say what this machine has and what to do about what is missing"),
 }
 """Command -> its options, what it does, and its line of help."""
 
 
+MANY = ("run", "study", "published")
+"""Commands whose names may stand between options."""
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Options of a command line; names of notebooks may stand between options."""
+    """Options of a command line; names of notebooks, studies and models may stand between options."""
     parser, commands = build_parser()
     options, extra = parser.parse_known_args(argv)
     options.words = list(argv)
@@ -254,7 +253,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.command is None and not extra:
         parser.print_help()
         raise SystemExit(2)
-    wrong = [word for word in extra if word.startswith("-") or options.command not in ("run", "study")]
+    wrong = [word for word in extra if word.startswith("-") or options.command not in MANY]
     if wrong:
         known = commands[options.command].option_names() if options.command else parser.option_names()
         name = wrong[0].partition("=")[0]

@@ -1,4 +1,5 @@
-"""Command lines that say one line when they are wrong: a parser with the nearest valid name instead of its usage."""
+"""Command lines that say one line when they are wrong: a parser with the nearest valid name instead of its usage, and
+the options that several commands have."""
 
 import argparse
 import difflib
@@ -15,6 +16,7 @@ EXAMPLES = """examples:
   lcmae train --list                             every setting, its default and what it means
   lcmae study table1 --profile lab --seeds 3 --budget 25m
   lcmae study status --profile lab               what is done and missing, and the time it will take
+  lcmae published mae_visualize_vit_base.pth vit_base_patch16_224.dino --data folder:/my/images
   lcmae evaluate outputs/quick/runs/NAME --by probe --data folder:/my/images
   lcmae prepare ILSVRC2012_img_train.tar --to data/imagenet-256 --size 256
   lcmae export outputs/quick/runs/NAME --to timm model.safetensors
@@ -54,3 +56,70 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on stderr and exit."""
     print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def add_common(parser: Parser, what: str) -> None:
+    """-p and the options that every command and notebook knows."""
+    parser.add_argument(
+        "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
+        help=f"change a {what}; as often as needed (0.5, 1e-4, true, null, [1, 2], text)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", metavar="NAME", help="smoke | quick | desk | lab | paper (default $LCMAE_PROFILE or quick)"
+    )
+    parser.add_argument(
+        "--data", metavar="SOURCE",
+        help="photos | folder:PATH | parquet:PATH | wds:URL | hf:NAME | torchvision:NAME "
+        "(default $LCMAE_DATA or the profile's)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order, crops and masks")
+    add_out(parser)
+
+
+def add_out(parser: Parser) -> None:
+    """The output folder."""
+    parser.add_argument("--out", metavar="DIR", help="output folder (default outputs/<profile>)")
+
+
+def add_cluster(parser: Parser) -> None:
+    """Where jobs run, and what the cluster is told of them."""
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where (default local)")
+    parser.add_argument(
+        "-s", "--slurm", metavar="NAME=VALUE", action="append", default=[],
+        help="partition, timeout_min, gpus_per_node ...",
+    )  # fmt: skip
+
+
+def add_published(parser: Parser) -> None:
+    """The models, and on how many images they are measured."""
+    parser.add_argument(
+        "names", nargs="+", metavar="MODEL",
+        help="demo, a run's folder, a checkpoint (MAE, DINO, DeiT), owner/name of the hub, a timm ViT; "
+        "MAE=, DINO= or supervised= before it says what it is, where its name does not",
+    )  # fmt: skip
+    add_common(parser, "setting: mask_ratio, norm_pix, heads, decoder_heads")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")
+
+
+def add_doctor(parser: Parser) -> None:
+    """Where it looks, and whether it tries the GPU."""
+    what = "train every method for a few steps on the GPU, compare with the CPU, time, say what to report"
+    parser.add_argument("--gpu", action="store_true", help=what)
+    add_out(parser)
+
+
+def slurm_of(options: argparse.Namespace) -> dict[str, object]:
+    """The parameters of the cluster's jobs.
+
+    Raises:
+        LcmaeError: they are given for jobs of this machine.
+    """
+    from lcmae_core.config import LcmaeError
+    from lcmae_core.execute.parameters import parse_assignments
+
+    given = [*(f"--slurm {word}" for word in options.slurm)]
+    given += [f"--array {options.array}"] if getattr(options, "array", None) is not None else []
+    if given and options.executor != "slurm":
+        name, _, value = given[0].partition(" ")
+        raise LcmaeError(f"{name}: got {value!r} with --executor local, expected --executor slurm")
+    return parse_assignments(options.slurm, "--slurm")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from lcmae_core.cli.words import without
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.store.stopping import stop_requests
 
@@ -38,7 +39,7 @@ def torchrun(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str 
     if nnodes > 1:
         meet = [f"--nnodes={nnodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", "--rdzv-id=lcmae"]
     each = [f"--nproc-per-node={nproc}", f"--max-restarts={RESTARTS}", "-m", "lcmae_core.cli"]
-    return [sys.executable, "-m", "torch.distributed.run", *meet, *each, *_without_own(words)]
+    return [sys.executable, "-m", "torch.distributed.run", *meet, *each, *without(words, *OWN)]
 
 
 def launch(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | None = None) -> int:
@@ -64,12 +65,3 @@ def _leave_the_warning_to_the_ranks() -> None:
     """torchrun itself would die of the signal that SLURM sends before a time limit."""
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-
-
-def _without_own(words: Sequence[str]) -> list[str]:
-    kept, skip = [], False
-    for word in words:
-        if not skip and word.partition("=")[0] not in OWN:
-            kept.append(word)
-        skip = not skip and word in OWN
-    return kept

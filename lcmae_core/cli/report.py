@@ -14,7 +14,7 @@ def report(profile_name: str | None, folder: str | None) -> int:
     profile, out = asked.profile, asked.out
     if not out.is_dir():
         raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
-    from lcmae_core.studies.front import scoreboard
+    from lcmae_core.studies.front import checkpoint_numbers, scoreboard
     from lcmae_core.viewer.report import build_report
 
     drawn = []
@@ -25,5 +25,7 @@ def report(profile_name: str | None, folder: str | None) -> int:
 
         drawn = list(everything(out, profile))
         print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
+    if measured := checkpoint_numbers(out):
+        drawn.append(("Checkpoints: numbers side by side", measured))
     print(build_report(out, drawn, scoreboard(out, profile)))
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lcmae_core.cli.words import without
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
@@ -47,10 +48,10 @@ def run_studies(
     `words`) or on several machines with one output folder, share the jobs out.
     """
     check_writable(Path(base.runtime.out))
-    every = _ordered(names, base, profile, seeds)
+    every = ordered(names, base, profile, seeds)
     todo = [job for job in every if not job.done]
     print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
-    _say_what_is_left_out(names, base, profile)
+    say_what_is_left_out(names, base, profile)
     if not todo:
         return 0
     with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
@@ -58,7 +59,8 @@ def run_studies(
         return stop.exit_code or max(code, _await(helpers, stop))
 
 
-def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
+def say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
+    """Print a line for each mask unit that does not fit these settings and each measure that cannot be made here."""
     if "hlv_units" in chosen_studies(names):
         fitting = mask_units(base, profile)
         for unit in HLV_UNITS:
@@ -70,7 +72,12 @@ def _say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) ->
             print(f"left out on this machine: {reason}", flush=True)
 
 
-def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
+def ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
+    """Every run and measure of some studies, in the order in which they are done.
+
+    Raises:
+        LcmaeError: there is no such study.
+    """
     return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
 
 
@@ -127,7 +134,7 @@ def _deadline(budget: float | None, stop: StopRequest) -> Iterator[None]:
 @contextmanager
 def _helpers(count: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Copies of this command that take from the same jobs; those still at it at the end are asked to stop."""
-    command = [sys.executable, "-m", "lcmae_core.cli", *_without_jobs(words)]
+    command = [sys.executable, "-m", "lcmae_core.cli", *without(words, "--jobs")]
     helpers = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield helpers
@@ -149,18 +156,6 @@ def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> int
     return 0
 
 
-def _without_jobs(argv: Sequence[str]) -> list[str]:
-    kept, skip = [], False
-    for word in argv:
-        if skip:
-            skip = False
-        elif word == "--jobs":
-            skip = True
-        elif not word.startswith("--jobs="):
-            kept.append(word)
-    return kept
-
-
 # ---- status
 
 
@@ -179,7 +174,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         ("time to go", "right"),
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
+    everything, seen = ordered(names, base, profile, seeds), set[tuple[Path, str]]()
     speed = measured_speed(everything)
     for name in chosen_studies(names):
         mine = [job for job in everything if job.study == name]

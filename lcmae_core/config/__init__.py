@@ -29,12 +29,13 @@ from lcmae_core.config.groups import (
     Supervision,
 )
 from lcmae_core.config.profiles import PROFILES, profile
-from lcmae_core.config.settings import GROUPS, LEAVES, UNUSED, Method, Settings, digest, parse, replace, unused
+from lcmae_core.config.settings import GROUPS, LEAVES, READS, UNUSED, Method, Settings, digest, parse, replace, unused
 
 __all__ = [
     "GROUPS",
     "LEAVES",
     "PROFILES",
+    "READS",
     "UNUSED",
     "Autoencoder",
     "Data",

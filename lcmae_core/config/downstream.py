@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lcmae_core.config.errors import LcmaeError, nearest, one_line
 from lcmae_core.config.groups import Group, Range, one_length
+from lcmae_core.config.names import todays
 
 Penalties = Annotated[
     tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
@@ -98,7 +99,7 @@ class FineTune(Recipe):
 
     kind: ClassVar[str] = "finetune"
     min_lr: float = Field(1e-6, ge=0, description="rate at the end of the half cosine, as it is")
-    accumulate: int = Field(1, gt=0, description="micro-batches a step; divides batch_size")
+    accum_steps: int = Field(1, gt=0, description="micro-batches a step; divides batch_size")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second decay")
     weight_decay: float = Field(0.05, ge=0, description="decoupled; none on 1-D parameters, CLS and positions")
@@ -119,8 +120,8 @@ class FineTune(Recipe):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate: got {self.accumulate}, expected a divisor of batch_size {self.batch_size}")
+        if self.batch_size % self.accum_steps:
+            raise ValueError(f"accum_steps: got {self.accum_steps}, expected a divisor of batch_size {self.batch_size}")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError(f"batch_size: got {self.batch_size}, expected an even number (mixup pairs the images)")
         if self.rand_augment is not None and not self.rand_augment.startswith("rand"):
@@ -147,10 +148,10 @@ def vary(recipe: R, changes: Mapping[str, Any] | None = None, /, **more: Any) ->
     Raises:
         LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
     """
-    changes, names = one_length({**(changes or {}), **more}), type(recipe).model_fields
+    changes, names = one_length(todays({**(changes or {}), **more})), type(recipe).model_fields
     if unknown := [name for name in changes if name not in names]:
         raise LcmaeError(f"unknown setting {unknown[0]!r} (= {changes[unknown[0]]!r}): {nearest(unknown[0], names)}")
-    return parse_recipe(type(recipe), recipe.model_dump() | changes)
+    return parse_recipe(type(recipe), recipe.model_dump(by_alias=False) | changes)
 
 
 def parse_recipe(kind: type[R], tree: Mapping[str, Any]) -> R:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from lcmae_core.config.names import printable
+from lcmae_core.config.names import on_disk, printable
 
 
 def _pair(value: Any) -> Any:
@@ -39,7 +39,10 @@ def one_length(changes: dict[str, Any]) -> dict[str, Any]:
 class Group(BaseModel):
     """Base of all settings: frozen, no unknown names, no silent coercion of strings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, alias_generator=on_disk,
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True, loc_by_alias=False,
+    )  # fmt: skip
 
 
 class Data(Group):
@@ -186,13 +189,13 @@ class Siamese(Group):
     )
     positive_radius: float = Field(0.5, gt=0, description="largest distance of two positives, in patches [open]")
     token_average: bool = Field(True, description="Gaussian average of tokens and pixels in the decoder's place")
-    siamese_cross: float = Field(1.0, ge=0, description="weight of L_cross, 1 - cosine of positives")
-    siamese_in: float = Field(1.0, ge=0, description="weight of L_in (Eq. 6) inside each crop")
+    siamese_cross_view: float = Field(1.0, ge=0, description="weight of L_cross, 1 - cosine of positives")
+    siamese_in_view: float = Field(1.0, ge=0, description="weight of L_in (Eq. 6) inside each crop")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.siamese_cross == self.siamese_in == 0:
-            raise ValueError("siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0")
+        if self.siamese_cross_view == self.siamese_in_view == 0:
+            raise ValueError("siamese_cross_view, siamese_in_view: got 0, 0, expected at least one weight above 0")
         return self
 
 
@@ -222,7 +225,7 @@ class Optim(Group):
     """Length, batch and schedule of the training."""
 
     batch_size: int = Field(64, gt=0, description="images an optimiser step, over all devices")
-    accumulate: int = Field(1, gt=0, description="micro-batches a step; divides batch_size; means are per micro-batch")
+    accum_steps: int = Field(1, gt=0, description="micro-batches a step; divides batch_size; means are per micro-batch")
     steps: int | None = Field(150, gt=0, description="optimiser steps (or give epochs)")
     epochs: float | None = Field(None, gt=0, description="passes over the training images (or give steps)")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a linearly growing rate")
@@ -242,8 +245,8 @@ class Optim(Group):
     def _check(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"steps, epochs: got {self.steps}, {self.epochs}, expected exactly one of them")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate: got {self.accumulate}, expected a divisor of batch_size {self.batch_size}")
+        if self.batch_size % self.accum_steps:
+            raise ValueError(f"accum_steps: got {self.accum_steps}, expected a divisor of batch_size {self.batch_size}")
         return self
 
 
@@ -253,8 +256,11 @@ class Runtime(Group):
     device: str = Field("auto", description="auto | cuda | cuda:1 | mps | cpu")
     out: str = Field("outputs", description="folder of the runs")
     workers: int = Field(2, ge=0, description="decoding processes of sources too large to hold in memory")
-    hold_gb: float = Field(4.0, ge=0, description="sources up to this size are held on the device as uint8")
+    device_cache_gb: float = Field(4.0, ge=0, description="sources up to this size are held on the device as uint8")
     cache_gb: float = Field(10.0, ge=0, description="decoded pictures kept in <out>/cache, shared by all runs; 0: none")
+    fsdp: bool = Field(
+        False, description="several processes: spread weights and optimiser over them (FSDP2), not copies"
+    )
     compile: bool = Field(False, description="torch.compile the model")
     train: bool | None = Field(
         None, description="false: what is not trained yet is refused by name; else it is trained"

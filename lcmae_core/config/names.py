@@ -1,8 +1,39 @@
-"""Names of files as text that can be stored and shown, whatever bytes a disk has for them, and back again."""
+"""Names: of settings, today's and those before them; and of files, as text that can be stored and shown whatever bytes
+a disk has for them, and back again."""
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lcmae_core.config.errors import LcmaeError
+
+_ON_DISK = {
+    "accum_steps": "accumulate",
+    "device_cache_gb": "hold_gb",
+    "siamese_cross_view": "siamese_cross",
+    "siamese_in_view": "siamese_in",
+}
+"""Setting -> what it was called when the first runs were stored. Files and digests keep that name, so that what was
+trained stays valid; commands, notebooks and Python take both."""
+_TODAY = {old: name for name, old in _ON_DISK.items()}
+
+
+def on_disk(name: str) -> str:
+    """What files and digests call a setting."""
+    return _ON_DISK.get(name, name)
+
+
+def todays(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values by the names that settings have today.
+
+    Raises:
+        LcmaeError: one is given twice, by its old and by its new name.
+    """
+    for old, name in _TODAY.items():
+        if old in settings and name in settings:
+            raise LcmaeError(f"{name}: got it as {old!r} too, its former name, expected one of the two")
+    return {_TODAY.get(name, name): value for name, value in settings.items()}
 
 
 def printable(name: str) -> str:

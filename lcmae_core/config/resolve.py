@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lcmae_core.config.errors import LcmaeError, nearest
-from lcmae_core.config.names import printable
+from lcmae_core.config.names import printable, todays
 from lcmae_core.config.places import anchored, find
 from lcmae_core.config.profiles import PROFILES
 
@@ -153,9 +153,9 @@ class Asked:
 
     @property
     def own(self) -> dict[str, Any]:
-        """The parameters that say something else than what is common to all."""
+        """The parameters that say something else than what is common to all, by the names that settings have today."""
         common = {key for entry in COMMON.values() for key in entry.keys}
-        return {name: value for name, value in self.parameters.items() if name not in common}
+        return todays({name: value for name, value in self.parameters.items() if name not in common})
 
     def said(self, name: str) -> bool:
         """Whether an option or a parameter says it (not the environment)."""

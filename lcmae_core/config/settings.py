@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ from lcmae_core.config.groups import (
     Supervision,
     one_length,
 )
+from lcmae_core.config.names import on_disk, todays
 
 Method = Literal["mae", "ae", "dino", "supervised", "siamese"]
 """What is trained: the masked autoencoder (with any of the losses), the autoencoder without masking of v2 Fig. 7, one
@@ -97,7 +98,7 @@ class Settings(Group):
         return self
 
     def _check_pairs(self) -> None:
-        count = self.optim.batch_size // self.optim.accumulate
+        count = self.optim.batch_size // self.optim.accum_steps
         if (self.supervision.mixup or self.supervision.cutmix) and count % 2:
             raise ValueError(f"batch_size: got micro-batches of {count}, expected an even number (mixup pairs images)")
 
@@ -122,46 +123,44 @@ LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf 
 }
 """Leaf name -> name of its group ('' for the top)."""
 
-_PROJECTOR = {"projector_dim", "project_from"}
-_MASKING_ONLY = (
-    _PROJECTOR.union(leaf for leaf in Model.model_fields if leaf.startswith("decoder"))
-    .union(Masking.model_fields, Loss.model_fields, Autoencoder.model_fields, Siamese.model_fields)
-)  # fmt: skip
+_ENCODER = {"patch_size", "width", "depth", "heads", "mlp_ratio"}
 _AVERAGE = {"decoder_kernel", "decoder_sigma"}
-UNUSED: dict[Method, frozenset[str]] = {
-    "mae": frozenset(Dino.model_fields).union(Autoencoder.model_fields, Siamese.model_fields, Supervision.model_fields),
-    "ae": frozenset(_PROJECTOR).union(
-        Masking.model_fields,
-        Loss.model_fields.keys() - {"reduction", "norm_pix"},
-        Dino.model_fields,
-        Siamese.model_fields,
-        Supervision.model_fields,
-    ),
-    "dino": frozenset(_MASKING_ONLY.union(Supervision.model_fields, {"crop_scale"})),
-    "supervised": frozenset(_MASKING_ONLY.union(Dino.model_fields)),
-    "siamese": frozenset(_MASKING_ONLY.union(Dino.model_fields, Supervision.model_fields))
-    - _AVERAGE.union(Siamese.model_fields, {"projector_dim", "reduction", "in_view_pixels"}),
+
+
+def _leaves(*groups: type[Group], more: Set[str] = frozenset(), less: Set[str] = frozenset()) -> frozenset[str]:
+    always = {"method", "seed"}.union(Data.model_fields, _ENCODER, Optim.model_fields, Runtime.model_fields)
+    return frozenset(always.union(*(group.model_fields for group in groups), more) - less)
+
+
+READS: dict[Method, frozenset[str]] = {
+    "mae": _leaves(Model, Masking, Loss),
+    "ae": _leaves(Model, Autoencoder, more={"reduction", "norm_pix"}, less={"projector_dim", "project_from"}),
+    "dino": _leaves(Dino, less={"crop_scale"}),  # it has scales of its own for its two kinds of crops
+    "supervised": _leaves(Supervision),
+    "siamese": _leaves(Siamese, more=_AVERAGE | {"projector_dim", "reduction", "in_view_pixels"}),
 }
-"""Method -> leaves that it does not read: they must be valid, but change neither its results nor its digest.
-DINO has scales of its own for its two kinds of crops."""
-_UNUSED_BY_DECODER = {
-    "transformer": frozenset(_AVERAGE),
-    "convolution": frozenset({"decoder_depth", "decoder_heads", "decoder_sigma"}),
-    "average": frozenset({"decoder_depth", "decoder_heads"}),
+"""Method -> leaves that it reads."""
+UNUSED: dict[Method, frozenset[str]] = {method: frozenset(LEAVES) - read for method, read in READS.items()}
+"""Method -> leaves that it does not read: they must be valid, but change neither its results nor its digest."""
+_READ_BY_DECODER = {
+    "transformer": {"decoder_depth", "decoder_heads"},
+    "convolution": {"decoder_kernel"},
+    "average": _AVERAGE,
 }
+_OF_SOME_DECODERS = frozenset().union(*_READ_BY_DECODER.values())
 
 
 def unused(settings: Settings) -> frozenset[str]:
-    """Leaves that these settings do not read, by their method and their kind of decoder."""
+    """Leaves that these settings do not read, by their method, and by their kind of decoder or their positives."""
     if settings.method == "siamese":  # no decoder, but the average that stands in its place
         return UNUSED["siamese"] | _unused_by_siamese(settings.siamese)
-    return UNUSED[settings.method] | _UNUSED_BY_DECODER[settings.model.decoder]
+    return UNUSED[settings.method] | (_OF_SOME_DECODERS - _READ_BY_DECODER[settings.model.decoder])
 
 
 def _unused_by_siamese(siamese: Siamese) -> frozenset[str]:
     radius = {"positive_radius"} if siamese.positives == "position" else set()
-    pairs = set() if siamese.siamese_cross else {"positives", "positive_radius"}
-    pixels = set() if siamese.siamese_in else {"in_view_pixels"}
+    pairs = set() if siamese.siamese_cross_view else {"positives", "positive_radius"}
+    pixels = set() if siamese.siamese_in_view else {"in_view_pixels"}
     return frozenset(radius | pairs | pixels | (set() if siamese.token_average else _AVERAGE))
 
 
@@ -171,7 +170,7 @@ def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **m
     Raises:
         LcmaeError: unknown name (with the nearest valid one), or a value out of its range.
     """
-    tree, changes = settings.model_dump(), one_length({**(changes or {}), **more})
+    tree, changes = settings.model_dump(by_alias=False), one_length(todays({**(changes or {}), **more}))
     for name, value in changes.items():
         if name not in LEAVES:
             raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
@@ -195,9 +194,10 @@ def digest(settings: Settings, data_identity: str) -> str:
     method or the decoder does not read (`unused`) do not count. The source counts by what it holds (`data_identity`),
     not by where it lies.
     """
+    left_out = {on_disk(leaf) for leaf in unused(settings)}
     tree = settings.model_dump(mode="json", exclude={"runtime": True, "data": {"source"}}, exclude_defaults=True)
     for group in GROUPS.keys() & tree.keys():
-        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in unused(settings)}
+        tree[group] = {leaf: value for leaf, value in tree[group].items() if leaf not in left_out}
     departures = {group: leaves for group, leaves in tree.items() if leaves != {}}
     text = json.dumps([departures, data_identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -12,8 +12,8 @@ _SWITCHES: dict[str, tuple[Any, ...]] = {
     "decoder": get_args(Model.model_fields["decoder"].annotation),
     "positives": ("geometry", "position"),
     "token_average": (True, False),
-    "siamese_cross": (1.0,),
-    "siamese_in": (1.0,),
+    "siamese_cross_view": (1.0,),
+    "siamese_in_view": (1.0,),
     "method": get_args(Method),
 }
 """Settings on which it depends what else is read, and their values."""

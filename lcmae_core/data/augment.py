@@ -164,7 +164,8 @@ def jitter(
     grey, f x + (1 - f) g with g the pixel's grey. s is the strength, for saturation half of it, as in DINO's recipe.
     Grey is the mean of the channels weighted as in ITU-R 601; images of one channel have no saturation.
     """
-    scale = uniform.new_tensor([strength, strength, strength / 2])
+    # filled on the device: a tensor made of numbers there would be a copy that the host waits for
+    scale = torch.cat([uniform.new_full((1,), share * strength) for share in (1, 1, 0.5)])
     factors = (1 + scale * (2 * uniform - 1)).to(images.dtype)  # (B, 3)
     for kind, factor in enumerate(factors[:, :, None, None, None].unbind(1)):  # (B, 1, 1, 1)
         plain = torch.zeros_like(images[:, :1]) if kind == 0 else grey(images)  # (B, 1, h, w)

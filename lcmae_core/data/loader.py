@@ -25,7 +25,7 @@ from .colour import shade
 from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
-from .resample import cut_many, cut_one, pixels_of
+from .resample import cut_many, cut_one, cut_resize, pixels_of
 from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
@@ -47,13 +47,22 @@ class Batch(NamedTuple):
     In training `images` is the first of them. In evaluation it is the central view, and they are drawn at epoch -1."""
     places: tuple[Place, ...] = ()
     """Where each of `crops` lies in its picture."""
+    at: Positions | None = None
+    """Epoch and index once more, on the CPU: what is drawn there for a batch need not wait for a device."""
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Epoch and index of the first image, read on the CPU where they are kept there."""
+        epoch, index = self.at or (self.epoch, self.index)
+        return int(epoch[0]), int(index[0])
 
     def chunks(self, parts: int) -> list["Batch"]:
         """The batch in equal consecutive parts."""
         labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
         crops = zip(*(crop.chunk(parts) for crop in self.crops)) if self.crops else [()] * parts
         places = zip(*(place.chunks(parts) for place in self.places)) if self.places else [()] * parts
-        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops, places)]
+        at = [None] * parts if self.at is None else map(Positions, *(values.chunk(parts) for values in self.at))
+        return [Batch(*part) for part in zip(*(t.chunk(parts) for t in self[:3]), labels, crops, places, at)]
 
 
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -83,11 +92,11 @@ def _read_all(split: Split, size: tuple[int, int], largest: float, progress: boo
     return pictures
 
 
-def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float, progress: bool = True) -> Canvas | None:
-    """All pictures on one canvas on the CPU, or None if that would take more than `hold_gb` (10^9 bytes)."""
+def hold(split: Split, size: tuple[int, int], channels: int, most_gb: float, progress: bool = True) -> Canvas | None:
+    """All pictures on one canvas on the CPU, or None if that would take more than `most_gb` (10^9 bytes)."""
     if not len(split):
         return None
-    pictures = _read_all(split, size, hold_gb * 1e9 / (channels * len(split)), progress)
+    pictures = _read_all(split, size, most_gb * 1e9 / (channels * len(split)), progress)
     if pictures is None:
         return None
     heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))
@@ -95,18 +104,6 @@ def hold(split: Split, size: tuple[int, int], channels: int, hold_gb: float, pro
     for place, picture in zip(pixels, pictures):
         place[:, : picture.shape[1], : picture.shape[2]] = picture
     return Canvas(pixels, heights, widths)
-
-
-def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> Image.Image:
-    """`augment.crop_resize` of one picture, by Pillow.
-
-    Cut first, because resize(box=...) would mix in pixels from beyond the box. Across and down are two calls, because
-    Pillow 13 goes down first where that is cheaper, which changes what is clamped in between (by up to 27 grey levels).
-    """
-    top, left, height, width = box
-    cut = picture.crop((left, top, left + width, top + height))
-    across = cut.resize((size[1], height), Image.Resampling.BICUBIC)
-    return across.resize((size[1], size[0]), Image.Resampling.BICUBIC)
 
 
 class _Crops(Dataset[list[Tensor]]):
@@ -181,7 +178,7 @@ class Loader:
         data: crop size, channels, augmentation.
         seed: of order, crops and flips.
         batch_size: images a training batch, on this device.
-        hold_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
+        device_cache_gb: splits up to this size (10^9 bytes of uint8) are held on the device; larger ones are streamed.
         workers: decoding processes when streaming.
         crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
         progress: say how far the reading of a split that is held has come.
@@ -197,7 +194,7 @@ class Loader:
         seed: int,
         batch_size: int,
         device: torch.device | str,
-        hold_gb: float = 4.0,
+        device_cache_gb: float = 4.0,
         workers: int = 2,
         crops: tuple[Views, ...] = (),
         progress: bool = True,
@@ -210,8 +207,8 @@ class Loader:
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops = _Crops(split, self._cuts)
         distinct = split if split.period is None else split.subset(range(split.period))
-        how = (data.image_size, data.channels, hold_gb, progress)
-        self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), hold_gb * 1e9, lambda: hold(distinct, *how))
+        how = (data.image_size, data.channels, device_cache_gb, progress)
+        self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), device_cache_gb * 1e9, lambda: hold(distinct, *how))
         if self._canvas is not None:  # sizes stay on the CPU, where boxes are drawn
             self._canvas = self._canvas._replace(pixels=self._canvas.pixels.to(self.device))
         self._labels = None if split.labels is None else torch.tensor(split.labels)
@@ -284,7 +281,8 @@ class Loader:
         labels = None if self._labels is None else self._send(self._labels[index])
         crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
         places = tuple(Place(*map(self._send, place)) for place in self._cuts.places(epoch, index, boxes))
-        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places)
+        at = Positions(epoch, index)
+        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places, at)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
         pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import LcmaeError
+from ..store.accelerator import kept_randomness
 from .augment import IMAGENET_MEAN, normalize
 from .counter import WHOLE, Positions, Share, mix, positions, stream_key
 from .loader import Batch, Canvas, cut_resize, hold, pixels_of, read_ahead, shrink
@@ -38,7 +39,7 @@ def lent_randomness(seed: int, device: torch.device | str = "cpu") -> Iterator[N
     """Inside, every global generator starts at `seed`; afterwards it stands where it stood before."""
     device = torch.device(device)
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with kept_randomness(device):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)
@@ -111,10 +112,10 @@ class Pictures(Dataset[Tensor]):
         array = pixels[0] if self.channels == 1 else pixels.permute(1, 2, 0)
         return Image.fromarray(array.contiguous().numpy())
 
-    def held(self, hold_gb: float) -> "Pictures":
-        """The same with all pictures read at once, if they take no more than `hold_gb` (10^9 bytes)."""
+    def held(self, device_cache_gb: float) -> "Pictures":
+        """The same with all pictures read at once, if they take no more than `device_cache_gb` (10^9 bytes)."""
         distinct = self.split if self.split.period is None else self.split.subset(range(self.split.period))
-        self.canvas = hold(distinct, self.views.size, self.channels, hold_gb)
+        self.canvas = hold(distinct, self.views.size, self.channels, device_cache_gb)
         return self
 
 
@@ -122,15 +123,15 @@ class AugmentedLoader:
     """Training batches of `Pictures`: a pure function of (seed, step), on the device.
 
     Crops, mirroring and order are those of `Loader`; `workers` processes augment `share` (0: this one does). Sources up
-    to `hold_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
+    to `device_cache_gb` (10^9 bytes of uint8) are read once, into memory; larger ones are decoded at each visit.
     """
 
     def __init__(
-        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2, hold_gb: float = 0.0,
-        share: Share = WHOLE,
+        self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2,
+        device_cache_gb: float = 0.0, share: Share = WHOLE,
     ) -> None:  # fmt: skip
         self._share = share
-        self._pictures, self._device, self._workers = pictures.held(hold_gb), device, workers
+        self._pictures, self._device, self._workers = pictures.held(device_cache_gb), device, workers
         self._batch_size, labels = batch_size, pictures.split.labels
         self._labels = None if labels is None else torch.tensor(labels)
 
@@ -153,6 +154,10 @@ class AugmentedLoader:
 
         pin = self._device.type == "cuda"
         for (epoch, index), images in read_ahead(self._pictures, stop - start, places, self._workers, pin=pin):
-            labels = None if self._labels is None else self._labels[index].to(self._device)
-            sent = images.to(self._device, non_blocking=True)
-            yield Batch(sent, epoch.to(self._device), index.to(self._device), labels)
+            labels = None if self._labels is None else self._send(self._labels[index])
+            sent = self._send(images), self._send(epoch), self._send(index)
+            yield Batch(*sent, labels, at=Positions(epoch, index))
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """To the device without waiting for it."""
+        return tensor.to(self._device, non_blocking=True)

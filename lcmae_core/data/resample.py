@@ -92,3 +92,15 @@ def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
     """A picture as a tensor; grey pictures have one channel."""
     array = np.array(image)  # (H, W) or (H, W, C)
     return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def cut_resize(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> Image.Image:
+    """`augment.crop_resize` of one picture, by Pillow.
+
+    Cut first, because resize(box=...) would mix in pixels from beyond the box. Across and down are two calls, because
+    Pillow 13 goes down first where that is cheaper, which changes what is clamped in between (by up to 27 grey levels).
+    """
+    top, left, height, width = box
+    cut = picture.crop((left, top, left + width, top + height))
+    across = cut.resize((size[1], height), Image.Resampling.BICUBIC)
+    return across.resize((size[1], size[0]), Image.Resampling.BICUBIC)

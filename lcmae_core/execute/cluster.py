@@ -3,12 +3,13 @@
 import logging
 import os
 import subprocess
+import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.execute.job import Job
@@ -26,31 +27,40 @@ ASK, PATIENCE = 2.0, 10.0
 """Seconds between two questions to SLURM, and for a result to appear after a job has left the queue."""
 
 
-class NotebookJob:
-    """A picklable call that executes a notebook in a process of its own; submitit makes it again after a requeue."""
+W = TypeVar("W")
 
-    def __init__(self) -> None:
+
+class ProcessJob(Generic[W]):
+    """A picklable call that does its work in a process of its own; submitit makes it again after a requeue."""
+
+    def __init__(self, start: Callable[[W], "subprocess.Popen[bytes]"]) -> None:
+        self._start = start
         self._process: subprocess.Popen[bytes] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_process": None}  # a process is not for another machine
+        return {"_start": self._start, "_process": None}  # a process is not for another machine
 
-    def __call__(self, job: Job) -> int:
-        """Execute the notebook and return its exit code."""
+    def __call__(self, work: W) -> int:
+        """Do the work and return its exit code."""
         cores = os.environ.get("SLURM_CPUS_PER_TASK")
         if cores:
             os.environ.setdefault("OMP_NUM_THREADS", cores)
-        self._process = start_process(job)
+        self._process = self._start(work)
         return self._process.wait()
 
-    def checkpoint(self, job: Job) -> Any:
-        """What to submit when the job is preempted or its time is up: the same job, after its training was saved."""
+    def checkpoint(self, work: W) -> Any:
+        """What to submit when the job is preempted or its time is up: the same, after its training was saved."""
         import submitit
 
         if self._process is not None:
             self._process.terminate()
             _wait_for(self._process.pid, 2 * SAVING + 5)
-        return submitit.helpers.DelayedSubmission(NotebookJob(), job)
+        return submitit.helpers.DelayedSubmission(ProcessJob(self._start), work)
+
+
+def start_command(words: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """`lcmae` with these words, in a session of its own: SLURM's signals reach it through `ProcessJob.checkpoint`."""
+    return subprocess.Popen([sys.executable, "-m", "lcmae_core.cli", *words], start_new_session=True)
 
 
 def _wait_for(pid: int, seconds: float) -> None:
@@ -74,7 +84,7 @@ class Queue:
             self._asked = time.monotonic()
             try:
                 told = subprocess.run(
-                    ["squeue", "--noheader", "--states=all", "--me", "--format=%A %T"],
+                    ["squeue", "--noheader", "--states=all", "--me", "--array", "--format=%i %T"],
                     capture_output=True, text=True, timeout=30, check=True,
                 )  # fmt: skip
             except (OSError, subprocess.SubprocessError):
@@ -90,6 +100,16 @@ class ClusterHandle:
     def __init__(self, job: Any, queue: Queue | None):
         self._job, self._queue = job, queue
         self._left: float | None = None
+
+    @property
+    def number(self) -> str:
+        """What SLURM calls it; of an array's task, 12_0."""
+        return str(self._job.job_id)
+
+    @property
+    def log(self) -> Path:
+        """What it says goes here."""
+        return Path(self._job.paths.stderr)
 
     def poll(self) -> int | None:
         """Its exit code; a job that was cancelled, timed out or died counts as 1."""
@@ -159,7 +179,13 @@ class ClusterExecutor:
     def start(self, job: Job) -> ClusterHandle:
         """Submit a job."""
         self._executor.update_parameters(name=f"lcmae-{job.name}")
-        return ClusterHandle(self._executor.submit(NotebookJob(), job), self._queue)
+        return ClusterHandle(self._executor.submit(ProcessJob(start_process), job), self._queue)
+
+    def start_array(self, name: str, commands: Sequence[Sequence[str]]) -> list[ClusterHandle]:
+        """Submit commands of `lcmae`, each without its own name, as the tasks of one array job."""
+        self._executor.update_parameters(name=f"lcmae-{name}")
+        found = self._executor.map_array(ProcessJob(start_command), commands)
+        return [ClusterHandle(job, self._queue) for job in found]
 
 
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def export_timm(model: MAE, path: str | Path) -> TimmExport:
     # No mask token: timm takes a file that has one for DINOv2.
     tensors = {official_names(f"encoder.{key}")[0]: value for key, value in model.encoder.state_dict().items()}
     file = _save(tensors, path)
-    return TimmExport(str(file), *_timm_model(model))
+    return TimmExport(str(file), *timm_model(model))
 
 
 def export_official(model: MAE, path: str | Path) -> Path:
@@ -202,7 +202,7 @@ def _eps(model: MAE) -> float:
     return float(norm.eps)
 
 
-def _timm_model(model: MAE) -> tuple[str, dict[str, Any]]:
+def timm_model(model: MAE) -> tuple[str, dict[str, Any]]:
     """Name of timm's model nearest in size, and the arguments that make it this one."""
     arch = model.arch
     sizes = {"embed_dim": arch.width, "depth": arch.depth, "num_heads": arch.heads}

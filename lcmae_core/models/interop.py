@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lcmae_core import config
@@ -28,8 +27,10 @@ from lcmae_core.models.export import (
     official_names,
 )
 from lcmae_core.models.heads import PUBLISHED, Heads, agree, known_heads
+from lcmae_core.models.hub import HF_FILES, fetch, is_hub_id
 from lcmae_core.models.inputs import PICTURES, are_imagenets, own_statistics, take_imagenet_images
 from lcmae_core.models.mae import MAE
+from lcmae_core.models.pretrained import load_vit
 from lcmae_core.models.weights import Names, find_shape, fit, read_tensors
 from lcmae_core.store.files import read_json
 from lcmae_core.store.runs import MODEL, SETTINGS, refuse_damaged
@@ -37,7 +38,7 @@ from lcmae_core.store.runs import MODEL, SETTINGS, refuse_damaged
 __all__ = ["TimmExport", "export_hf", "export_official", "export_timm", "load_mae"]
 
 _SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
-_HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_HF_WEIGHTS = HF_FILES[1]
 
 
 class _Shape(NamedTuple):
@@ -81,8 +82,8 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
         return _load_folder(path, heads)
     if path.is_file():
         return _load_file(path, heads)
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and path.suffix not in _SUFFIXES and not path.parent.exists():
-        return _load_hf(_download(name), heads)
+    if is_hub_id(name) and path.suffix not in _SUFFIXES and not path.parent.exists():
+        return _load_hub(name, heads)
     raise LcmaeError(
         f"checkpoint: got {name!r}, which does not exist, expected 'demo', a .pth or .safetensors file, a folder of a "
         "run or of Hugging Face, a hub id such as 'facebook/vit-mae-base', or 'timm:vit_base_patch16_224.mae'"
@@ -215,41 +216,21 @@ def _hf_shape(settings: dict[str, Any], full: bool, heads: Heads, file: Path) ->
 def _load_timm(name: str, heads: Heads) -> MAE:
     if not timm.is_model(name.partition(".")[0]):
         raise LcmaeError(f"timm: unknown model {name!r}: {nearest(name, timm.list_pretrained('vit_*.mae'))}")
-    try:
-        vit = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:
-        raise LcmaeError(
-            f"timm: got no weights for {name!r} ({type(error).__name__}), "
-            "expected a name with weights and a hub that answers"
-        ) from None
-    if not isinstance(vit, VisionTransformer):
-        raise LcmaeError(f"timm: got {name!r}, a {type(vit).__name__}, expected a VisionTransformer")
+    vit = load_vit(name).model
     block: Any = vit.blocks[0]
     patches, norm = vit.patch_embed, cast(Any, vit.norm)
     known = {"width": vit.embed_dim, "depth": len(vit.blocks), "patch_size": patches.patch_size[0]}
     known["heads"] = agree("encoder_heads", heads.encoder, block.attn.num_heads, Path(name))
     arch = config.Model(**known, mlp_ratio=_ratio(block.mlp.fc1.out_features, vit.embed_dim))
     shape = _Shape(arch, patches.img_size, vit.in_chans, False, eps=norm.eps)
-    return _adapted(_build(shape, vit.state_dict(), official_names, Path(name)), cast(Any, vit.pretrained_cfg))
+    weights = {key: value for key, value in vit.state_dict().items() if not key.startswith("head.")}
+    return _adapted(_build(shape, weights, official_names, Path(name)), cast(Any, vit.pretrained_cfg))
 
 
-def _download(repo: str) -> Path:
-    """The local folder of a hub repository's configuration and weights."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        folder = Path(hf_hub_download(repo, "config.json")).parent
-        try:
-            hf_hub_download(repo, _HF_WEIGHTS[0])
-        except EntryNotFoundError:
-            hf_hub_download(repo, _HF_WEIGHTS[1])
-    except Exception as error:
-        raise LcmaeError(
-            f"hub: got no files for {repo!r} ({type(error).__name__}), expected a repository that the "
-            "Hugging Face hub has and a hub that answers, or a local path that exists"
-        ) from None
-    return folder
+def _load_hub(name: str, heads: Heads) -> MAE:
+    repo, _, revision = name.partition("@")
+    (configuration, *_), _ = fetch(repo, HF_FILES, revision or None)
+    return _load_hf(configuration.parent, heads)
 
 
 def _build(shape: _Shape, tensors: dict[str, Tensor], names: Names, file: Path) -> MAE:

@@ -58,15 +58,15 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], names: Names, file: Pat
     """
     places = {key: names(key) for key in model.state_dict()}
     _check_keys([name for place in places.values() for name in place], tensors, file)
-    state = {}
-    for key, value in model.state_dict().items():
+    own = model.state_dict()  # what it returns are the weights themselves
+    for key, value in own.items():
         expected = (value.shape[0] // len(places[key]), *value.shape[1:])
         for name in places[key]:
             if tensors[name].shape != expected:
                 got = tuple(tensors[name].shape)
                 raise LcmaeError(f"{name}: got shape {got} in {str(file)!r}, expected {expected}")
-        state[key] = torch.cat([tensors[name] for name in places[key]])
-    model.load_state_dict(state)
+    for key, value in own.items():  # one at a time: a copy of them all would be the size of the model once more
+        value.copy_(torch.cat([tensors[name] for name in places[key]]))
 
 
 class _Beside:

@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,10 +17,13 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.store.files import flush, room_for, sha256, write_atomic, write_json
 
 __all__ = [
-    "damaged", "load_checkpoint", "load_tensors", "save_checkpoint", "save_tensors", "sha256", "write_atomic",
+    "Shards", "damaged", "load_checkpoint", "load_rest", "load_tensors", "newest", "save_checkpoint",
+    "save_shared", "save_tensors", "sha256", "write_atomic",
     "write_json", "write_manifest",
 ]  # fmt: skip
 MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+"""In a checkpoint of one process; where it is not there, processes wrote their shards (`save_shared`)."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -59,28 +63,67 @@ def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dic
     try:
         with room_for(target, _bytes(model) + _bytes(rest)):
             temporary.mkdir()
-            save_tensors(temporary / "model.safetensors", model)
-            torch.save({"step": step, **rest}, temporary / "rest.pt")
-            flush(temporary / "rest.pt")
-            write_manifest(temporary)
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.rename(target)
-            flush(folder)
+            save_tensors(temporary / WEIGHTS, model)
+            _complete(temporary, target, {"step": step, **rest}, keep)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+
+
+class Shards(NamedTuple):
+    """How several processes write one checkpoint together. write: this one's share, into a folder; all call it at once.
+    first: whether this one does the rest. wait: until all are here."""
+
+    write: Callable[[Path], None]
+    first: bool
+    wait: Callable[[], None]
+
+
+def save_shared(folder: Path, step: int, rest: dict[str, Any], shards: Shards, keep: int = 2) -> None:
+    """As `save_checkpoint`, weights and optimiser written by all processes at once; every one has to call it."""
+    target = folder / f"step-{step:08d}"
+    temporary = folder / f".{target.name}-shards"
+    if shards.first:
+        shutil.rmtree(temporary, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        temporary.mkdir()
+    shards.wait()
+    shards.write(temporary)
+    shards.wait()
+    if shards.first:
+        _complete(temporary, target, {"step": step, **rest}, keep)
+    shards.wait()
+
+
+def _complete(temporary: Path, target: Path, rest: dict[str, Any], keep: int) -> None:
+    """Add what is no weight and the manifest, give the folder its name, and drop old ones."""
+    torch.save(rest, temporary / "rest.pt")
+    flush(temporary / "rest.pt")
+    write_manifest(temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    flush(target.parent)
+    for old in sorted(target.parent.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Weights and the rest of the newest checkpoint whose bytes agree with its manifest; None if there is none."""
+    found = newest(folder)
+    return None if found is None else (load_tensors(found / WEIGHTS), load_rest(found))
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint whose bytes agree with its manifest; None if there is none."""
     for candidate in sorted(folder.glob("step-*"), reverse=True):
-        if broken := damaged(candidate):
-            print(f"checkpoint {candidate.name} is left out: {', '.join(broken)} damaged", file=sys.stderr)
-        else:
-            rest = torch.load(candidate / "rest.pt", map_location="cpu", weights_only=True)
-            return load_tensors(candidate / "model.safetensors"), rest
+        if not (broken := damaged(candidate)):
+            return candidate
+        print(f"checkpoint {candidate.name} is left out: {', '.join(broken)} damaged", file=sys.stderr)
     return None
+
+
+def load_rest(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint has beside the weights."""
+    return torch.load(checkpoint / "rest.pt", map_location="cpu", weights_only=True)
 
 
 def write_manifest(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from lcmae_core.config import LcmaeError
+from lcmae_core.store import accelerator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout, when the package is installed from one; else the folder above the installed package."""
@@ -26,16 +27,14 @@ def pick_device(name: str = "auto") -> torch.device:
         LcmaeError: the named device is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = [*accelerator.found(), "cpu"][0]
     if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun starts a process a GPU
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         torch.empty(1, device=name).cpu()  # which the device "meta" cannot
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        found = [
-            d for d, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if there
-        ]
-        raise LcmaeError(f"device: got {name!r}, expected one of: auto, {', '.join([*found, 'cpu'])}") from error
+        known = ", ".join(["auto", *accelerator.found(), "cpu"])
+        raise LcmaeError(f"device: got {name!r}, expected one of: {known}") from error
     return torch.device(name)
 
 
@@ -52,13 +51,13 @@ def machine_memory() -> float | None:
 
 def device_memory(device: torch.device) -> float | None:
     """Bytes that tensors on a device may take at most, where that is known."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else machine_memory()
+    return accelerator.card(device).memory if device.type == "cuda" else machine_memory()
 
 
 def device_name(device: torch.device) -> str:
     """The device in words, such as 'NVIDIA H200' or 'CPU, 2 threads (x86_64)'."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return accelerator.card(device).name
     if device.type == "mps":
         return f"Apple MPS ({platform.machine()})"
     return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"

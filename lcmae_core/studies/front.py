@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+from lcmae_core.studies.checkpoints.numbers import table
+from lcmae_core.studies.checkpoints.verdicts import columns as checkpoint_columns
+from lcmae_core.studies.checkpoints.verdicts import recorded as recorded_checkpoints
 from lcmae_core.studies.claims import CLAIMS
 from lcmae_core.studies.redraw import recorded, shipped
 from lcmae_core.studies.scoreboard import score
 from lcmae_core.viewer.report.page import Score, Scoreboard
+from lcmae_core.viewer.tables import Table
 
 SHIPPED = ("desk", "lab")
 NOTHING = "not yet run"
@@ -14,10 +18,13 @@ NOTHING = "not yet run"
 
 def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     """The verdicts below `out` beside those of the shipped records of `desk` and `lab`: what notebook 10 recorded, else
-    what the records of the studies say; None where there is neither. Nothing is trained or measured."""
-    columns = {profile: _own(out, profile)}
-    if not columns[profile]:
+    what the records of the studies say, and a column for every checkpoint that `lcmae published` measured there; None
+    where there is nothing. Nothing is trained or measured."""
+    own, measured = _own(out, profile), checkpoint_columns(out)
+    if not own and not measured:
         return None
+    columns = {profile: own} if own else {}
+    columns |= {one.title: dict(zip((claim.name for claim in CLAIMS), one.verdicts)) for one in measured}
     for name in SHIPPED:
         found = {v.claim.name: v.verdict for v in score(shipped(name), name, do=False)}
         if name != profile and set(found.values()) != {NOTHING}:
@@ -26,7 +33,13 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
         Score(claim.name, claim.statement, tuple(column.get(claim.name, NOTHING) for column in columns.values()))
         for claim in CLAIMS
     ]
-    return Scoreboard(tuple(columns), tuple(lines))
+    return Scoreboard(tuple(columns), tuple(lines), {one.title: one.note for one in measured})
+
+
+def checkpoint_numbers(out: Path) -> Table | None:
+    """The numbers of every checkpoint that was measured below `out`; None where none was."""
+    records = recorded_checkpoints(out)
+    return Table(*table(records), "mean [95 % interval over images]") if records else None
 
 
 def _own(out: Path, profile: str) -> dict[str, str]:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lcmae_core.analysis.cka import LayerGrams, both_grams, cka_of_grams, cka_terms
 from lcmae_core.analysis.neighbours import encoded_predictions
 from lcmae_core.analysis.recovery import QUANTITIES, measure_recovery
-from lcmae_core.analysis.streams import semantic_profile
+from lcmae_core.analysis.streams import semantic_profiles
 from lcmae_core.config import LabelsError
 from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.models.build import build_model, model_of
@@ -23,9 +22,8 @@ from lcmae_core.studies.latents import Setting, recipe
 from lcmae_core.studies.measures_attention import distance, reach, receptive, similarity
 from lcmae_core.studies.measures_hlv import corruptions, cues, fidelity
 from lcmae_core.studies.measures_vectors import collapse, invariance, terms
-from lcmae_core.studies.registry import beside, references
+from lcmae_core.studies.registry import beside
 from lcmae_core.studies.specimen import Specimen, blocked
-from lcmae_core.studies.tables import short
 from lcmae_core.training.features import encoded
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.latents import new_mae, train_on_latents
@@ -75,15 +73,11 @@ def semantic(specimen: Specimen) -> Values:
     mean feature of the image."""
     images = specimen.held.images
     model, mask = specimen.model().to(images.device), specimen.mask().to(images.device)
-    shorter = short(specimen.settings, specimen.profile)
-    dino: Any = model_of(pretrain(references(shorter, specimen.profile)["DINO"]), device=images.device)
-
-    def alike(centred: bool, shuffled: bool) -> Tensor:
-        parts = images.split(PART)
-        return semantic_profile(model, dino.encoder, parts, mask, centred=centred, shuffled=shuffled).terms
-
-    plain, other = alike(False, False), alike(False, True)
-    found = {"s_sim": plain, "gain": plain - other, "gain_centred": alike(True, False) - alike(True, True)}
+    dino, ways = specimen.reference().to(images.device), tuple((c, s) for c in (False, True) for s in (False, True))
+    plain, other, centred, centred_other = (
+        of_way.terms for of_way in semantic_profiles(model, dino, specimen.split(images), mask, ways=ways)
+    )
+    found = {"s_sim": plain, "gain": plain - other, "gain_centred": centred - centred_other}
     return {key: rounded(blocked(values), 5) for key, values in found.items()}
 
 

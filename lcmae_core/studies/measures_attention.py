@@ -5,6 +5,9 @@ layer make its query-specific distance, mean(far) / mean(mass).
 Letters: M images (or blocks of them), G groups of images, L layers, H heads, R radii.
 """
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,7 @@ from lcmae_core.analysis.streams import Profile, attention_profile, decoder_look
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
 from lcmae_core.models.decoders import TransformerDecoder
+from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import erase_patches
 from lcmae_core.store.records import Values, rounded
@@ -27,8 +31,6 @@ NEAR = 2
 """Patches within which attention counts as near (C13)."""
 GROUPS, LARGEST = 8, 64
 """S_attn is taken of groups of at most 64 images, smaller ones where that gives fewer than 8 groups."""
-PART, SMALL_PART = 64, 16
-"""Images run at once; fewer where a graph is kept or a prediction is large."""
 DIGITS = {
     "distance": 2, "distance_renormalized": 2, "specific_far": 3, "specific_mass": 4, "nmi": 4, "entropy": 3,
     "prefix_mass": 4,
@@ -40,14 +42,16 @@ NO_BLOCKS = {"left_out": "no decoder of attention blocks"}
 def distance(specimen: Specimen) -> Values:
     """Attention distance of the encoder on whole images, px: (M, L) as the authors of ViT and renormalised, the
     query-specific far and mass, normalised mutual information, entropy and CLS mass; heads (L, H) of both distances and
-    the CLS mass; and what uniform attention would give without CLS. Of a masked model also, named masked_, the same at
+    the CLS mass; near_<radius> (M, L), where the specimen has `radii`; and what uniform attention would give without
+    CLS. Of a masked model also, named masked_, the same at
     its training-time number of tokens, under one mask that all images share."""
     images = specimen.held.images
-    encoder = specimen.origin.load().to(images.device)
-    found, place = attention_profile(encoder, images.split(PART), radii=()), geometry(encoder)
+    encoder = specimen.encoder().to(images.device)
+    found, place = attention_profile(encoder, specimen.split(images), radii=specimen.radii), geometry(encoder)
     heads = {f"heads_{key}": rounded(getattr(found, key).mean(0), DIGITS[key])
              for key in ("distance", "distance_renormalized", "prefix_mass")}  # fmt: skip
-    said = _layers(found) | heads
+    near = {f"near_{radius}": rounded(blocked(mass.mean(2)), 4) for radius, mass in found.near.items()}
+    said = _layers(found) | heads | near
     if specimen.hides and specimen.mask().keep.shape[1] > 1:  # a lone patch has nothing to look at
         said |= {f"masked_{key}": values for key, values in _layers(_at_training(specimen)).items()}
     return said | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
@@ -60,11 +64,11 @@ def _layers(found: Profile) -> Values:
 def _at_training(specimen: Specimen) -> Profile:
     """Of the encoder on what it is given in training: the visible patches, or all without the hidden pixels."""
     images = specimen.held.images
-    encoder, mask = specimen.origin.load().to(images.device), specimen.mask().to(images.device)
+    encoder, mask = specimen.encoder().to(images.device), specimen.mask().to(images.device)
     if not specimen.settings.masking.erased:
-        return attention_profile(encoder, images.split(PART), mask=mask, radii=())
+        return attention_profile(encoder, specimen.split(images), mask=mask, radii=())
     gone = erase_patches(images, mask.hidden.expand(len(images), -1), encoder.grid)
-    return attention_profile(encoder, gone.split(PART), radii=())
+    return attention_profile(encoder, specimen.split(gone), radii=())
 
 
 def similarity(specimen: Specimen) -> Values:
@@ -94,16 +98,23 @@ def receptive(specimen: Specimen) -> Values:
     |d token / d pixels|^2 within `radii` patches of the token's own, mean over four fixed tokens an image; uniform
     (R,): the share of patches there."""
     batch = specimen.few()
-    encoder = specimen.origin.load().to(batch.images.device)
+    encoder = specimen.encoder().to(batch.images.device)
     place, patch = geometry(encoder), specimen.settings.model.patch_size
     queries, parts = fixed_queries(place.grid), []
-    for images, signs in zip(batch.images.split(SMALL_PART), _signs(batch, encoder.embed_dim).split(SMALL_PART)):
-        energy = gradient_energy(lambda x: encoder(x)[:, place.prefix :], images, patch, queries, signs[None])
+    signs = _signs(batch, encoder.embed_dim)
+    for images, of_images in zip(specimen.split(batch.images, small=True), specimen.split(signs, small=True)):
+        energy = gradient_energy(partial(patch_tokens, encoder, place.prefix), images, patch, queries, of_images[None])
         parts.append(within(energy, place.grid, queries, RADII).cpu())
     uniform = [round(uniform_near_mass(place.grid, radius, torch.tensor(queries)), 4) for radius in RADII]
     return {
         "within": rounded(torch.cat(parts), 4), "radii": list(RADII), "uniform": uniform, "queries": queries,
     }  # fmt: skip
+
+
+def patch_tokens(encoder: Any, prefix: int, images: Tensor) -> Tensor:
+    """Of our encoder, or of a plain ViT of timm, whose own forward pass ends in a classifier."""
+    tokens = encoder(images) if isinstance(encoder, Encoder) else encoder.forward_features(images)
+    return tokens[:, prefix:]
 
 
 def _signs(batch: Batch, width: int) -> Tensor:
@@ -120,7 +131,7 @@ def reach(specimen: Specimen) -> Values:
         return NO_BLOCKS
     images = specimen.held.images
     model, mask = model.to(images.device), specimen.mask().to(images.device)
-    found = attention_profile(model, images.split(PART), part="decoder", mask=mask, radii=())
+    found = attention_profile(model, specimen.split(images), part="decoder", mask=mask, radii=())
     full = _losses(specimen, model)
     with attending_alone(model):
         alone = _losses(specimen, model)
@@ -129,4 +140,4 @@ def reach(specimen: Specimen) -> Values:
 
 
 def _losses(specimen: Specimen, model: MAE) -> Tensor:
-    return torch.cat([own_losses(model, specimen.settings, part) for part in specimen.parts(SMALL_PART)])
+    return torch.cat([own_losses(model, specimen.settings, part) for part in specimen.parts(small=True)])

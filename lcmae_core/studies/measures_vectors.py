@@ -23,13 +23,10 @@ from lcmae_core.models.masking import Mask, no_mask
 from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.store.records import Values, rounded
 from lcmae_core.studies.specimen import Specimen, blocked
-from lcmae_core.training.held_out import examples
 from lcmae_core.training.masked import forward_views, in_view_pixels, view_masks
 
 GROUP = 8
 """Images of a group, where a measure needs several."""
-PART = 64
-"""Images run at once."""
 
 
 def collapse(specimen: Specimen) -> Values:
@@ -106,9 +103,9 @@ def invariance(specimen: Specimen) -> Values:
     by the mean colour of the visible patches; layers_found and layers_untrained (L,), the means of every block's own
     mean token; chance, and visible, the share of patches that each mask shows."""
     images, settings = specimen.every, specimen.settings
-    masks = _disjoint(specimen)
-    trained = _recognised(specimen.origin.load(), specimen, masks)
-    untrained = _recognised(specimen.control().encoder, specimen, masks)
+    masks = masks_of(specimen)
+    trained = _recognised(specimen.encoder(), specimen, masks)
+    untrained = _recognised(specimen.untrained_encoder(), specimen, masks)
     colours = [mean_colours(images, mask, settings.model.patch_size) for mask in masks]
     return {
         "found": rounded(blocked(trained[:, -1]), 4),
@@ -121,8 +118,9 @@ def invariance(specimen: Specimen) -> Values:
     }
 
 
-def _disjoint(specimen: Specimen) -> tuple[Mask, Mask]:
-    settings, one = specimen.settings, examples(specimen.settings, 1)
+def masks_of(specimen: Specimen) -> tuple[Mask, Mask]:
+    """Two masks of every held-out image that show no patch in common, the same for every model."""
+    settings, one = specimen.settings, specimen.examples(1)
     cells = settings.num_patches // settings.masking.mask_unit**2
     noise = counter_uniform(settings.seed, "disjoint", one.epoch, one.index, cells)
     ratio, unit = settings.masking.mask_ratio, settings.masking.mask_unit
@@ -134,7 +132,8 @@ def _recognised(encoder: Any, specimen: Specimen, masks: tuple[Mask, Mask]) -> T
     images = specimen.every
     encoder, erased = encoder.to(images.device), specimen.hides and specimen.settings.masking.erased
     one, two = (
-        torch.cat([mean_tokens(encoder, part, mask, erased=erased) for part in images.split(PART)]) for mask in masks
+        torch.cat([mean_tokens(encoder, part, mask, erased=erased) for part in specimen.split(images)])
+        for mask in masks
     )  # (M, L + 1, D) each
     layers = range(one.shape[1])
     return torch.stack([found_across(one[:, layer, None], two[:, layer, None]) for layer in layers], dim=1)
@@ -146,7 +145,7 @@ def terms(specimen: Specimen) -> Values:
     cross_view, in_view: as they are; in_view_own: Eq. 6 with the target of Eq. 1 as its x, the space in which v lives;
     cross_view_other: Eq. 5 between an image and the next held-out one at the same places under the same masks. And how
     far Eq. 2 and Eq. 4 are from being identities, relative to the largest loss, in float64."""
-    steps = {"untrained": 0, "trained": None} if specimen.run is not None else {"untrained": None}
+    steps = {"untrained": 0, "trained": None} if specimen.trained else {"untrained": None}
     found: Values = {}
     for name, step in steps.items():
         numbers = _unoptimised(specimen, specimen.model(step))
@@ -156,8 +155,8 @@ def terms(specimen: Specimen) -> Values:
 
 def _unoptimised(specimen: Specimen, model: MAE) -> dict[str, Tensor]:
     """The terms of each held-out image under two masks, (M,) each."""
-    parts, found = specimen.parts(PART), []
-    others = specimen.held.images.roll(-1, 0).split(PART)  # the next image, the first after the last
+    parts, found = specimen.parts(), []
+    others = specimen.split(specimen.held.images.roll(-1, 0))  # the next image, the first after the last
     model = model.to(specimen.held.images.device)
     for batch, other in zip(parts, others):
         masks = view_masks(specimen.settings, batch, 2)
@@ -188,7 +187,7 @@ def _inside(one: Tensor, two: Tensor, x: Tensor, hidden1: Tensor, hidden2: Tenso
 
 
 def _identities(specimen: Specimen) -> Values:
-    batch = examples(specimen.settings, GROUP)
+    batch = specimen.examples(GROUP)
     model, images = specimen.model().cpu().double(), batch.images.cpu().double()
     masks = [mask.to("cpu") for mask in view_masks(specimen.settings, batch, 2)]
     with torch.no_grad():

@@ -92,9 +92,10 @@ def _read(asked: Sequence[Trial], known: dict[Path, Record]) -> Mapping[str, lis
     return found
 
 
-def judged(claim: Claim, records: Records, profile: str) -> Verdict:
+def judged(claim: Claim, records: Records, profile: str, *, fewest: int = 2) -> Verdict:
     """A claim by what `records(study, measure)` gives: at quick by signs alone and without accuracies, at smoke not at
-    all. Tests whose numbers are not there yet are open; those that a source cannot give are left out and named.
+    all. Tests whose numbers are not there yet are open; those that a source cannot give are left out and named. With
+    fewer seeds than `fewest` nothing is decided; a checkpoint, which is one, is judged with 1.
 
     Raises:
         LcmaeError: the seeds of a row have records of different data.
@@ -111,8 +112,7 @@ def judged(claim: Claim, records: Records, profile: str) -> Verdict:
         return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
     waiting = [f"{len(absent)} not yet run ({absent[0]})"] if absent else []
     notes = [*waiting, *left_out[:1], *without]
-    fewest = min(o.estimate.seeds for o in outcomes)
-    if not small and fewest < 2:
+    if not small and min(o.estimate.seeds for o in outcomes) < fewest:
         alone = "one seed: the interval covers images alone"
         return Verdict(claim, "unresolved", "; ".join([alone, *notes]), outcomes, controls)
     why = "; ".join([_signs(outcomes) if small else _why(outcomes), *notes])

@@ -1,5 +1,6 @@
 """What a measure of a study is taken of: a finished run or an untrained encoder, with the images to look at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +17,11 @@ from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask, no_mask
 from lcmae_core.store.evaluations import Evaluation
 from lcmae_core.store.runs import Run
+from lcmae_core.studies.registry import references
+from lcmae_core.studies.tables import short
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.held_out import evaluation_loader, examples
+from lcmae_core.training.loop import pretrain
 from lcmae_core.training.masked import view_masks
 from lcmae_core.training.presets import clip_batch, recipe_of
 from lcmae_core.training.probe import linear_probe
@@ -31,6 +35,8 @@ BLOCKS = 64
 more: an interval needs no more, and a record stays small."""
 FEW = 64
 """Images of the measures that need few: collapse and receptive field."""
+PART, SMALL_PART = 64, 16
+"""Images run at once; fewer where a graph is kept or a prediction is large."""
 DRAWS = 32
 """Masks that are tried for a second one that has hidden and visible patches in common with the first."""
 
@@ -66,6 +72,34 @@ class Specimen:
     def origin(self) -> Origin:
         """Its encoder, for an evaluation."""
         return Origin.untrained(self.settings) if self.run is None else Origin.of_run(self.run)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is more than an untrained encoder."""
+        return self.run is not None
+
+    def encoder(self) -> Any:
+        """Its encoder, on the CPU."""
+        return self.origin.load()
+
+    def untrained_encoder(self) -> Any:
+        """The encoder as its training began."""
+        return self.control().encoder
+
+    def reference(self) -> Any:
+        """The encoder of a DINO of the same data and seed (Eq. 8), at the shorter horizon where a profile has two."""
+        shorter = short(self.settings, self.profile)
+        dino: Any = model_of(pretrain(references(shorter, self.profile)["DINO"]))
+        return dino.encoder
+
+    @property
+    def radii(self) -> tuple[int, ...]:
+        """Radii in patches within which `distance` also counts the attention of the encoder."""
+        return ()
+
+    def split(self, images: Tensor, *, small: bool = False) -> Sequence[Tensor]:
+        """Images in batches that are run at once; smaller ones where a graph is kept."""
+        return images.split(SMALL_PART if small else PART)
 
     def model(self, step: int | None = None) -> Any:
         """The whole model at a kept step, by default the last, on the CPU."""
@@ -103,9 +137,13 @@ class Specimen:
         rows = torch.arange(total) if total <= count else torch.linspace(0, total - 1, count).round().long()
         return self._rows(rows)
 
-    def parts(self, size: int) -> list[Batch]:
-        """All of them in batches of `size`."""
-        return [self._rows(rows) for rows in torch.arange(len(self.held.images)).split(size)]
+    def examples(self, count: int) -> Batch:
+        """So many held-out images, evenly spread over all that the source has."""
+        return examples(self.settings, count)
+
+    def parts(self, *, small: bool = False) -> list[Batch]:
+        """All of them in batches that are run at once."""
+        return [self._rows(rows) for rows in self.split(torch.arange(len(self.held.images)), small=small)]
 
     def _rows(self, rows: Tensor) -> Batch:
         held, rows = self.held, rows.to(self.held.images.device)
@@ -116,12 +154,12 @@ class Specimen:
         """One mask, shared by all images, as notebook 04 draws it; an autoencoder's hides nothing."""
         if self.settings.method == "ae":
             return no_mask(1, self.settings.num_patches)
-        return view_masks(self.settings, examples(self.settings, 1), 1)[0]
+        return view_masks(self.settings, self.examples(1), 1)[0]
 
     def masks(self) -> tuple[Mask, Mask]:
         """Two masks, each shared by all images: the views of one image in training, but that the second is drawn again
         until some patch is hidden in both and some is visible in both (at ratio .9 half of all pairs have none)."""
-        first, *drawn = view_masks(self.settings, examples(self.settings, 1), DRAWS)
+        first, *drawn = view_masks(self.settings, self.examples(1), DRAWS)
         others = [m for m in drawn if (m.hidden != first.hidden).any()] or drawn
         meet = (m for m in others if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
         return first, next(meet, others[0])

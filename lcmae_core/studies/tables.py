@@ -104,7 +104,7 @@ def siamese(base: Settings, profile: str) -> dict[str, Settings]:
         "Siamese": {},
         "by position only": {"positives": "position"},
         "without the average": {"token_average": False},
-        "without L_in": {"siamese_in": 0.0},
+        "without L_in": {"siamese_in_view": 0.0},
     }
     found = {name: replace(base, changes) for name, changes in changed.items()}
     return {"Siamese": found["Siamese"]} if profile == "desk" else found

@@ -18,10 +18,12 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lcmae_core.config import LcmaeError, Settings
-from lcmae_core.data.counter import Share
+from lcmae_core.data.counter import Positions, Share
 from lcmae_core.data.loader import Batch
+from lcmae_core.store.accelerator import use
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.stopping import CODES, StopRequest
+from lcmae_core.training.sharding import shard, sharded
 
 
 class Ranks(NamedTuple):
@@ -53,8 +55,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ranks()
         return
     place = pick_device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+    use(place)
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
         yield ranks()
@@ -69,29 +70,37 @@ def share_of(settings: Settings, mine: Ranks | None = None) -> Share:
         LcmaeError: the batch does not divide among the ranks.
     """
     mine, optim = mine or ranks(), settings.optim
-    if optim.batch_size % (mine.of * optim.accumulate):
+    if optim.batch_size % (mine.of * optim.accum_steps):
         raise LcmaeError(
-            f"batch_size: got {optim.batch_size} on {mine.of} ranks with accumulate {optim.accumulate}, "
-            f"expected a multiple of {mine.of * optim.accumulate}"
+            f"batch_size: got {optim.batch_size} on {mine.of} ranks with accum_steps {optim.accum_steps}, "
+            f"expected a multiple of {mine.of * optim.accum_steps}"
         )
-    return Share(mine.number, mine.of, optim.accumulate)
+    return Share(mine.number, mine.of, optim.accum_steps)
 
 
 def spread(model: nn.Module, settings: Settings) -> nn.Module:
-    """The model with gradients averaged over ranks in its backward pass; itself where there is one.
+    """The model with gradients averaged over ranks in its backward pass; itself where there is one. With `runtime.fsdp`
+    its weights are spread over the ranks (`sharding`), else each has a copy (DDP).
 
-    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE, and DINO's
-    prototypes while they are frozen.
+    DDP looks for weights without a gradient where there are some: the decoder's last layer without L_MAE.
     """
     if ranks().of == 1:
         return model
-    unused = settings.method == "dino" or (settings.method == "mae" and settings.loss.reconstruction == 0)
+    if settings.runtime.fsdp:
+        return shard(model)
+    unused = settings.method == "mae" and settings.loss.reconstruction == 0
     return DistributedDataParallel(model, find_unused_parameters=unused)
 
 
 def gradients_later(forward: Any, later: bool) -> AbstractContextManager[Any]:
     """For all micro-batches of a step but the last: gradients add up here and are averaged over ranks once."""
-    return forward.no_sync() if later and ranks().of > 1 else nullcontext()
+    if ranks().of == 1:
+        return nullcontext()
+    forward = getattr(forward, "_orig_mod", forward)  # of torch.compile
+    if sharded(forward):
+        forward.set_requires_gradient_sync(not later)
+        return nullcontext()
+    return forward.no_sync() if later else nullcontext()
 
 
 @torch.no_grad()
@@ -119,7 +128,8 @@ def batch_of_all(batch: Batch) -> Batch:
     if ranks().of == 1:
         return batch
     labels = None if batch.labels is None else rows_of_all(batch.labels)
-    return Batch(rows_of_all(batch.images), rows_of_all(batch.epoch), rows_of_all(batch.index), labels)
+    at = None if batch.at is None else Positions(*map(rows_of_all, batch.at))  # through gloo: no device waits for it
+    return Batch(rows_of_all(batch.images), rows_of_all(batch.epoch), rows_of_all(batch.index), labels, at=at)
 
 
 def mean_terms_over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -199,7 +199,7 @@ def crop_loader(settings: Settings, recipe: Recipe, source: Source) -> Loader:
     runtime = settings.runtime
     return Loader(
         source.train, settings.data.model_copy(update=crops), seed=settings.seed, batch_size=recipe.batch_size,
-        device=pick_device(runtime.device), hold_gb=runtime.hold_gb, workers=runtime.workers,
+        device=pick_device(runtime.device), device_cache_gb=runtime.device_cache_gb, workers=runtime.workers,
         progress=runtime.progress, cache=cache_of(runtime),
     )  # fmt: skip
 
@@ -228,7 +228,7 @@ def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float
         return rates._get_lr(step)[0]
 
     steps = Steps(task.model, task.optimizer, task.batches, rate, task.backward, task.clip_grad, average=task.average)
-    shown = replace(evaluation.settings, batch_size=recipe.batch_size, accumulate=1)  # for images/s
+    shown = replace(evaluation.settings, batch_size=recipe.batch_size, accum_steps=1)  # for images/s
     return run_steps(evaluation, shown, steps, total, began)
 
 

@@ -109,14 +109,14 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
     pictures = Pictures(source.train, views, settings.data.channels, recipe.rand_augment, recipe.erase)
     return AugmentedLoader(
         pictures, recipe.batch_size, device=pick_device(settings.runtime.device), workers=settings.runtime.workers,
-        hold_gb=settings.runtime.hold_gb,
+        device_cache_gb=settings.runtime.device_cache_gb,
     ).batches  # fmt: skip
 
 
 def _backward(
     forward: Callable[..., Any], recipe: FineTune, classes: int, seed: int, device: torch.device
 ) -> Callable[[Batch, int], Terms]:
-    loss_of, parts = SoftTargetCrossEntropy(), recipe.accumulate
+    loss_of, parts = SoftTargetCrossEntropy(), recipe.accum_steps
 
     def backward(batch: Batch, step: int) -> Terms:
         """The mean over micro-batches; drop path draws from a generator that starts anew at each step."""

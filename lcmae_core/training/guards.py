@@ -5,8 +5,11 @@ from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.loader import Batch
+from lcmae_core.store.accelerator import Late, read_late
 from lcmae_core.store.machine import device_memory, device_name
 from lcmae_core.store.stopping import Stopped, stop_requests
+from lcmae_core.training.distributed import mean_over_ranks
+from lcmae_core.training.sharding import local
 
 __all__ = ["LossGuard", "NonFiniteLossError", "Stopped", "refuse_broken", "refuse_too_large", "stop_requests"]
 
@@ -40,9 +43,8 @@ class LossGuard:
     `settle` reads what is outstanding, and is called before anything is saved.
     """
 
-    def __init__(self, device: torch.device):
-        self._late = device.type == "cuda"
-        self._pending: tuple[int, Batch, Tensor, float, torch.cuda.Event] | None = None
+    def __init__(self) -> None:
+        self._pending: tuple[int, Batch, Late, float] | None = None
 
     def check(self, step: int, batch: Batch, loss: Tensor, rate: float) -> None:
         """Look at this step's loss now (CPU, MPS), or at the step before it (CUDA).
@@ -50,23 +52,20 @@ class LossGuard:
         Raises:
             NonFiniteLossError: naming step, images and learning rate.
         """
-        if not self._late:
-            return self._judge(step, batch, loss, rate)
         self.settle()
-        copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
-        copy.copy_(loss.detach(), non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(loss.device))
-        self._pending = (step, batch, copy, rate, event)
+        late = read_late(loss)
+        if late is None:
+            return self._judge(step, batch, loss, rate)
+        self._pending = (step, batch, late, rate)
         return None
 
     def settle(self) -> None:
         """Judge the outstanding loss, if any."""
         if self._pending is not None:
-            step, batch, loss, rate, event = self._pending
+            step, batch, late, rate = self._pending
             self._pending = None
-            event.synchronize()
-            self._judge(step, batch, loss, rate)
+            late.wait()
+            self._judge(step, batch, late.value, rate)
 
     @staticmethod
     def _judge(step: int, batch: Batch, loss: Tensor, rate: float) -> None:
@@ -85,7 +84,8 @@ def refuse_broken(step: int, model: nn.Module) -> None:
     Raises:
         NonFiniteLossError: a weight is NaN or infinite.
     """
-    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+    fine = torch.stack([local(p).isfinite().all() for p in model.parameters()]).all()
+    if not mean_over_ranks(fine.double()) == 1:  # of every rank, where each has its rows alone
         raise NonFiniteLossError(
             f"weights: got NaN or infinity after step {step}, expected finite numbers; "
             "the last checkpoint is from before: lower base_lr or set clip_grad"

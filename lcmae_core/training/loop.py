@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +26,7 @@ from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
 from lcmae_core.training.optim import build_optimizer, scheduled
+from lcmae_core.training.sharding import whole
 from lcmae_core.training.steps import Steps, run_steps
 
 
@@ -66,7 +67,7 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
                 run = open_run(settings, identity)
             wait_for_all()
             if not run.done:
-                _train(run, settings, tuple(callbacks))
+                train_run(run, settings, tuple(callbacks))
             wait_for_all()
     return run
 
@@ -91,7 +92,8 @@ def _untrained(settings: Iterable[Settings]) -> list[str]:
     return list(dict.fromkeys(folder.name for folder in folders if not (folder / RESULTS).exists()))
 
 
-def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:
+def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:
+    """Train a run from its newest checkpoint, or from its first weights, to its last step."""
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)
@@ -102,36 +104,51 @@ def _train(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> Non
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
     model = objective.build().to(device)
-    optimizer = build_optimizer(model, optim)
-    forward: Any = spread(model, settings)
+    forward: Any = spread(model, settings)  # before the optimiser, whose state is sharded as the weights are
     forward = torch.compile(forward) if runtime.compile else forward
-
-    task = Steps(
-        model, optimizer, loader.batches, scheduled(optimizer, total, optim),
-        backward=lambda batch, step: _backward(objective, model, forward, batch, step / total),
-        clip_grad=optim.clip_grad,
-        after_step=lambda step: objective.after_step(model, step / total),
-        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
-        snapshots=snapshot_steps(total, runtime.snapshots),
-        streamed=not loader.held,
-    )  # fmt: skip
+    task = task_of(objective, model, forward, loader.batches, total, callbacks)
+    task.streamed = not loader.held
     seconds = run_steps(run, settings, task, total, began)
     results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
     measured = objective.held_out(model, validation)  # by all ranks alike: lightly's loss waits for the others
+    weights = whole(model.state_dict())  # by all ranks
     if not ranks().first:
         return
-    run.finish(model.state_dict(), results | {"held_out": measured} | provenance(device))
+    run.finish(weights, results | {"held_out": measured} | provenance(device))
 
 
-def _backward(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
+def task_of(
+    objective: Objective,
+    model: AnyModel,
+    forward: Any,
+    batches: Callable[[int, int], Iterator[Batch]],
+    total: int,
+    callbacks: tuple[Callback, ...] = (),
+) -> Steps:
+    """What the loop does of a pre-training of `total` steps; `forward` is the model, perhaps spread over ranks or
+    compiled."""
+    settings = objective.settings
+    optimizer = build_optimizer(model, settings.optim)
+    return Steps(
+        model, optimizer, batches, scheduled(optimizer, total, settings.optim),
+        backward=lambda batch, step: backward_pass(objective, model, forward, batch, step / total),
+        clip_grad=settings.optim.clip_grad,
+        after_step=lambda step: objective.after_step(model, step / total),
+        logged=lambda done, batch: _measure(callbacks, Moment(done, model, batch)),
+        snapshots=snapshot_steps(total, settings.runtime.snapshots),
+    )  # fmt: skip
+
+
+def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them, and over ranks."""
-    parts = objective.settings.optim.accumulate
+    parts = objective.settings.optim.accum_steps
     found: list[Terms] = []
     for chunk in batch.chunks(parts):
         with gradients_later(forward, len(found) < parts - 1):
             terms = objective.terms(model, forward, chunk, progress)
             (terms["total"] / parts).backward()
         found.append(terms)
+    objective.after_backward(model, progress)
     return mean_terms_over_ranks(mean_terms(found))
 
 

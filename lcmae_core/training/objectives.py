@@ -56,7 +56,7 @@ class Objective(ABC, Generic[M]):
         settings, runtime = self.settings, self.settings.runtime
         return Loader(
             self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
-            device=device, hold_gb=runtime.hold_gb, workers=runtime.workers, crops=self.crops,
+            device=device, device_cache_gb=runtime.device_cache_gb, workers=runtime.workers, crops=self.crops,
             progress=runtime.progress, cache=cache_of(runtime), share=share_of(settings),
         )  # fmt: skip
 
@@ -67,6 +67,9 @@ class Objective(ABC, Generic[M]):
     @abstractmethod
     def terms(self, model: M, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
         """The terms of a (micro-)batch; `forward` is the model's forward pass, perhaps compiled."""
+
+    def after_backward(self, model: M, progress: float) -> None:
+        """What is done to the gradients of a whole step; nothing for most methods."""
 
     def after_step(self, model: M, progress: float) -> None:
         """What follows the optimiser's step; nothing for most methods."""
@@ -143,11 +146,15 @@ class DinoObjective(Objective[Dino]):
 
     def terms(self, model: Dino, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
         """The loss, and how far the teacher is from collapse (`_diagnosed`)."""
-        trained = progress >= self.settings.dino.prototypes_frozen
-        model.student_head.last_layer.weight_v.requires_grad_(trained)
         heads = self._run(forward, batch.crops, device=batch.images.device)
         self._teacher.append(rows_of_all(torch.stack(heads.teacher).float(), dim=1))  # (T, B, K)
         return self._diagnosed(model, heads, self.temperature(progress), spread_of(self._teacher[-1]))
+
+    def after_backward(self, model: Dino, progress: float) -> None:
+        """Prototypes rest at first: without a gradient no optimiser moves them. They have one until here, because a
+        forward pass would be compiled anew at the step where they begin to need it."""
+        if progress < self.settings.dino.prototypes_frozen:
+            model.student_head.last_layer.weight_v.grad = None
 
     def after_step(self, model: Dino, progress: float) -> None:
         """The teacher's weights follow the student's, and the centre follows the teacher's outputs, once a step."""
@@ -205,8 +212,8 @@ class SupervisedObjective(Objective[Supervised]):
         views = Views(self.settings.seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
         pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
         return AugmentedLoader(
-            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers, hold_gb=runtime.hold_gb,
-            share=share_of(self.settings),
+            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers,
+            device_cache_gb=runtime.device_cache_gb, share=share_of(self.settings),
         )  # fmt: skip
 
     def build(self) -> Supervised:
@@ -219,11 +226,11 @@ class SupervisedObjective(Objective[Supervised]):
         if not wanted.mixes and not wanted.drop_path:
             return self._judged(self._run(forward, batch.images, device=device), batch)
         whole = batch_of_all(batch) if wanted.mixes else batch
-        seed, place = self.settings.seed, (int(whole.epoch[0]), int(whole.index[0]))
-        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *place)
+        seed = self.settings.seed
+        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *whole.first)
         if whole is not batch:
             images, targets = (rows.chunk(ranks().of)[ranks().number] for rows in (images, targets))
-        with lent_randomness(seed_of(seed, "drop path", int(batch.epoch[0]), int(batch.index[0])), device):
+        with lent_randomness(seed_of(seed, "drop path", *batch.first), device):
             logits = self._run(forward, images, device=device).float()
         right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()
         return {"total": SoftTargetCrossEntropy()(logits, targets), "accuracy": right}

@@ -88,8 +88,9 @@ def cached_batches(features: Features, recipe: LinearProbe, seed: int, start: in
     assert features.labels is not None
     device = features.values.device
     for step in range(start, stop):
-        epoch, index = (p.to(device) for p in positions(seed, step, recipe.batch_size, len(features.values)))
-        yield Batch(features.values[index], epoch, index, features.labels[index])
+        at = positions(seed, step, recipe.batch_size, len(features.values))
+        epoch, index = (p.to(device, non_blocking=True) for p in at)
+        yield Batch(features.values[index], epoch, index, features.labels[index], at=at)
 
 
 def linear_probe(

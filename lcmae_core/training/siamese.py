@@ -26,7 +26,7 @@ def positives_of(batch: Batch, settings: Settings) -> Positives:
 def siamese_terms(
     model: Siamese, output: Projection, batch: Batch, settings: Settings, pool: Pool = alone
 ) -> dict[str, Tensor]:
-    """total = siamese_cross * cross + siamese_in * inside, and what tells whether there was anything to compare.
+    """total = siamese_cross_view * cross + siamese_in_view * inside, and whether there was anything to compare.
 
     cross: 1 - cos(v_i, v_j), pooled over the positives of the batch. inside: Eq. 6 with every patch of a crop as if
     hidden, pooled over both crops; its x are the pixels of `in_view_pixels`, averaged as the tokens are. positives:
@@ -35,17 +35,17 @@ def siamese_terms(
     """
     siamese, v = settings.siamese, output.projected
     total, found = v.new_zeros((), dtype=torch.float32), {}
-    if siamese.siamese_cross > 0:
+    if siamese.siamese_cross_view > 0:
         pairs = positives_of(batch, settings)
         found["cross"] = positive_loss(v, pairs, settings.loss.reduction, pool)
         count = pairs.positive.sum(dim=1)  # (B,)
         found |= {"positives": count.float().mean(), "unpaired": (count == 0).float().mean()}
-        total = total + siamese.siamese_cross * found["cross"]
-    if siamese.siamese_in > 0:
+        total = total + siamese.siamese_cross_view * found["cross"]
+    if siamese.siamese_in_view > 0:
         x = in_view_pixels(torch.cat(batch.crops), settings.model.patch_size, settings.loss.in_view_pixels)
         everywhere = torch.ones(v.shape[:2], dtype=torch.bool, device=v.device)
         found["inside"] = in_view_loss(v, model.average(x), everywhere, reduction=settings.loss.reduction, pool=pool)
-        total = total + siamese.siamese_in * found["inside"]
+        total = total + siamese.siamese_in_view * found["inside"]
     return {"total": total} | found
 
 

@@ -14,13 +14,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from lcmae_core.config import Settings
-from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
-from lcmae_core.store.machine import pick_device
+from lcmae_core.store.checkpoint import WEIGHTS, Shards, load_rest, load_tensors, newest, save_checkpoint, save_shared
 from lcmae_core.store.runs import Run
 from lcmae_core.store.stopping import Stopped, stop_requests
-from lcmae_core.training.distributed import agree, ranks
+from lcmae_core.training.distributed import agree, ranks, wait_for_all
 from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import NoLog, RunLog, Window
+from lcmae_core.training.sharding import load_shards, load_whole, save_shards, sharded, whole
 from lcmae_core.training.waiting import Waiting
 
 Terms = Mapping[str, Tensor]
@@ -99,7 +99,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
         RunLostError: the run's folder was removed on the way.
         Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
-    runtime, guard = settings.runtime, LossGuard(pick_device(settings.runtime.device))
+    runtime, guard = settings.runtime, LossGuard()
     start, spent, window = _restore(run, task)
 
     def judge(step: int) -> None:
@@ -110,13 +110,19 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
         judge(step)
         if ranks().first:
             run.refuse_lost()
-            save_checkpoint(run.path / "checkpoints", step, task.model.state_dict(), _rest(task, window, seconds()))
+        if sharded(task.model) or ranks().first:
+            _save(run, task, step, {"window": window.state, "seconds": seconds()})
+
+    def keep(step: int) -> None:
+        weights = whole(task.model.state_dict())  # by all ranks
+        if ranks().first:
+            run.keep_snapshot(step, weights)
 
     def seconds() -> float:
         return spent + time.perf_counter() - began
 
-    if start == 0 and 0 in task.snapshots and ranks().first:
-        run.keep_snapshot(0, task.model.state_dict())
+    if start == 0 and 0 in task.snapshots:
+        keep(0)
     log_of = closing(RunLog(run, settings, start, total, streamed=task.streamed) if ranks().first else NoLog())
     with stop_requests() as stop, log_of as log, closing(Waiting(task.batches(start, total))) as batches:
         for step, batch in enumerate(batches, start):
@@ -129,8 +135,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
                 log.write(done, values, batches.take())
             if done in task.snapshots:
                 judge(done)
-                if ranks().first:
-                    run.keep_snapshot(done, task.model.state_dict())
+                keep(done)
             stopping = agree(stop)
             if done % runtime.checkpoint_every == 0 or done == total or stopping:
                 save(done)
@@ -139,20 +144,26 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
     return seconds()
 
 
-def _rest(task: Steps, window: Window, seconds: float) -> dict[str, Any]:
-    """What a checkpoint keeps beside the weights."""
+def _save(run: Run, task: Steps, step: int, rest: dict[str, Any]) -> None:
+    """A checkpoint: by all ranks where the model is spread over them, else by this one alone."""
+    folder, model, optimizer = run.path / "checkpoints", task.model, task.optimizer
+    if sharded(model):
+        shards = Shards(lambda place: save_shards(place, model, optimizer), ranks().first, wait_for_all)
+        return save_shared(folder, step, rest | {"groups": optimizer.state_dict()["param_groups"]}, shards)
     average = {} if task.average is None else {"average": task.average.module.state_dict()}
-    return {"optimizer": task.optimizer.state_dict(), "window": window.state, "seconds": seconds} | average
+    return save_checkpoint(folder, step, model.state_dict(), {"optimizer": optimizer.state_dict(), **rest, **average})
 
 
 def _restore(run: Run, task: Steps) -> Restored:
-    """Load the newest whole checkpoint, if there is one."""
-    found = load_checkpoint(run.path / "checkpoints")
+    """Load the newest whole checkpoint, if there is one, whatever ranks wrote it."""
+    found = newest(run.path / "checkpoints")
     if found is None:
         return Restored(0, 0.0, Window())
-    weights, rest = found
-    task.model.load_state_dict(weights)
-    task.optimizer.load_state_dict(rest["optimizer"])
+    rest = load_rest(found)
+    if (found / WEIGHTS).exists():
+        load_whole(task.model, load_tensors(found / WEIGHTS), task.optimizer, rest["optimizer"])
+    else:
+        load_shards(found, task.model, task.optimizer, rest["groups"])
     if task.average is not None:
         task.average.module.load_state_dict(rest["average"])
     return Restored(rest["step"], rest["seconds"], Window(rest["window"]))

@@ -34,7 +34,7 @@ def test_what_is_absent_or_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     ]
     monkeypatch.setattr(doctor.metadata, "version", version)
     monkeypatch.setattr(doctor, "requirements", lambda: wanted)
-    found = {f.name: f for f in doctor._packages()}
+    found = {f.name: f for f in doctor.check_packages()}
     assert found["torch"][2:] == ("missing", "2.9.1+cpu, needs 2.11", "pip install 'torch>=2.11'")
     assert found["pyarrow"][2:] == ("missing", "not installed", "pip install 'lcmae-core'")
     assert found["papermill"].state == "note"
@@ -44,18 +44,18 @@ def test_what_is_absent_or_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LCMAE_PROFILE", raising=False)
-    found, cache = doctor._storage(str(tmp_path / "new"))
+    found, cache = doctor.check_storage(str(tmp_path / "new"))
     assert found.state == cache.state == "ok"
     assert "0.00 GB in 0 sets of decoded pictures" in cache.found
     assert not (tmp_path / "new").exists()
     (tmp_path / "old" / "cache").mkdir(parents=True)
     (tmp_path / "old" / "cache" / "x.npy").write_bytes(bytes(20_000_000))
-    assert "0.02 GB in 1 sets" in list(doctor._storage(str(tmp_path / "old")))[1].found
+    assert "0.02 GB in 1 sets" in list(doctor.check_storage(str(tmp_path / "old")))[1].found
     (tmp_path / "file").write_text("")
-    assert next(doctor._storage(str(tmp_path / "file" / "below"))).state == "missing"
+    assert next(doctor.check_storage(str(tmp_path / "file" / "below"))).state == "missing"
     monkeypatch.setattr(doctor, "_hub_reachable", lambda: False)
     monkeypatch.setenv("LCMAE_DATA", "folder:/gone")
-    states = {f.name: f.state for f in doctor._data()}
+    states = {f.name: f.state for f in doctor.check_data()}
     assert states == {"photos": "ok", "LCMAE_DATA": "missing", "model hub": "note"}
 
 
@@ -73,7 +73,7 @@ def test_a_check_that_breaks_down_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     def broken() -> None:
         raise RuntimeError("no such thing")
 
-    for name in ("_packages", "_device", "_data", "_jupyter", "_tools"):
+    for name in ("check_packages", "_device", "check_data", "_jupyter", "_tools"):
         monkeypatch.setattr(doctor, name, lambda: iter(()))
     monkeypatch.setattr(doctor, "_python", broken)
     first = next(doctor.examine())

@@ -42,7 +42,7 @@ def test_the_command_is_torchruns_and_the_same_on_every_machine():
     [
         (["--nproc", "0"], "--nproc: got 0, expected at least 1"),
         (["--nnodes", "-1"], "--nnodes: got -1, expected at least 1"),
-        (["--nproc", "3"], "batch_size: got 8 on 3 ranks with accumulate 1, expected a multiple of 3"),
+        (["--nproc", "3"], "batch_size: got 8 on 3 ranks with accum_steps 1, expected a multiple of 3"),
         (["--nproc", "2", "--nnodes", "2"],
          "--rendezvous: got none with --nnodes 2, expected HOST:PORT of one of the machines"),
         (["--nproc", "two"], "argument --nproc: invalid int value: 'two'"),
@@ -62,6 +62,7 @@ def begun(out, words, steps):
     process = subprocess.Popen(
         [sys.executable, "-m", "lcmae_core.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored below a background shell
     )  # fmt: skip
     end = time.monotonic() + 90
     while sum(len(file.read_text().splitlines()) for file in out.glob("runs/*/history.jsonl")) < steps:
@@ -98,15 +99,19 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_the_same(trial, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "code"),
-    [("SIGTERM", 143), *(pytest.param(*one, marks=pytest.mark.fault) for one in (("SIGUSR2", 75), ("SIGINT", 130)))],
-)
-def test_a_signal_saves_the_ranks_and_decides_the_exit_code(name, code, tmp_path):
-    process = begun(tmp_path, words_of(tmp_path, steps=100_000, checkpoint_every=100_000), 5)
+    ("name", "code", "fsdp"),
+    [("SIGTERM", 143, False), *(pytest.param(*one, marks=pytest.mark.fault) for one in
+     (("SIGUSR2", 75, False), ("SIGINT", 130, False), ("SIGTERM", 143, True)))],
+)  # fmt: skip
+def test_a_signal_saves_the_ranks_and_decides_the_exit_code(name, code, fsdp, tmp_path):
+    process = begun(tmp_path, words_of(tmp_path, steps=100_000, checkpoint_every=100_000, fsdp=str(fsdp).lower()), 5)
     every = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(getattr(signal, name))
     said, _ = process.communicate(timeout=90)
     assert process.returncode == code, said
     assert not psutil.wait_procs(every, timeout=10)[1]
     (folder,) = (tmp_path / "runs").iterdir()
-    assert [p.name for p in (folder / "checkpoints").iterdir()] == [f"step-{load_run(folder).history[-1]['step']:08d}"]
+    (saved,) = (folder / "checkpoints").iterdir()
+    assert saved.name == f"step-{load_run(folder).history[-1]['step']:08d}"
+    weights = {"__0_0.distcp", "__1_0.distcp", ".metadata"} if fsdp else {"model.safetensors"}
+    assert {file.name for file in saved.iterdir()} == weights | {"rest.pt", "manifest.json"}

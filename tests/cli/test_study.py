@@ -15,7 +15,8 @@ import pytest
 
 from lcmae_core import cli
 from lcmae_core.cli.budget import seconds_of
-from lcmae_core.cli.study import _without_jobs, run_studies
+from lcmae_core.cli.study import run_studies
+from lcmae_core.cli.words import without
 from lcmae_core.studies import ACCURACY, measures
 from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
@@ -146,14 +147,14 @@ def test_what_studies_share_is_counted_once(tmp_path):
 
 def test_the_budget_ends_training_at_a_checkpoint_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
     base = tiny_settings(tmp_path, steps=6)
-    real, slow = loop._backward, threading.Event()
+    real, slow = loop.backward_pass, threading.Event()
 
     def backward(*given):
         if not slow.is_set():
             time.sleep(0.6)
         return real(*given)
 
-    monkeypatch.setattr(loop, "_backward", backward)
+    monkeypatch.setattr(loop, "backward_pass", backward)
     assert run_studies(["fig6"], base, "smoke", seeds=1, budget=1.5) == 0
     said = capsys.readouterr().out
     step = int(re.search(r"fig6 · 0.3 · seed 0: stopped at step (\d) of 6 after a checkpoint", said)[1])
@@ -162,7 +163,7 @@ def test_the_budget_ends_training_at_a_checkpoint_and_the_same_command_goes_on(t
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     slow.set()
     steps = []
-    monkeypatch.setattr(loop, "_backward", lambda *given: steps.append(1) or real(*given))
+    monkeypatch.setattr(loop, "backward_pass", lambda *given: steps.append(1) or real(*given))
     assert run_studies(["fig6"], base, "smoke", seeds=1) == 0
     assert len(steps) == 5 * 6 - step  # nothing is trained twice
     assert all(job.done for job in jobs(["fig6"], base, "smoke"))
@@ -198,14 +199,14 @@ def test_a_request_before_training_stops_it_at_its_first_step(tmp_path):
 
 
 def test_a_training_that_breaks_down_does_not_keep_the_others(tmp_path, capsys, monkeypatch):
-    real = loop._train
+    real = loop.train_run
 
     def breaking(run, settings, callbacks):
         if settings.masking.mask_ratio == 0.45:
             raise NonFiniteLossError("loss: got nan at step 1")
         real(run, settings, callbacks)
 
-    monkeypatch.setattr(loop, "_train", breaking)
+    monkeypatch.setattr(loop, "train_run", breaking)
     assert run_studies(["fig6"], tiny_settings(tmp_path), "smoke", seeds=1) == 1
     said = capsys.readouterr()
     assert said.err == "fig6 · 0.45 · seed 0: failed: loss: got nan at step 1\n"
@@ -214,11 +215,11 @@ def test_a_training_that_breaks_down_does_not_keep_the_others(tmp_path, capsys, 
 
 
 def test_a_job_that_another_process_had_is_done_in_a_second_round(tmp_path, capsys, monkeypatch):
-    base, real = tiny_settings(tmp_path), loop._train
+    base, real = tiny_settings(tmp_path), loop.train_run
     first, *_ = jobs(["fig6"], base, "smoke")
     with ExitStack() as held:
         held.enter_context(first.record.claimed())
-        monkeypatch.setattr(loop, "_train", lambda *given: (held.close(), real(*given)))
+        monkeypatch.setattr(loop, "train_run", lambda *given: (held.close(), real(*given)))
         assert run_studies(["fig6"], base, "smoke", seeds=1) == 0
     titles = re.findall(r"fig6 · (\S+) ·", capsys.readouterr().out)
     assert titles == ["0.45", "0.6", "0.75", "0.9", "0.3"]
@@ -247,7 +248,7 @@ def test_two_processes_do_no_job_twice(tmp_path):
 
 def test_helpers_get_the_command_without_jobs():
     words = ["study", "fig6", "--jobs", "4", "--seeds", "2", "--jobs=3", "--out", "x"]
-    assert _without_jobs(words) == ["study", "fig6", "--seeds", "2", "--out", "x"]
+    assert without(words, "--jobs") == ["study", "fig6", "--seeds", "2", "--out", "x"]
     assert cli.parse(words).words == words
 
 

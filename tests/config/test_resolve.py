@@ -172,7 +172,7 @@ def test_report_and_doctor_look_into_the_same_folder(home, monkeypatch, capsys):
                 patched.setenv(name, value)
             assert cli.main(["report", *words]) == 0
             assert capsys.readouterr().out.strip() == str(folder)
-            assert next(doctor._storage(words[1] if words else None)).name == str(folder)
+            assert next(doctor.check_storage(words[1] if words else None)).name == str(folder)
 
 
 def test_a_notebook_opened_by_hand_keeps_its_folder_in_the_project(home, monkeypatch):
@@ -269,13 +269,13 @@ def test_an_evaluation_reads_its_recipe_the_data_and_the_encoder(home, capsys):
 
 
 def test_an_evaluated_run_takes_what_was_asked_for_and_brings_the_rest(home, monkeypatch):
-    from lcmae_core.cli.evaluate import _of_run
+    from lcmae_core.cli.evaluate import settings_to_judge
     from lcmae_core.cli.train import settings_from
 
     known = replace(profile("smoke"), seed=1, train_images=3, mask_ratio=0.5, log_every=9)
 
     def judged(asked):
-        found = _of_run(known, settings_from(asked), asked)
+        found = settings_to_judge(known, settings_from(asked), asked)
         return found.seed, found.data.source, found.data.train_images, found.runtime.log_every, found.masking.mask_ratio
 
     assert judged(Asked()) == (1, "photos", None, 9, 0.5)
@@ -284,7 +284,7 @@ def test_an_evaluated_run_takes_what_was_asked_for_and_brings_the_rest(home, mon
     assert judged(Asked())[1] == f"folder:{home / 'two'}"
     assert judged(Asked({}, {"source": "photos"}))[1] == "photos"
     with pytest.raises(LcmaeError, match="width: got 7, expected 128, that of the run"):
-        _of_run(known, profile("smoke"), Asked(parameters={"width": 7}))
+        settings_to_judge(known, profile("smoke"), Asked(parameters={"width": 7}))
 
 
 def test_a_notebook_of_another_method_refuses_too(home, capsys):

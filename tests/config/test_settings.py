@@ -35,15 +35,16 @@ OTHER = {
     "project_from": "tokens", "mask_ratio": 0.5, "mask_unit": 2, "erased": True,
     "reconstruction": 0.5, "cross_view": 1.0,
     "in_view": 1.0, "reduction": "sum", "norm_pix": False, "in_view_pixels": "raw", "views": 2, "batch_size": 32,
-    "accumulate": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,
+    "accum_steps": 2, "steps": 10, "warmup": 0.2, "base_lr": 1e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1,
     "clip_grad": 1.0, "precision": "bf16", "method": "supervised", "global_scale": (0.8, 1.0), "local_crops": 3,
     "local_size": 16, "local_scale": (0.2, 0.3), "jitter": 0.0, "hue": 0.1,
     "jitter_prob": 0.5, "grey_prob": 0.5, "blur_probs": (1.0, 0.5, 0.2), "solarise_prob": 0.5,
     "dino_dim": 64, "dino_hidden": 32,
     "dino_bottleneck": 16, "student_temp": 0.2, "teacher_temp": 0.1, "teacher_temp_start": 0.02,
     "teacher_temp_warmup": 0.9, "teacher_momentum": 0.9, "center_momentum": 0.5, "prototypes_frozen": 0.9,
-    "positives": "position", "positive_radius": 1.5, "token_average": False, "siamese_cross": 2.0, "siamese_in": 0.5,
-    "drop_path": 0.5, "rand_augment": "rand-m5-n1", "erase": 1.0, "mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1,
+    "positives": "position", "positive_radius": 1.5, "token_average": False, "siamese_cross_view": 2.0,
+    "siamese_in_view": 0.5, "drop_path": 0.5, "rand_augment": "rand-m5-n1", "erase": 1.0, "mixup": 0.8, "cutmix": 1.0,
+    "smoothing": 0.1,
 }  # fmt: skip
 SPECIAL = {"source", "epochs"}  # source counts by content; epochs replaces steps
 
@@ -121,8 +122,8 @@ def test_a_decoder_has_its_own_settings(decoder, read, unread):
         ({}, {"decoder", "decoder_depth"}),
         ({"token_average": False}, {"decoder_kernel", "decoder_sigma"}),
         ({"positives": "position"}, {"positive_radius"}),
-        ({"siamese_in": 0.0}, {"in_view_pixels"}),
-        ({"siamese_cross": 0.0}, {"positives", "positive_radius"}),
+        ({"siamese_in_view": 0.0}, {"in_view_pixels"}),
+        ({"siamese_cross_view": 0.0}, {"positives", "positive_radius"}),
     ],
 )
 def test_the_siamese_network_reads_what_it_needs(changes, unread):
@@ -134,7 +135,8 @@ def test_the_siamese_network_reads_what_it_needs(changes, unread):
 
 
 def test_runtime_does_not():
-    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "hold_gb": 1.0, "cache_gb": 1.0, "compile": True,
+    changes = {"device": "cpu", "out": "elsewhere", "workers": 0, "device_cache_gb": 1.0, "cache_gb": 1.0, "fsdp": True,
+               "compile": True,
                "log_every": 3, "train": False, "checkpoint_every": 7, "snapshots": 2, "tensorboard": False,
                "progress": False}  # fmt: skip
     assert set(changes) == set(Runtime.model_fields)
@@ -179,7 +181,7 @@ def test_frozen_and_strict():
             "reconstruction, cross_view, in_view: got 0, 0, 0, expected at least one weight above 0",
         ),
         ({"steps": None}, "steps, epochs: got None, None, expected exactly one of them"),
-        ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 64"),
+        ({"accum_steps": 3}, "accum_steps: got 3, expected a divisor of batch_size 64"),
         ({"heads": 3}, "heads: encoder width 128 does not divide by 3 heads, expected a divisor"),
         ({"width": 126, "heads": 2}, "encoder width: got 126, expected a multiple of 4 (2-D sin-cos positions)"),
         ({"method": "dinno"}, "method: got 'dinno', expected 'mae', 'ae', 'dino', 'supervised' or 'siamese'"),
@@ -198,14 +200,14 @@ def test_frozen_and_strict():
         ({"positives": "near"}, "positives: got 'near', expected 'geometry' or 'position'"),
         ({"positive_radius": 0}, "positive_radius: got 0, expected greater than 0"),
         (
-            {"siamese_cross": 0.0, "siamese_in": 0.0},
-            "siamese_cross, siamese_in: got 0, 0, expected at least one weight above 0",
+            {"siamese_cross_view": 0.0, "siamese_in_view": 0.0},
+            "siamese_cross_view, siamese_in_view: got 0, 0, expected at least one weight above 0",
         ),
         ({"train_images": 0}, "train_images: got 0, expected greater than 0"),
         ({"blur_probs": (1.0, 2.0, 0.0)}, "blur_probs: got 2.0, expected less than or equal to 1"),
         ({"rand_augment": "m9"}, "rand_augment: got 'm9', expected timm's form 'rand-m9-mstd0.5-inc1'"),
         (
-            {"method": "supervised", "mixup": 0.8, "batch_size": 6, "accumulate": 2},
+            {"method": "supervised", "mixup": 0.8, "batch_size": 6, "accum_steps": 2},
             "batch_size: got micro-batches of 3, expected an even number (mixup pairs images)",
         ),
     ])  # fmt: skip

@@ -155,7 +155,7 @@ def test_the_limit_is_kept_by_dropping_what_was_used_longest_ago(data, tmp_path,
 def test_hold_gb_counts_for_kept_pictures_too(data, tmp_path):
     cache = C.Cache(tmp_path / "cache", 1e9)
     held = loader_of(data, cache)
-    streamed = loader_of(data, cache, hold_gb=1e-9)
+    streamed = loader_of(data, cache, device_cache_gb=1e-9)
     assert held.held
     assert not streamed.held
     assert torch.equal(images(held), images(streamed))

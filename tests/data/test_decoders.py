@@ -153,7 +153,12 @@ def test_held_cached_and_streamed_are_equal(decoder, large, tmp_path_factory, st
     cache = Cache(tmp_path_factory.mktemp("cache"), 1e9)
     held, plain = batches(large, decoder)
     assert held
-    for more in ({"cache": cache}, {"cache": cache}, {"hold_gb": 0, "workers": 0}, {"hold_gb": 0, "workers": 1}):
+    for more in (
+        {"cache": cache},
+        {"cache": cache},
+        {"device_cache_gb": 0, "workers": 0},
+        {"device_cache_gb": 0, "workers": 1},
+    ):
         assert torch.equal(batches(large, decoder, **more)[1], plain), more
     assert len([*cache.folder.glob("*.npy")]) == 1
 

@@ -26,10 +26,18 @@ def pictures():
     return [picture(i, *size) for i, size in enumerate(sizes)]
 
 
-def loader_of(pictures, seed=0, batch_size=4, channels=3, labels=True, hold_gb=1.0, workers=0, **data):
+def loader_of(pictures, seed=0, batch_size=4, channels=3, labels=True, device_cache_gb=1.0, workers=0, **data):
     split = split_of([p.convert("L" if channels == 1 else "RGB") for p in pictures], labels)
     settings = Data(image_size=data.pop("image_size", SIZE), channels=channels, **data)
-    return Loader(split, settings, seed=seed, batch_size=batch_size, device="cpu", hold_gb=hold_gb, workers=workers)
+    return Loader(
+        split,
+        settings,
+        seed=seed,
+        batch_size=batch_size,
+        device="cpu",
+        device_cache_gb=device_cache_gb,
+        workers=workers,
+    )
 
 
 def grey_levels(images):
@@ -42,27 +50,29 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize("hold_gb", [1.0, 0.0])
-def test_batches_are_a_function_of_seed_and_step(pictures, hold_gb):
-    first, again = (loader_of(pictures, hold_gb=hold_gb) for _ in range(2))
-    assert first.held == (hold_gb > 0)
+@pytest.mark.parametrize("device_cache_gb", [1.0, 0.0])
+def test_batches_are_a_function_of_seed_and_step(pictures, device_cache_gb):
+    first, again = (loader_of(pictures, device_cache_gb=device_cache_gb) for _ in range(2))
+    assert first.held == (device_cache_gb > 0)
     sequence = list(first.batches(0, 6))  # 24 places of 7 images: epochs 0 to 3
     assert all(same(batch, again.batch(step)) for step, batch in enumerate(sequence))
     assert all(same(a, b) for a, b in zip(again.batches(3, 5), sequence[3:5], strict=True))
-    assert not torch.equal(loader_of(pictures, seed=1, hold_gb=hold_gb).batch(0).images, sequence[0].images)
+    assert not torch.equal(
+        loader_of(pictures, seed=1, device_cache_gb=device_cache_gb).batch(0).images, sequence[0].images
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(pictures, workers):
     state = torch.random.get_rng_state()
-    alone, helped = (loader_of(pictures, hold_gb=0.0, workers=w) for w in (0, workers))
+    alone, helped = (loader_of(pictures, device_cache_gb=0.0, workers=w) for w in (0, workers))
     assert all(same(a, b) for a, b in zip(alone.batches(1, 4), helped.batches(1, 4), strict=True))
     assert all(same(a, b) for a, b in zip(alone.evaluation(), helped.evaluation(), strict=True))
     assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_held_and_streamed_agree_to_the_last_bit(pictures):
-    held, streamed = loader_of(pictures), loader_of(pictures, hold_gb=0.0)
+    held, streamed = loader_of(pictures), loader_of(pictures, device_cache_gb=0.0)
     for step in range(4):
         a, b = held.batch(step), streamed.batch(step)
         assert same(a, b)
@@ -71,8 +81,8 @@ def test_held_and_streamed_agree_to_the_last_bit(pictures):
 
 def test_labels_and_indices_belong_to_their_pictures():
     flat = [Image.new("RGB", (40, 30 + i), (i * 20, 0, 255 - i * 20)) for i in range(10)]
-    for hold_gb in (1.0, 0.0):
-        source = loader_of(flat, hold_gb=hold_gb)
+    for device_cache_gb in (1.0, 0.0):
+        source = loader_of(flat, device_cache_gb=device_cache_gb)
         for batch in [*source.batches(0, 5), *source.evaluation()]:
             red = grey_levels(batch.images)[:, 0, 5, 5].round().long()
             assert torch.equal(red, batch.index * 20)
@@ -111,9 +121,9 @@ def test_crop_settings_have_an_effect(pictures):
     assert not torch.equal(plain, loader_of(pictures, crop_ratio=(0.5, 2.0)).batch(0).images)
 
 
-@pytest.mark.parametrize("hold_gb", [1.0, 0.0])
-def test_evaluation_is_the_central_view_in_order(pictures, hold_gb):
-    source = loader_of(pictures, hold_gb=hold_gb)
+@pytest.mark.parametrize("device_cache_gb", [1.0, 0.0])
+def test_evaluation_is_the_central_view_in_order(pictures, device_cache_gb):
+    source = loader_of(pictures, device_cache_gb=device_cache_gb)
     batches = list(source.evaluation(batch_size=3))
     assert [len(b.index) for b in batches] == [3, 3, 1]
     assert torch.cat([b.index for b in batches]).tolist() == list(range(7))
@@ -126,8 +136,8 @@ def test_evaluation_is_the_central_view_in_order(pictures, hold_gb):
 
 
 def test_grey_and_unlabelled(pictures):
-    for hold_gb in (1.0, 0.0):
-        batch = loader_of(pictures, channels=1, labels=False, hold_gb=hold_gb).batch(0)
+    for device_cache_gb in (1.0, 0.0):
+        batch = loader_of(pictures, channels=1, labels=False, device_cache_gb=device_cache_gb).batch(0)
         assert batch.images.shape == (4, 1, *SIZE)
         assert batch.labels is None
 
@@ -137,22 +147,22 @@ def test_large_pictures_are_shrunk_once_small_ones_never_grow(pictures):
     assert loader.shrink(picture(0, 90, 1000), SIZE).size == (64, 711)
     assert loader.shrink(picture(0, 300, 64), SIZE).size == (300, 64)
     large = [picture(i, 300, 200) for i in range(3)]
-    held, streamed = loader_of(large), loader_of(large, hold_gb=0.0)
+    held, streamed = loader_of(large), loader_of(large, device_cache_gb=0.0)
     assert held._canvas.pixels.shape == (3, 3, 64, 96)
     assert same(held.batch(0), streamed.batch(0))
 
 
 def test_a_picture_smaller_than_the_crop_is_enlarged():
     tiny = [Image.new("RGB", (1, 1), (10, 20, 30)), Image.new("RGB", (3, 1), (10, 20, 30))]
-    for hold_gb in (1.0, 0.0):
-        images = grey_levels(loader_of(tiny, hold_gb=hold_gb).batch(0).images)
+    for device_cache_gb in (1.0, 0.0):
+        images = grey_levels(loader_of(tiny, device_cache_gb=device_cache_gb).batch(0).images)
         assert (images - torch.tensor([10.0, 20, 30])[:, None, None]).abs().max() < 0.01
 
 
 def test_hold_gb_decides_where_pictures_lie(pictures):
     # a canvas of 7 x 3 x 64 x 64 bytes
-    assert loader_of(pictures, hold_gb=7 * 3 * 64 * 64 / 1e9).held
-    assert not loader_of(pictures, hold_gb=(7 * 3 * 64 * 64 - 1) / 1e9).held
+    assert loader_of(pictures, device_cache_gb=7 * 3 * 64 * 64 / 1e9).held
+    assert not loader_of(pictures, device_cache_gb=(7 * 3 * 64 * 64 - 1) / 1e9).held
 
 
 def test_empty_split():
@@ -166,7 +176,8 @@ def test_files_from_disk_with_workers(tmp_path):
     write_folder(tmp_path, [f"{c}/{i}.png" for c in "ab" for i in range(5)])
     split = open_source(Data(source=f"folder:{tmp_path}")).train
     pair = [
-        Loader(split, Data(image_size=16), seed=0, batch_size=3, device="cpu", hold_gb=h, workers=2) for h in (1.0, 0.0)
+        Loader(split, Data(image_size=16), seed=0, batch_size=3, device="cpu", device_cache_gb=h, workers=2)
+        for h in (1.0, 0.0)
     ]
     for a, b in zip(*(source.batches(0, 3) for source in pair), strict=True):
         assert same(a, b)

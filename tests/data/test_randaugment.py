@@ -23,13 +23,15 @@ PICTURES = [picture(i, 48 + i, 40) for i in range(6)]
 GREY = [p.convert("L") for p in PICTURES]
 
 
-def batches(start=0, stop=3, *, seed=0, workers=0, channels=3, hold_gb=0.0, **changes):
+def batches(start=0, stop=3, *, seed=0, workers=0, channels=3, device_cache_gb=0.0, **changes):
     pictures = PICTURES if channels == 3 else GREY
     split = Split("train", len(pictures), np.arange(len(pictures)), pictures.__getitem__, str)
     recipe = vary(RECIPE, changes)
     views = Views(seed, (32, 24), recipe.crop_scale, recipe.crop_ratio, recipe.flip)
     made = Pictures(split, views, channels, recipe.rand_augment, recipe.erase)
-    loader = AugmentedLoader(made, recipe.batch_size, device=torch.device("cpu"), workers=workers, hold_gb=hold_gb)
+    loader = AugmentedLoader(
+        made, recipe.batch_size, device=torch.device("cpu"), workers=workers, device_cache_gb=device_cache_gb
+    )
     return list(loader.batches(start, stop))
 
 
@@ -48,9 +50,9 @@ def test_batches_are_a_function_of_the_seed_whatever_the_workers():
 def test_held_pictures_are_those_that_are_read_at_each_visit():
     for channels in (3, 1):
         alone = batches(channels=channels)
-        assert same(alone, batches(channels=channels, hold_gb=1.0))
-        assert same(alone, batches(channels=channels, hold_gb=1.0, workers=2))
-        assert same(alone, batches(channels=channels, hold_gb=1e-6))  # too little to hold them
+        assert same(alone, batches(channels=channels, device_cache_gb=1.0))
+        assert same(alone, batches(channels=channels, device_cache_gb=1.0, workers=2))
+        assert same(alone, batches(channels=channels, device_cache_gb=1e-6))  # too little to hold them
 
 
 def test_a_picture_does_not_depend_on_its_batch_and_changes_with_the_epoch():

@@ -26,7 +26,7 @@ def pictures():
     return [picture(i, *size) for i, size in enumerate([(60, 48), (40, 64), (33, 33), (200, 120), (64, 50)])]
 
 
-def loader_of(pictures, dino=DINO, hold_gb=1.0, workers=0, data=DATA):
+def loader_of(pictures, dino=DINO, device_cache_gb=1.0, workers=0, data=DATA):
     split = Split("train", len(pictures), None, pictures.__getitem__, str)
     return Loader(
         split,
@@ -34,7 +34,7 @@ def loader_of(pictures, dino=DINO, hold_gb=1.0, workers=0, data=DATA):
         seed=0,
         batch_size=4,
         device="cpu",
-        hold_gb=hold_gb,
+        device_cache_gb=device_cache_gb,
         workers=workers,
         crops=multi_crop(data, dino, 0),
     )
@@ -92,7 +92,7 @@ def test_a_batch_carries_every_crop(pictures):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_held_and_streamed_crops_agree_to_the_last_bit(pictures, workers):
     for dino in (DINO.model_copy(update={"jitter": 0.0}), DINO):
-        held, streamed = loader_of(pictures, dino), loader_of(pictures, dino, hold_gb=0.0, workers=workers)
+        held, streamed = loader_of(pictures, dino), loader_of(pictures, dino, device_cache_gb=0.0, workers=workers)
         assert held.held
         assert not streamed.held
         for a, b in [*zip(held.batches(0, 3), streamed.batches(0, 3)), *zip(held.evaluation(), streamed.evaluation())]:

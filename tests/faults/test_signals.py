@@ -67,7 +67,7 @@ def lines(out: Path) -> int:
 @pytest.mark.parametrize("name", CODES)
 @pytest.mark.parametrize("trial", TRIALS)
 def test_a_training_keeps_its_last_step(name: str, trial: int, tmp_path: Path) -> None:
-    words = words_of(MAE | {"workers": 2, "hold_gb": 0})
+    words = words_of(MAE | {"workers": 2, "device_cache_gb": 0})
     process = started("train", "--profile", "smoke", *words, "--out", str(tmp_path / "o"))
     waited(lambda: lines(tmp_path) > 2 + trial, process)
     _, said = signalled(process, name)

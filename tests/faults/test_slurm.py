@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from lcmae_core.config import profile, replace
+from lcmae_core.studies.trials import jobs
 from lcmae_core.training.loop import pretrain
 from tests.execute.toys import code, make_notebook
 from tests.faults import slurm
-from tests.studies.tiny_studies import TINY
+from tests.studies.tiny_studies import TINY, tiny_settings
 
 TRIALS = range(int(os.environ.get("FAULT_TRIALS", "1")))
 pytestmark = [
@@ -29,6 +30,7 @@ MAE = {name: value for name, value in TINY.items() if not name.startswith(("loca
 }  # fmt: skip
 CELL = f"""import time
 from lcmae_core.config import profile, replace
+from lcmae_core.studies.trials import jobs
 from lcmae_core.training.loop import pretrain
 settings = replace(profile("smoke"), {MAE!r} | {{"out": out}})
 run = pretrain(settings, callbacks=[lambda moment: time.sleep(0.05) or None])"""
@@ -167,3 +169,42 @@ def test_a_driver_that_is_told_to_end_cancels_its_jobs(trial, tmp_path):
         time.sleep(0.2)
     assert not list(driver.out.glob("*.ipynb"))
     assert driver.saved == [f"step-{driver.steps:08d}"]
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_study_as_an_array_is_shared_out_saved_and_gone_on_with(trial, tmp_path):
+    base, out = tiny_settings(tmp_path / "o", steps=150, checkpoint_every=100_000, log_every=1), tmp_path / "o"
+    leaves = TINY | {"steps": 150, "checkpoint_every": 100_000, "log_every": 1}
+    words = ["study", "fig6", "--profile", "smoke", "--seeds", "2", "--out", str(out), "--executor", "slurm"]
+    words += [
+        word for name in ("partition=low", "cpus_per_task=1", "mem_gb=1", "timeout_min=30") for word in ("-s", name)
+    ]
+    words += [word for name, value in leaves.items() for word in ("-p", f"{name}={value}")]
+
+    def started() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lcmae_core.cli", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def steps() -> dict[str, int]:
+        return {file.parent.name: len(file.read_text().splitlines()) for file in out.glob("runs/*/history.jsonl")}
+
+    driver, end = started(), time.monotonic() + 120
+    while len(steps()) < 2 or min(steps().values()) <= 5 + trial:
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < end, slurm.said("squeue")
+        time.sleep(0.1)
+    assert len(slurm.said("squeue", "-h", "-r").splitlines()) == 2, "two tasks of one job"
+    driver.send_signal(signal.SIGTERM)
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 143, said
+    assert not slurm.said("squeue", "-h")
+    saved = {file.parents[1].name: int(file.name[-8:]) for file in out.glob("runs/*/checkpoints/step-*")}
+    assert all(saved.get(name, 150) == done for name, done in steps().items()), "no step is lost"
+    again = started()
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert said.endswith("jobs done, 0 left\n"), said
+    assert all(job.done for job in jobs(["fig6"], base, "smoke", range(2)))
+    assert set(steps().values()) == {150}, "no step is done twice"

@@ -232,9 +232,11 @@ def test_a_hub_that_does_not_answer_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     line = line_of(load_mae, "facebook/vit-mae-base-that-is-not-cached")
-    assert line.startswith("hub: got no files for 'facebook/vit-mae-base-that-is-not-cached'")
+    assert line.startswith("hub: got no answer for 'facebook/vit-mae-base-that-is-not-cached'")
+    assert "get https://huggingface.co/facebook/vit-mae-base-that-is-not-cached/resolve/main/config.json and " in line
     line = line_of(load_mae, "timm:vit_base_patch16_224.mae")
-    assert line.startswith("timm: got no weights for 'vit_base_patch16_224.mae'")
+    assert line.startswith("hub: got no answer for 'timm/vit_base_patch16_224.mae'")
+    assert line.endswith("data/checkpoints/timm--vit_base_patch16_224.mae")
 
 
 def test_an_unknown_timm_name_is_named_with_the_nearest():

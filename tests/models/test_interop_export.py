@@ -8,7 +8,7 @@ import torch
 from lcmae_core.config import replace
 from lcmae_core.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from lcmae_core.models.build import build_model
-from lcmae_core.models.export import _timm_model
+from lcmae_core.models.export import timm_model
 from lcmae_core.models.interop import export_hf, export_official, export_timm, load_mae
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import random_mask
@@ -103,7 +103,7 @@ def test_timm_knows_the_published_sizes(width, depth, heads, patch, name):
     with torch.device("meta"):
         model = MAE(replace(SMALL, image_size=224, **sizes).model, (224, 224), decoder=False)
         theirs = timm.create_model(name, num_classes=0)
-    assert _timm_model(model) == (name, PLAIN)
+    assert timm_model(model) == (name, PLAIN)
     assert {k: v.shape for k, v in theirs.state_dict().items()} == {
         k: v.shape for k, v in model.encoder.state_dict().items()
     }

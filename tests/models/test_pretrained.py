@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.data import denormalize, normalize
+from lcmae_core.models import hub as hub_module
 from lcmae_core.models import pretrained
 from lcmae_core.models.pretrained import REFERENCES, images_for, load_vit
 
@@ -112,7 +113,7 @@ def test_without_a_hub_the_cache_answers_or_one_line_says_so(monkeypatch, file, 
 
 
 def test_a_hub_that_hangs_is_left_within_the_deadline(monkeypatch):
-    monkeypatch.setattr(pretrained, "DEADLINE", 0.3)
+    monkeypatch.setattr(hub_module, "DEADLINE", 0.3)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: time.sleep(30))
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     began = time.monotonic()
@@ -159,8 +160,8 @@ def test_names_that_are_no_vit(name, line):
 def test_the_references_are_vits_that_timm_has_weights_for():
     assert {reference.name for reference in REFERENCES.values()} <= set(timm.list_models(pretrained=True))
     for reference in REFERENCES.values():
-        pretrained._check_name(reference.name, pretrained=True)
-        assert pretrained._repository(reference.name) == f"timm/{reference.name}"
+        pretrained.check_name(reference.name, pretrained=True)
+        assert pretrained.repository_of(reference.name) == f"timm/{reference.name}"
         assert reference.revision is None or len(reference.revision) == 40
 
 

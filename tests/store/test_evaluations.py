@@ -24,7 +24,7 @@ OTHER = {
     "crop_scale": (0.5, 1.0),
     "crop_ratio": (1.0, 1.0), "flip": False, "precision": "bf16",
     "cached": True, "token": "mean", "momentum": 0.5, "probe_decay": 0.1, "trust": 0.01,
-    "accumulate": 2, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1, "layer_decay": 0.5, "drop_path": 0.2,
+    "accum_steps": 2, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1, "layer_decay": 0.5, "drop_path": 0.2,
     "rand_augment": None, "erase": 0.5, "mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "head_std": 0.02,
     "clip_grad": 1.0, "ema": 0.9, "label_share": 0.5, "held_fifth": True, "folds": 3, "penalties": (1.0, 2.0),
 }  # fmt: skip
@@ -109,7 +109,7 @@ def test_every_profile_has_recipes(name):
         ({"layer_decy": 0.5}, r"unknown setting 'layer_decy' \(= 0.5\): .*layer_decay"),
         ({"layer_decay": 1.5}, "layer_decay: got 1.5, expected"),
         ({"batch_size": 31}, "batch_size: got 31, expected an even number"),
-        ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 1024"),
+        ({"accum_steps": 3}, "accum_steps: got 3, expected a divisor of batch_size 1024"),
         ({"steps": 3, "epochs": 2.0}, "steps, epochs: got 3, 2.0, expected exactly one"),
         ({"rand_augment": "augmix"}, "rand_augment: got 'augmix', expected timm's form"),
         ({"crop_scale": (0.5, 0.2)}, "crop_scale: got .*, expected 0 < low <= high <= 1"),

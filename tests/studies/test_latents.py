@@ -71,7 +71,7 @@ def test_the_measure_is_an_independent_experiment(found):
 
 
 def test_no_run_is_trained_and_nothing_is_done_twice(found, base, monkeypatch):
-    monkeypatch.setattr(loop, "_train", None)
+    monkeypatch.setattr(loop, "train_run", None)
     monkeypatch.setattr(jobs_module.Trial, "_do", None)
     again = rows("latents", base, "smoke", (0, 1), do=True)
     assert again == found

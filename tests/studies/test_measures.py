@@ -22,7 +22,7 @@ from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
 from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.studies.measures import MEASURES
-from lcmae_core.studies.measures_vectors import _disjoint
+from lcmae_core.studies.measures_vectors import masks_of
 from lcmae_core.studies.specimen import BLOCKS, Specimen, blocked, shuffled
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.masked import view_masks
@@ -162,7 +162,7 @@ def test_terms_live_in_the_target_s_space(plain):
 
 
 def test_an_image_is_found_under_disjoint_masks(plain):
-    found, images, masks = MEASURES["invariance"](plain), plain.held.images, _disjoint(plain)
+    found, images, masks = MEASURES["invariance"](plain), plain.held.images, masks_of(plain)
     assert not (~masks[0].hidden & ~masks[1].hidden).any()
     for name, encoder in (
         ("", model_of(plain.run).encoder),

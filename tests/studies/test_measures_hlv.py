@@ -9,7 +9,7 @@ import torch
 
 from lcmae_core.analysis.cues import conflicting_pairs, cue_conflict, shape_bias
 from lcmae_core.analysis.reconstruction import rebuild_whole
-from lcmae_core.cli.study import _say_what_is_left_out
+from lcmae_core.cli.study import say_what_is_left_out
 from lcmae_core.config import LabelsError, LcmaeError, NoLabelsError, profile, replace
 from lcmae_core.config.downstream import vary
 from lcmae_core.data.corruptions import corrupted, corruption_names, why_not
@@ -322,9 +322,9 @@ def test_images_too_small_to_corrupt_are_left_out(base):
 
 
 def test_a_unit_that_does_not_fit_is_named(base, capsys):
-    _say_what_is_left_out(["hlv_units"], base, "smoke")
+    say_what_is_left_out(["hlv_units"], base, "smoke")
     assert "left out of hlv_units: unit 4, which does not fit the grid of (4, 4)\n" in capsys.readouterr().out
-    _say_what_is_left_out(["hlv_ratios"], base, "smoke")
+    say_what_is_left_out(["hlv_ratios"], base, "smoke")
     assert "unit" not in capsys.readouterr().out
 
 

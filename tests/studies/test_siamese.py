@@ -36,7 +36,8 @@ def test_rows_change_one_ingredient_and_share_what_they_are_compared_with(name):
     plain = settings["Siamese"]
     changed = {row: {k for k, v in s.siamese if v != getattr(plain.siamese, k)} for row, s in settings.items()}
     variants = {
-        "by position only": {"positives"}, "without the average": {"token_average"}, "without L_in": {"siamese_in"},
+        "by position only": {"positives"}, "without the average": {"token_average"},
+        "without L_in": {"siamese_in_view"},
     }  # fmt: skip
     assert changed == {"Siamese": set()} | ({} if name == "desk" else variants)
     for each in settings.values():

@@ -73,7 +73,7 @@ def test_shared_runs_have_one_record(base):
 
 
 def test_a_job_is_done_once_and_measures_are_added(base, monkeypatch):
-    trained, measured = counted(monkeypatch, loop, "_train"), counted(monkeypatch, collapse_of, "collapse")
+    trained, measured = counted(monkeypatch, loop, "train_run"), counted(monkeypatch, collapse_of, "collapse")
     job = one("table1", "c", base, ["collapse", "knn"])
     assert (job.missing, job.done) == (("collapse", "knn"), False)
     assert rows("table1", base, "smoke", measures=["collapse"], do=False)["c"] == []
@@ -93,14 +93,14 @@ def test_a_job_is_done_once_and_measures_are_added(base, monkeypatch):
 
 def test_another_process_at_the_record_is_not_waited_for(base, monkeypatch):
     job = one("fig6", "0.3", base)
-    began = counted(monkeypatch, loop, "_train")
+    began = counted(monkeypatch, loop, "train_run")
     with job.record.claimed():
         assert job.do() is False
     assert began == []
 
 
 def test_untrained_encoders_are_measured_without_training(base, monkeypatch):
-    began = counted(monkeypatch, loop, "_train")
+    began = counted(monkeypatch, loop, "train_run")
     job = one("table3", "random init", base, ["knn"])
     job.do()
     assert began == []

@@ -20,7 +20,7 @@ from lcmae_core.training.objectives import OBJECTIVES
 
 def in_double() -> None:
     """From here on this process trains in float64 what it would in float32; pictures are cut as ever."""
-    single, real = torch.Tensor.float, loop._backward
+    single, real = torch.Tensor.float, loop.backward_pass
 
     def backward(*given):
         torch.Tensor.float = torch.Tensor.double
@@ -29,7 +29,7 @@ def in_double() -> None:
         finally:
             torch.Tensor.float = single
 
-    loop._backward = backward
+    loop.backward_pass = backward
     for module in (loader, randaugment):
         normalize = module.normalize
         module.normalize = lambda pixels, plain=normalize: plain(pixels).double()
@@ -75,7 +75,7 @@ def ranked(settings, world: int, double: bool, steps: int | None = None) -> Run 
 
 def stop_at(step: int) -> None:
     """This rank alone gets SIGTERM in a step."""
-    real, calls = loop._backward, []
+    real, calls = loop.backward_pass, []
 
     def backward(*given):
         calls.append(1)
@@ -83,7 +83,7 @@ def stop_at(step: int) -> None:
             os.kill(os.getpid(), 15)
         return real(*given)
 
-    loop._backward = backward
+    loop.backward_pass = backward
 
 
 def main() -> None:
@@ -91,12 +91,12 @@ def main() -> None:
     cases, out, found = json.loads(sys.argv[1]), Path(sys.argv[2]), {}
     for name, (settings, worlds, double, stop) in cases.items():
         place = out / name.replace(" ", "_")
-        settings = replace(parse(settings), {"out": str(place)})
+        first, *_, last = [replace(parse(s), {"out": str(place)}) for s in (settings[0], settings[-1])]
         if stop is not None:
-            ranked(settings, worlds[0], double, stop)
-        ranked(settings, worlds[-1], double)
+            ranked(first, worlds[0], double, stop)
+        ranked(last, worlds[-1], double)
         (folder,) = (place / "runs").iterdir()
-        found[name] = Run(folder, settings).curve("loss")[1]
+        found[name] = Run(folder, last).curve("loss")[1]
     print(json.dumps(found))
 
 

@@ -284,16 +284,23 @@ def test_tables_3_and_a1_differ_in_one_thing(tiny):
     assert table_a1(tiny, "lab")["one image"].optim.epochs == 5
 
 
-def loader_of(settings, hold_gb):
-    return Loader(open_source(settings.data).train, settings.data, seed=0, batch_size=16, device="cpu", hold_gb=hold_gb)
+def loader_of(settings, device_cache_gb):
+    return Loader(
+        open_source(settings.data).train,
+        settings.data,
+        seed=0,
+        batch_size=16,
+        device="cpu",
+        device_cache_gb=device_cache_gb,
+    )
 
 
-@pytest.mark.parametrize("hold_gb", [1.0, 0.0])
+@pytest.mark.parametrize("device_cache_gb", [1.0, 0.0])
 @pytest.mark.parametrize("count", [1, 3])
-def test_n_images_repeat_for_as_long_an_epoch(tiny, count, hold_gb):
-    all_of_them, some = loader_of(tiny, hold_gb), loader_of(replace(tiny, train_images=count), hold_gb)
+def test_n_images_repeat_for_as_long_an_epoch(tiny, count, device_cache_gb):
+    all_of_them, some = loader_of(tiny, device_cache_gb), loader_of(replace(tiny, train_images=count), device_cache_gb)
     assert some.size == all_of_them.size
-    assert some.held == all_of_them.held == (hold_gb > 0)
+    assert some.held == all_of_them.held == (device_cache_gb > 0)
     batches = list(some.batches(0, some.size // 16))
     index = torch.cat([batch.index for batch in batches])
     assert len(set(index.tolist())) == len(index), "a repetition has a number of its own"
@@ -302,14 +309,14 @@ def test_n_images_repeat_for_as_long_an_epoch(tiny, count, hold_gb):
     assert distinct > 0.98 * len(images), "crops differ, but for boxes of whole pixels that happen to be the same"
     labels = torch.cat([batch.labels for batch in batches])
     assert set(labels.tolist()) == set(all_of_them.split.labels[:count].tolist())
-    again = loader_of(replace(tiny, train_images=count), hold_gb).batch(1)
+    again = loader_of(replace(tiny, train_images=count), device_cache_gb).batch(1)
     assert torch.equal(again.images, batches[1].images)
 
 
-@pytest.mark.parametrize("hold_gb", [1.0, 0.0])
-def test_only_the_first_n_are_read(tiny, hold_gb):
+@pytest.mark.parametrize("device_cache_gb", [1.0, 0.0])
+def test_only_the_first_n_are_read(tiny, device_cache_gb):
     """Central views repeat with the period n, and are those of the first n pictures."""
-    all_of_them, some = loader_of(tiny, hold_gb), loader_of(replace(tiny, train_images=3), hold_gb)
+    all_of_them, some = loader_of(tiny, device_cache_gb), loader_of(replace(tiny, train_images=3), device_cache_gb)
     reference = next(all_of_them.evaluation(3)).images
     for step, batch in enumerate(some.evaluation(3, limit=9)):
         assert torch.equal(batch.images, reference), step

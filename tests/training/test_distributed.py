@@ -1,6 +1,7 @@
 """Claims: for any number of ranks every method has the losses of one process, to 1e-9 in float64 and 1e-4 in float32,
-with micro-batches too; a stop that one rank is asked for stops all at one step, and others of another number go on; a
-share of a batch is what one process has there; a batch that does not divide is one line."""
+with micro-batches too, and with weights spread over them (FSDP2); a stop that one rank is asked for stops all at one
+step, and others of another number go on; a share of a batch is what one process has there; one that does not divide is
+one line."""
 
 import json
 import subprocess
@@ -14,6 +15,7 @@ from lcmae_core.config import LcmaeError, replace
 from lcmae_core.config.profiles import PUBLISHED_AUGMENTATION
 from lcmae_core.data.counter import Share, positions
 from lcmae_core.losses import cross_view_loss
+from lcmae_core.store.runs import load_run
 from lcmae_core.store.stopping import StopRequest
 from lcmae_core.training import distributed as D
 from tests.data.made_pictures import write_folder
@@ -41,10 +43,10 @@ def pictures(tmp_path_factory) -> str:
 
 
 def losses(cases, out: Path) -> dict[str, list[float]]:
-    """The losses of every step by case: settings, numbers of ranks (the last trains on), float64, where to stop."""
-    said = {
-        name: (s.model_dump(mode="json"), worlds, double, stop) for name, (s, worlds, double, stop) in cases.items()
-    }
+    """The losses of every step by case: settings (a second one trains on), numbers of ranks (the last trains on),
+    float64, where to stop."""
+    plain = lambda s: [each.model_dump(mode="json") for each in (s if isinstance(s, list) else [s])]  # noqa: E731
+    said = {name: (plain(s), worlds, double, stop) for name, (s, worlds, double, stop) in cases.items()}
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.rank_cases", json.dumps(said), str(out)],
         capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[2],
@@ -79,6 +81,45 @@ def test_any_number_of_ranks_has_the_losses_of_one_process(worlds, double, toler
             same(found[f"{name} {ranks}"], found[f"{name} 1"], tolerance, f"{name}, {ranks} ranks")
 
 
+@pytest.mark.parametrize(
+    ("names", "worlds", "double", "tolerance"),
+    [
+        pytest.param(["lcmae", "siamese"], [1, 2], True, 1e-9, id="2 ranks, float64"),
+        pytest.param([*METHODS], [1, 2, 4], True, 1e-9, id="all, 2 and 4 ranks, float64", marks=pytest.mark.fault),
+        pytest.param([*METHODS], [1, 2, 4], False, 1e-4, id="all, 2 and 4 ranks, float32", marks=pytest.mark.fault),
+    ],
+)
+def test_weights_spread_over_ranks_have_the_losses_of_one_process(
+    names, worlds, double, tolerance, settings_of, tmp_path
+):
+    cases = {
+        f"{name} {n}": (settings_of(**METHODS[name], fsdp=n > 1), [n], double, None) for name in names for n in worlds
+    }
+    found = losses(cases, tmp_path)
+    for name in names:
+        for ranks in worlds[1:]:
+            same(found[f"{name} {ranks}"], found[f"{name} 1"], tolerance, f"{name}, {ranks} ranks")
+
+
+def test_what_ranks_saved_together_is_read_by_any_number(settings_of, tmp_path):
+    """Sharded on 2 and read on 1 and on 4; whole of DDP and read by shards; weights in the end are those of DDP."""
+    lcmae, spread = settings_of(**LCMAE, snapshots=2), settings_of(**LCMAE, snapshots=2, fsdp=True)
+    cases = {
+        "whole": ([lcmae], [1], None),
+        "2 then 1": ([spread, lcmae], [2, 1], 4),
+        "2 then 4": ([spread], [2, 4], 4),
+        "DDP then sharded": ([lcmae, spread], [2, 2], 4),
+    }
+    found = losses({name: (s, worlds, True, stop) for name, (s, worlds, stop) in cases.items()}, tmp_path)
+    for name in cases:
+        assert len(found[name]) == 10
+        same(found[name], found["whole"], 1e-9, name)
+    ends = {name: load_run(next((tmp_path / name.replace(" ", "_") / "runs").iterdir())) for name in cases}
+    for name, run in ends.items():
+        for key, value in ends["whole"].weights().items():
+            torch.testing.assert_close(run.weights()[key], value, rtol=1e-6, atol=1e-9, msg=f"{name}: {key}")
+
+
 def same(found: list[float], expected: list[float], tolerance: float, what: str) -> None:
     """Equal to a relative tolerance, and no accident of losses that do not move."""
     found_, expected_ = (torch.tensor(values, dtype=torch.float64) for values in (found, expected))
@@ -87,7 +128,7 @@ def same(found: list[float], expected: list[float], tolerance: float, what: str)
 
 
 def test_micro_batches_hold_the_same_images(settings_of, tmp_path):
-    lcmae = LCMAE | {"accumulate": 2}
+    lcmae = LCMAE | {"accum_steps": 2}
     cases = {f"{world}": (settings_of(**lcmae), [world], True, None) for world in (1, 2, 4)}
     found = losses(cases, tmp_path)
     for world in (2, 4):
@@ -147,9 +188,9 @@ def test_one_process_is_the_first_of_one_and_waits_for_nobody(tiny):
         assert group == D.Ranks(0, 1)
 
 
-@over(("batch", "accumulate", "expected"), [(10, 1, 4), (12, 2, 8), (6, 3, 12)])
-def test_a_batch_that_does_not_divide_is_one_line(batch, accumulate, expected, tiny, monkeypatch):
+@over(("batch", "accum_steps", "expected"), [(10, 1, 4), (12, 2, 8), (6, 3, 12)])
+def test_a_batch_that_does_not_divide_is_one_line(batch, accum_steps, expected, tiny, monkeypatch):
     monkeypatch.setattr(D, "ranks", lambda: D.Ranks(1, 4))
-    line = f"batch_size: got {batch} on 4 ranks with accumulate {accumulate}, expected a multiple of {expected}"
+    line = f"batch_size: got {batch} on 4 ranks with accum_steps {accum_steps}, expected a multiple of {expected}"
     with pytest.raises(LcmaeError, match=line):
-        D.share_of(replace(tiny, batch_size=batch, accumulate=accumulate))
+        D.share_of(replace(tiny, batch_size=batch, accum_steps=accum_steps))

@@ -216,7 +216,7 @@ def test_the_command_says_so_in_one_line_and_fails(tmp_path):
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tiny):
-    one, four = (pretrain(replace(tiny, accumulate=n)) for n in (1, 4))
+    one, four = (pretrain(replace(tiny, accum_steps=n)) for n in (1, 4))
     a, b = one.weights(), four.weights()
     assert max((a[k] - b[k]).abs().max() for k in a) < 1e-5
 

@@ -75,7 +75,7 @@ def test_a_run_leaves_what_others_do(small, method):
 @both
 @pytest.mark.parametrize("how", ["signal", "torn"])
 def test_an_interrupted_run_goes_on_bit_equal(small, tmp_path, method, how):
-    settings = replace(small, method=method, accumulate=2)
+    settings = replace(small, method=method, accum_steps=2)
     whole = pretrain(replace(settings, out=str(tmp_path / "whole")))
 
     def stop(moment):
@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_bit_equal(small, tmp_path, method, how):
 
 @both
 def test_micro_batches_change_nothing_but_rounding(small, method):
-    one, two = (pretrain(replace(small, method=method, accumulate=n)).weights() for n in (1, 2))
+    one, two = (pretrain(replace(small, method=method, accum_steps=n)).weights() for n in (1, 2))
     assert max((one[key] - two[key]).abs().max() for key in one) < 1e-4
     if method == "dino":
         assert one["criterion.center"].abs().max() > 0.01  # the centre moves once a step in both

@@ -96,7 +96,7 @@ def test_gradients_reach_positives_of_both_crops_alone(generator):
 
 
 def test_terms_are_what_the_formulas_say(small, batch):
-    settings = replace(small, siamese_cross=2.0, siamese_in=0.5)
+    settings = replace(small, siamese_cross_view=2.0, siamese_in_view=0.5)
     model = build_model(settings)
     output = model(torch.cat(batch.crops))
     found = siamese_terms(model, output, batch, settings)
@@ -122,8 +122,8 @@ def test_ablations_leave_out_what_they_say(small, batch):
         return siamese_terms(model, model(torch.cat(batch.crops)), batch, settings)
 
     assert set(terms()) == {"total", "cross", "inside", "positives", "unpaired"}
-    assert set(terms(siamese_in=0.0)) == {"total", "cross", "positives", "unpaired"}
-    assert set(terms(siamese_cross=0.0)) == {"total", "inside"}
+    assert set(terms(siamese_in_view=0.0)) == {"total", "cross", "positives", "unpaired"}
+    assert set(terms(siamese_cross_view=0.0)) == {"total", "inside"}
     by_position = terms(positives="position")
     assert (by_position["positives"].item(), by_position["unpaired"].item()) == (16, 0)
     assert terms(positive_radius=0.1)["positives"] < terms()["positives"] < terms(positive_radius=2.0)["positives"]
@@ -143,7 +143,7 @@ def test_a_run_leaves_what_others_do(small):
 
 
 def test_an_interrupted_run_goes_on_bit_equal(small, tmp_path):
-    settings = replace(small, accumulate=2)
+    settings = replace(small, accum_steps=2)
     whole = pretrain(replace(settings, out=str(tmp_path / "whole")))
 
     def stop(moment):
@@ -170,7 +170,7 @@ def test_it_learns_and_collapses_without_l_in_alone(small):
     images = next(iter(evaluation_loader(longer, 6).evaluation())).images
     found = {}
     for weight in (1.0, 0.0):
-        run = pretrain(replace(longer, siamese_in=weight))
+        run = pretrain(replace(longer, siamese_in_view=weight))
         assert run.history[-1]["loss"] < 0.8 * run.history[0]["loss"]
         found[weight] = collapse(hidden_vectors(model_of(run), images, no_mask(len(images), 16)))
     assert found[0.0].mean_cosine > 0.95

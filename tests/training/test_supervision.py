@@ -43,9 +43,9 @@ def objective_of(settings):
 
 
 def test_an_interrupted_run_goes_on_bit_equal(small, tmp_path):
-    settings = replace(small, PUBLISHED_AUGMENTATION, accumulate=2, checkpoint_every=2)
+    settings = replace(small, PUBLISHED_AUGMENTATION, accum_steps=2, checkpoint_every=2)
     whole = pretrain(replace(settings, out=str(tmp_path / "whole"), workers=2))
-    streamed = pretrain(replace(settings, out=str(tmp_path / "streamed"), hold_gb=0.0))
+    streamed = pretrain(replace(settings, out=str(tmp_path / "streamed"), device_cache_gb=0.0))
 
     class TornAwayError(BaseException):
         pass

@@ -1,6 +1,7 @@
 """The scoreboard as one picture: claims down, profiles across, a coloured word in each cell; and how far its intervals
 can be trusted."""
 
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
@@ -30,12 +31,24 @@ def board(statements: Mapping[str, str], columns: Mapping[str, Sequence[str]]) -
             axis.add_patch(Rectangle((left, row + 0.06), 1.42, 0.88, fc=COLOURS[word], ec="0.6", lw=0.6))
             ink = "white" if word in ("reproduced", "not reproduced") else "black"
             axis.text(left + 0.71, row + 0.5, word, va="center", ha="center", fontsize=8, color=ink)
-    for place, title in enumerate(columns):
-        axis.text(7.01 + 1.5 * place, -0.35, title, ha="center", fontsize=9, fontweight="bold")
+    titles = [broken(title) for title in columns]
+    for place, title in enumerate(titles):
+        size = 9 if "\n" not in title else 7
+        axis.text(7.01 + 1.5 * place, -0.1, title, ha="center", va="bottom", fontsize=size, fontweight="bold")
     axis.set_xlim(0, 6.3 + 1.5 * len(columns))
-    axis.set_ylim(len(statements), -0.7)
+    axis.set_ylim(len(statements), -0.7 - 0.45 * max(title.count("\n") for title in titles))
     axis.set_axis_off()
     return figure
+
+
+def broken(title: str, width: int = 15) -> str:
+    """A long name of a checkpoint in lines that fit a column, broken behind its underscores and hyphens."""
+    lines = [""]
+    for part in re.findall(r"[^_-]*[_-]?", title):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def coverage_curves(

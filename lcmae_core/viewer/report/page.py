@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lcmae_core.store.files import write_text
@@ -27,17 +28,19 @@ class Score(NamedTuple):
 
 
 class Scoreboard(NamedTuple):
-    """The profiles that have a column, and the claims."""
+    """The profiles (or checkpoints) that have a column, the claims, and what is to be said of a column."""
 
     profiles: tuple[str, ...]
     scores: tuple[Score, ...]
+    notes: Mapping[str, str] = MappingProxyType({})
 
     def counts(self) -> list[tuple[str, str]]:
-        """Of each profile, how often each verdict was given."""
+        """Of each column, how often each verdict was given, and its note."""
         told = []
         for place, profile in enumerate(self.profiles):
             of = Counter(score.verdicts[place] for score in self.scores)
-            told.append((profile, ", ".join(f"{count} {word}" for word, count in of.most_common())))
+            note = f"; {self.notes[profile]}" if profile in self.notes else ""
+            told.append((profile, ", ".join(f"{count} {word}" for word, count in of.most_common()) + note))
         return told
 
 

@@ -1,0 +1,119 @@
+"""What the records of checkpoints say of the claims: one checkpoint in the place of seeds, intervals over images alone.
+
+The rules are those of the studies (`studies.claims`); a checkpoint stands where they name a run.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lcmae_core.store.records import Record
+from lcmae_core.studies.checkpoints.lane import FOLDER
+from lcmae_core.studies.claims import CLAIMS, Claim
+from lcmae_core.studies.scoreboard import Verdict, judged
+
+JUDGED = ("C1", "C2", "C7", "C13", "C14", "C20")
+"""Claims that a finished checkpoint can be asked about; every other one is about training."""
+ROWS = {("fig5", "DINO"): "DINO", ("fig5_supervised", "supervised"): "supervised"}
+"""Study and row of a claim -> the part that a checkpoint must play there; in all others it is the MAE."""
+COLUMNS = ("claim", "what is said", "verdict", "why")
+ALONE = "one checkpoint, intervals over images alone"
+
+
+class Judged(NamedTuple):
+    """An MAE's checkpoint with what became of every claim, and the others that stood beside it."""
+
+    name: str
+    verdicts: list[Verdict]
+    beside: tuple[str, ...]
+
+    def verdict(self, claim: str) -> str:
+        """What became of a claim; "not judged" of one about training."""
+        return next((v.verdict for v in self.verdicts if v.claim.name == claim), "not judged")
+
+
+def recorded(out: Path) -> list[Record]:
+    """The records of checkpoints below an output folder, those of whatever images, the oldest first."""
+    return sorted((Record(path) for path in (out / FOLDER).glob("*.json")), key=_date)
+
+
+def judge(records: Iterable[Record]) -> list[Judged]:
+    """Every MAE among the records, with the DINO and the supervised ViT that were measured on the same images; of
+    several records of one name the newest."""
+    every = list(records)
+    newest = {_said(record)["name"]: record for record in every if _said(record)["role"] == "MAE"}
+    return [_judged(record, every) for record in newest.values()]
+
+
+def _judged(mae: Record, every: Sequence[Record]) -> Judged:
+    beside = {role: next((r for r in reversed(every) if _said(r)["role"] == role and _images(r) == _images(mae)), None)
+              for role in ("DINO", "supervised")}  # fmt: skip
+    verdicts = [_claim(claim, mae, beside) for claim in CLAIMS if claim.name in JUDGED]
+    names = tuple(_said(record)["name"] for record in beside.values() if record is not None)
+    return Judged(_said(mae)["name"], verdicts, names)
+
+
+def _claim(claim: Claim, mae: Record, beside: Mapping[str, Record | None]) -> Verdict:
+    absent = [role for role, record in beside.items() if record is None]
+    if claim.name == "C7" and absent:
+        return Verdict(claim, "not judged", f"needs a DINO and a DeiT on the same images: no {' and no '.join(absent)}")
+
+    def records(study: str, measure: str) -> Mapping[str, list[Record]]:
+        rows = {row: beside[role] for (of, row), role in ROWS.items() if of == study}
+        found = {row: record for row, record in ({"MAE": mae} | rows).items() if record is not None}
+        return {row: [record] for row, record in found.items() if measure in record.measures}
+
+    found = judged(claim, records, "published", fewest=1)
+    if not found.outcomes:
+        return found
+    return found._replace(why=f"{ALONE}: {found.why}".replace("1 seed x", "one checkpoint x"))
+
+
+def _said(record: Record) -> dict[str, Any]:
+    found: dict[str, Any] = record.content["checkpoint"]
+    return found
+
+
+def _images(record: Record) -> tuple[Any, ...]:
+    """What images a checkpoint was measured on, and how large they were."""
+    content = record.content
+    data = content["settings"].get("data", {})
+    size, channels = data.get("image_size"), data.get("channels")
+    return (content["fingerprint"], str(size), channels, str(content["images"]), content["settings"].get("seed", 0))
+
+
+def _date(record: Record) -> str:
+    dates = [str(entry.get("date", "")) for entry in record.measures.values()]
+    return max(dates, default="")
+
+
+class Column(NamedTuple):
+    """A column of the scoreboard: the checkpoint's name, the verdict of every claim in their order, and a note on what
+    it was measured beside and on."""
+
+    title: str
+    verdicts: tuple[str, ...]
+    note: str
+
+
+def columns(out: Path) -> list[Column]:
+    """A column for every MAE that was measured below an output folder; none where nothing was."""
+    every = recorded(out)
+    found, images = judge(every), {_said(record)["name"]: record.content for record in every}
+    return [
+        Column(one.name, tuple(one.verdict(claim.name) for claim in CLAIMS), _note(one, images[one.name]))
+        for one in found
+    ]
+
+
+def _note(found: Judged, content: Mapping[str, Any]) -> str:
+    """Which checkpoint, beside which, on which images."""
+    counted, source = content["images"], content["settings"]["data"]["source"]
+    beside = f" beside {' and '.join(found.beside)}" if found.beside else ""
+    total = counted["held_out"] + counted["training"]
+    return f"checkpoint {found.name}{beside}, {total} images of {source}: {ALONE}"
+
+
+def lines_of(found: Judged) -> list[list[str]]:
+    """A line for every claim under `COLUMNS`."""
+    return [[v.claim.name, v.claim.statement, v.verdict, v.why] for v in found.verdicts]
