@@ -1,4 +1,4 @@
-"""Thirty-five ways to say something wrong, over all commands: one line on stderr that names the nearest right word or
+"""Thirty-nine ways to say something wrong, over all commands: one line on stderr that names the nearest right word or
 what was expected, exit code 2, within three seconds on an idle machine, and nothing is written."""
 
 import os
@@ -46,6 +46,10 @@ WRONG = {
     "export x y --to tim": "invalid choice|did you mean",
     "report --out /not/there": "which is not there",
     "notebooks": "DIR|required",
+    "prepare /not/there --to x --size 64": "expected an image folder or a .tar",
+    "prepare /usr --to x": "--size",
+    "prepare /usr --to x --size 4": "--size: got 4, expected 8 to 16384",
+    "prepare /usr --to x --sise 64": "did you mean '--size'|--size",
 }
 
 
