@@ -88,7 +88,7 @@ def all_of(root: Path, cache: Path, count: int) -> dict[str, Work]:
     found = {name: torchvision_of(root, transforms.InterpolationMode[mode]) for name, mode in modes.items()}
     decoders = ["pil", "exact", *(["simplejpeg"] if find_spec("simplejpeg") else [])]
     for decoder in decoders:
-        loader = loader_of(root, decoder, count, hold_gb=0)
+        loader = loader_of(root, decoder, count, device_cache_gb=0)
         found |= {f"{decoder}, worker": worker_of(loader, count), f"{decoder}, batch": batch_of(loader, count)}
     held = loader_of(root, "pil", count, cache=Cache(cache, 1e10))
     assert held.held

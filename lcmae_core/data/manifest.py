@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import LcmaeError
 from ..store.files import read_json, sha256
@@ -13,12 +13,22 @@ from ..store.progress import progress_bar
 
 MANIFEST = "manifest.json"
 MADE_BY = "lcmae prepare"
+INDEX = ".index.json"
+"""In place of .tar: what lies where in a shard of ours, which is 20 times as fast to read as its headers."""
 THREADS = 4
 """hashlib leaves the interpreter to others; more than a few readers make a disk slower."""
 
 
-def checked(title: str, files: Sequence[Path], *, whole: bool) -> dict[Path, tuple[str, ...]]:
-    """Compare files with the manifests beside them; class names by file, where its manifest has them.
+class Known(NamedTuple):
+    """What the manifest of ours says of a shard."""
+
+    classes: tuple[str, ...] | None
+    members: Path | None
+    """The index of what is in it; None where it did not come along."""
+
+
+def checked(title: str, files: Sequence[Path], *, whole: bool) -> dict[Path, Known]:
+    """Compare files with the manifests beside them; what is known of those that `lcmae prepare` made.
 
     Digests are taken once a process (about a second a gigabyte and thread). `whole`: what a manifest lists must all be
     there. Files without a manifest are taken as they are.
@@ -29,13 +39,20 @@ def checked(title: str, files: Sequence[Path], *, whole: bool) -> dict[Path, tup
     folders = {file.parent for file in files}
     manifests = {folder: found for folder in sorted(folders) if (found := _manifest(folder)) is not None}
     expected: dict[Path, dict[str, Any]] = {}
+    known: dict[Path, Known] = {}
     for folder, manifest in manifests.items():
         listed = _listed(manifest)
         expected |= {folder / name: entry for name, entry in listed.items()}
-        _refuse_incomplete(title, folder, manifest, listed, [f.name for f in files if f.parent == folder], whole=whole)
-    _refuse_different(title, [(file, expected[file]) for file in files if file in expected])
-    ours = {folder: m["classes"] for folder, m in manifests.items() if m.get("made_by") == MADE_BY and m["classes"]}
-    return {file: tuple(ours[file.parent]) for file in files if file.parent in ours}
+        there = [file for file in files if file.parent == folder]
+        _refuse_incomplete(title, folder, manifest, listed, [file.name for file in there], whole=whole)
+        if manifest.get("made_by") == MADE_BY:
+            classes = tuple(manifest["classes"]) if manifest["classes"] else None
+            indices = {file: file.with_suffix(INDEX) for file in there}
+            expected |= {indices[file]: {"sha256": listed[file.name]["index"]} for file in there}
+            known |= {file: Known(classes, index if index.is_file() else None) for file, index in indices.items()}
+    wanted = [*files, *(one.members for one in known.values() if one.members)]
+    _refuse_different(title, [(file, expected[file]) for file in wanted if file in expected])
+    return known
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

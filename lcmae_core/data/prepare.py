@@ -26,8 +26,9 @@ from ..store.stopping import Stopped, StopRequest, stop_requests
 from .contents import Contents
 from .convert import UnreadableImage, decode, is_plain_jpeg
 from .decoders import Decoding, shrunk
-from .manifest import MADE_BY, MANIFEST
+from .manifest import INDEX, MADE_BY, MANIFEST
 from .shard_plan import Item, Plan, Recipe, planned
+from .tars import BLOCK
 
 FORMAT = 1
 """Of the shards: work of another one is not gone on with."""
@@ -83,6 +84,7 @@ class _Work:
         """Write a shard; its entry in the manifest. Of pictures that are all bad there is an entry and no file."""
         bad: list[_Bad] = []
         counts: Counter[int | None] = Counter()
+        index: dict[str, list[Any]] = {"names": [], "starts": [], "sizes": [], "labels": []}
 
         def fill(path: Path) -> None:
             with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -93,15 +95,19 @@ class _Work:
                         bad.append(content)
                     else:
                         counts[item.label] += 1
-                        _add(tar, item, content)
+                        for column, value in zip(index.values(), _add(tar, item, content)):
+                            column.append(value)
                     self.bar.update()
 
         path = self.folder / name
         write_atomic(path, fill)
-        said = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        if not counts:
+        said = {"bytes": path.stat().st_size, "sha256": sha256(path), "index": None}
+        if counts:
+            write_json(path.with_suffix(INDEX), index, indent=None)
+            said["index"] = sha256(path.with_suffix(INDEX))
+        else:
             path.unlink()
-            said = {"bytes": 0, "sha256": None}
+            said |= {"bytes": 0, "sha256": None}
         classes = self.classes or ()
         return said | {
             "file": name,
@@ -111,12 +117,20 @@ class _Work:
         }
 
 
-def _add(tar: tarfile.TarFile, item: Item, content: bytes) -> None:
-    label = [] if item.label is None else [("cls", str(item.label).encode())]
-    for suffix, data in [("jpg", content), *label]:
-        info = tarfile.TarInfo(f"{item.key}.{suffix}")
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))
+def _add(tar: tarfile.TarFile, item: Item, content: bytes) -> tuple[str, int, int, str | None]:
+    """Write a picture and its label; name, place and size of the picture, and the label."""
+    name, label = f"{item.key}.jpg", None if item.label is None else str(item.label)
+    _write(tar, name, content)
+    start = tar.offset - -(-len(content) // BLOCK) * BLOCK
+    if label is not None:
+        _write(tar, f"{item.key}.cls", label.encode())
+    return name, start, len(content), label
+
+
+def _write(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
 
 
 def prepare(contents: Contents, folder: Path, recipe: Recipe, *, workers: int = 1) -> dict[str, Any]:
@@ -196,7 +210,8 @@ def _kept(folder: Path, about: dict[str, Any], plan: Plan, bar: Bar) -> dict[str
 
 def _whole(folder: Path, entry: dict[str, Any]) -> bool:
     path = folder / entry["file"]
-    return not entry["images"] or (path.is_file() and sha256(path) == entry["sha256"])
+    wanted = {path: entry["sha256"], path.with_suffix(INDEX): entry["index"]}
+    return not entry["images"] or all(file.is_file() and sha256(file) == digest for file, digest in wanted.items())
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..config.places import is_remote
 from .fingerprint import fingerprint
 from .hub import download
 from .labels import COLUMNS, number_labels, numbers_or_names
-from .manifest import checked
+from .manifest import Known, checked
 from .paths import EXTENSIONS
 from .shard_files import braces, by_split, is_folder, shards
 from .splits import Found, Reader, Split
@@ -86,6 +86,22 @@ def _read_shard(path: Path, size: int, changed: int) -> _Shard:
     return _Shard(names, places, tuple(sample.label for sample in samples if sample.picture), held)
 
 
+def _part(path: Path, index: Path | None) -> _Shard:
+    """Index of an archive, from a file that says it where there is one."""
+    if index is None:
+        seen = path.stat()
+        return _read_shard(path, seen.st_size, seen.st_mtime_ns)
+    seen = index.stat()
+    return _read_index(index, seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**12)
+def _read_index(path: Path, size: int, changed: int) -> _Shard:
+    said = json.loads(path.read_bytes())
+    places = tuple(zip(said["starts"], said["sizes"], strict=True))
+    return _Shard(tuple(said["names"]), places, tuple(said["labels"]), None)
+
+
 def _is_plain(path: Path) -> bool:
     try:
         with tarfile.open(path, "r:"):
@@ -146,6 +162,9 @@ def _say_what_is_left_out(path: Path, samples: list[_Sample]) -> None:
 # ---- the source
 
 
+NOT_OURS = Known(None, None)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class _Shards:
     files: tuple[Path, ...]
@@ -168,16 +187,16 @@ class _Shards:
 
 
 def _split(
-    files: Iterable[Path], name: str, channels: int, classes: Mapping[Path, tuple[str, ...]]
+    files: Iterable[Path], name: str, channels: int, known: Mapping[Path, Known]
 ) -> tuple[Split, list[str | None]]:
     """Pictures of some shards, and what is said of each: the name of its class where a manifest has one."""
     files = tuple(files)
-    seen = [file.stat() for file in files]
-    parts = tuple(_read_shard(file, s.st_size, s.st_mtime_ns) for file, s in zip(files, seen))
+    parts = tuple(_part(file, known.get(file, NOT_OURS).members) for file in files)
     *starts, size = accumulate((len(part.names) for part in parts), initial=0)
     held = _Shards(files, tuple(starts), parts)
     split = Split(name, size, None, Reader(held.fetch, held.name, channels), held.name)
-    return split, [_named(label, classes.get(file), file) for file, part in zip(files, parts) for label in part.labels]
+    classes = {file: known.get(file, NOT_OURS).classes for file in files}
+    return split, [_named(label, classes[file], file) for file, part in zip(files, parts) for label in part.labels]
 
 
 def _named(label: str | None, classes: tuple[str, ...] | None, file: Path) -> str | None:
@@ -199,10 +218,10 @@ def open_wds(address: str, data: Data) -> Found:
     root, files, places = _local(address)
     train, held_out = by_split(root, files)
     named = [(name, part) for name, part in (("train", train), ("validation", held_out)) if part]
-    classes = {} if is_remote(address) else checked(f"wds:{address}", files, whole=is_folder(address))
-    parts = [_split([places[f] for f in part], name, data.channels, classes) for name, part in named]
+    ours = {} if is_remote(address) else checked(f"wds:{address}", files, whole=is_folder(address))
+    parts = [_split([places[f] for f in part], name, data.channels, ours) for name, part in named]
     values: list[list[Any]] = [part[1] for part in parts]
-    names = {classes.get(file) for file in files}
+    names = {ours.get(file, NOT_OURS).classes for file in files}
     if None in names:  # some say numbers: all that do are read as such
         known = iter(numbers_or_names([text for each in values for text in each]))
         values = [[next(known) for _ in each] for each in values]

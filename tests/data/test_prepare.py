@@ -127,12 +127,38 @@ def test_shards_are_read_by_number_so_that_an_epoch_goes_on_anywhere(tmp_path):
         how = {"seed": 0, "batch_size": 4, "device": "cpu", "progress": False} | more
         return Loader(open_source(data).train, data, **how)
 
-    whole = list(loader(hold_gb=0, workers=0).batches(0, 7))  # two epochs and a little more
-    for begun, more in ((2, {"hold_gb": 0, "workers": 2}), (5, {"hold_gb": 0, "workers": 1}), (3, {})):
+    whole = list(loader(device_cache_gb=0, workers=0).batches(0, 7))  # two epochs and a little more
+    for begun, more in ((2, {"device_cache_gb": 0, "workers": 2}), (5, {"device_cache_gb": 0, "workers": 1}), (3, {})):
         for one, other in zip(whole[begun:], loader(**more).batches(begun, 7), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one[:4], other[:4], strict=True))
     seen = torch.cat([batch.index for batch in whole])[: len(open_source(data).train)]
     assert len(set(seen.tolist())) == len(open_source(data).train), "each picture once an epoch"
+
+
+def test_the_index_says_what_the_headers_say(tmp_path):
+    root = class_folder(tmp_path / "in")
+    (root / "c1" / ("long " * 40 + "é.jpg")).write_bytes(jpeg(9))  # takes a header of its own
+    made(root, tmp_path / "out")
+    data = Data(source=f"wds:{tmp_path / 'out'}", validation_fraction=1e-6)
+    by_index = pictures(open_source(data))
+    for file in (tmp_path / "out").glob("*.index.json"):
+        file.unlink()
+    by_headers = pictures(open_source(data.model_copy(update={"validation_fraction": 2e-6})))
+    assert by_index.keys() == by_headers.keys()
+    assert len(by_index) == 16
+    for name, (image, label) in by_index.items():
+        assert np.array_equal(image, by_headers[name][0])
+        assert label == by_headers[name][1]
+
+
+def test_a_damaged_index_is_refused_by_name(tmp_path):
+    made(class_folder(tmp_path / "in"), tmp_path / "out")
+    index = tmp_path / "out" / "train-000001.index.json"
+    index.write_text(index.read_text().replace("[", "[ ", 1))
+    with pytest.raises(LcmaeError, match=r"train-000001\.index\.json: got sha256 .*: damaged$"):
+        open_source(Data(source=f"wds:{tmp_path / 'out'}"))
+    made(tmp_path / "in", tmp_path / "out")
+    open_source(Data(source=f"wds:{tmp_path / 'out'}"))
 
 
 def test_splits_of_the_source_are_kept(tmp_path):

@@ -73,7 +73,7 @@ def test_the_iterator_behind_it_is_closed():
 
 
 def test_a_training_that_waits_is_told_once_what_helps(tiny, pictures, slow, capsys):
-    run = trained(tiny, pictures, hold_gb=0)
+    run = trained(tiny, pictures, device_cache_gb=0)
     assert all(entry["data_wait"] > 0.2 for entry in run.history)
     for entry in run.history:
         assert entry["images_per_core_s"] == pytest.approx(entry["images_per_s"] / cores(), abs=0.1)
