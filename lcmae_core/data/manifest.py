@@ -14,7 +14,7 @@ from ..store.progress import progress_bar
 MANIFEST = "manifest.json"
 MADE_BY = "lcmae prepare"
 INDEX = ".index.json"
-"""In place of .tar: what lies where in a shard of ours, which is 20 times as fast to read as its headers."""
+"""In place of .tar: what lies where in a shard of ours, which is some 100 times as fast to read as its headers."""
 THREADS = 4
 """hashlib leaves the interpreter to others; more than a few readers make a disk slower."""
 

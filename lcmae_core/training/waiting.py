@@ -69,6 +69,6 @@ class Advice:
         smaller = f"pictures made smaller once (lcmae prepare --size {2 * max(self._settings.data.image_size)})"
         return (
             f"data: {self._waited / self._spent:.0%} of the time goes into waiting for pictures ({speed:.0f} images/s, "
-            f"{speed / available:.0f} a core); what helps: {more}{smaller}, or `device_cache_gb` and `cache_gb` large enough "
-            "to hold them decoded"
+            f"{speed / available:.0f} a core); what helps: {more}{smaller}, or `device_cache_gb` and `cache_gb` large "
+            "enough to hold them decoded"
         )
