@@ -149,8 +149,9 @@ def prepare(contents: Contents, folder: Path, recipe: Recipe, *, workers: int = 
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(map(len, plan.shards.values()))
     with _alone(folder), stop_requests() as stop, progress_bar("preparing", total, "image", leave=True) as bar:
-        for lost in folder.glob(".*.tar-*.tar"):  # of a process that was killed
-            lost.unlink()
+        for pattern in (".*.tar-*.tar", ".*.json-*.json"):  # of a process that was killed
+            for lost in folder.glob(pattern):
+                lost.unlink()
         entries = _kept(folder, about, plan, bar)
         work = _Work(contents, plan.classes, recipe, folder, stop, bar)
         pool = ThreadPoolExecutor(workers)

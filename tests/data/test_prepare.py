@@ -287,11 +287,14 @@ def test_a_damaged_or_lost_shard_is_made_again_and_no_other(tmp_path, monkeypatc
     data[700] ^= 4
     (tmp_path / "out" / "train-000001.tar").write_bytes(data)
     (tmp_path / "out" / "train-000003.tar").unlink()
-    (tmp_path / "out" / ".train-000003.tar-abc.tar").write_bytes(b"left by a killed process")
+    left = [tmp_path / "out" / f".{name}" for name in ("train-000003.tar-abc.tar", "manifest.json-a.json",
+                                                       "train-000003.index.json-b_c.json")]  # fmt: skip
+    for one in left:
+        one.write_bytes(b"left by a killed process")
     made(root, tmp_path / "out")
     assert len(done) == 4 + 3
     assert shards(tmp_path / "out") == whole
-    assert not (tmp_path / "out" / ".train-000003.tar-abc.tar").exists()
+    assert not any(one.exists() for one in left)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

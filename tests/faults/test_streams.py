@@ -24,7 +24,7 @@ from lcmae_core.data.contents import contents_of
 from lcmae_core.data.manifest import MANIFEST
 from lcmae_core.data.prepare import prepare
 from lcmae_core.data.shard_plan import Recipe
-from lcmae_core.store.files import sha256
+from lcmae_core.store.files import DiskFullError, sha256
 
 SHARDS, IMAGES = 12, 8
 """Of the prepared source: enough that a kill finds work both done and to do."""
@@ -110,6 +110,28 @@ def test_a_signal_ends_it_in_a_line_with_its_exit_code(sign, code, folder, whole
     assert 2 <= len(there) < SHARDS
     assert there.items() <= digests(whole).items()
     assert sorted(p.name for p in out.glob(".*")) == [".prepare.lock"], "nothing half made is left"
+
+
+def test_a_full_disk_is_one_line_and_work_goes_on_when_there_is_room(folder, whole, tmp_path):
+    small, out = tmp_path / "small", tmp_path / "small" / "out"
+    small.mkdir()
+    size = sum(file.stat().st_size for file in whole.glob("*.tar"))
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "tmpfs", str(small)], capture_output=True)
+    if done.returncode:
+        pytest.skip("no disk can be mounted here: " + done.stderr.decode().strip())
+    try:
+        with pytest.raises(DiskFullError, match=r"^disk: '.*/out/train-\d+\.tar' got .* bytes of room") as caught:
+            prepare(contents_of(str(folder)), out, Recipe(size=320, shard_images=IMAGES))
+        assert "\n" not in str(caught.value)
+        good, there = digests(whole), {k: v for k, v in digests(out).items() if k.endswith(".tar")}
+        assert 0 < len(there) < SHARDS
+        assert there.items() <= good.items()
+        assert sorted(p.name for p in out.glob(".*")) == [".prepare.lock"]
+        subprocess.run(["mount", "-o", f"remount,size={3 * size}", str(small)], check=True)
+        prepare(contents_of(str(folder)), out, Recipe(size=320, shard_images=IMAGES))
+        assert digests(out) == good
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def line(source: str) -> str:
