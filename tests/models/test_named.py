@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from lcmae_core.config import LcmaeError
@@ -109,7 +109,7 @@ def test_a_hub_that_accepts_and_is_silent_is_left_within_the_deadline(put, silen
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     began = time.monotonic()
     line = line_of(at_hand, named.named("facebook/vit-mae-base"))
-    assert time.monotonic() - began < hub.DEADLINE + 1.5
+    assert time.monotonic() - began < 5
     assert line.startswith("hub: got no answer for 'facebook/vit-mae-base' (")
     address = "https://huggingface.co/facebook/vit-mae-base/resolve/main"
     assert line.endswith(
