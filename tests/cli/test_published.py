@@ -82,6 +82,8 @@ def test_three_official_files(files, tmp_path, capsys):
         (["demo", "--images", "x"], "argument --images: invalid int value: 'x'"),
         (["demo", "-p", "mask_rato=.5"], "-p mask_rato: got it for lcmae published, which does not read it, "
          "did you mean 'mask_ratio'?"),
+        (["demo", "-p", "device=cuda"], "-p device: got 'cuda' for lcmae published, "
+         "expected 'cpu', where it always runs"),
         (["demo", "-p", "mask_ratio=1"], "mask_ratio: got 1, expected less than 1"),
         (["demo", "demo"], "model: got 'demo' twice, expected models of different names"),
         (["DNIO=demo"], "model: got 'DNIO=demo', which says the part 'DNIO', did you mean 'DINO'?"),

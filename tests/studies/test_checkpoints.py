@@ -220,6 +220,15 @@ def test_a_stop_keeps_what_was_measured(measured, tmp_path):
     assert set(plan(lane, lane.checkpoints[0]).work) == set(todo.work) - {first}
 
 
+def test_what_another_process_measures_is_left_to_it(measured, tmp_path):
+    lane = lane_of(measured[0][1:2], tmp_path / "out", asked=4)
+    todo = plan(lane, lane.checkpoints[0])
+    with lane.record(lane.checkpoints[0]).claimed() as mine:
+        assert mine
+        assert not list(carry_out(lane, todo, Meter(Silent()), StopRequest()))
+    assert next(carry_out(lane, todo, Meter(Silent()), StopRequest()))[0] == "distance"
+
+
 def test_a_vit_of_timm_takes_the_collections_images_as_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "checkpoints", lambda: tmp_path)
     torch.manual_seed(0)
@@ -299,5 +308,7 @@ def test_the_report_has_the_numbers_and_the_verdicts(measured, capsys):
     page = (lane.out / "report.html").read_text()
     assert "Checkpoints: numbers side by side" in page
     assert "<th>mae_visualize_vit_base</th>" in page
+    assert "What mae_visualize_vit_base makes of hidden patches" in page
+    assert page.count("data:image/png") >= 1
     assert '<th scope="col">mae_visualize_vit_base</th>' in page
     capsys.readouterr()
