@@ -13,8 +13,8 @@ from lcmae_core.config.resolve import Asked
 from lcmae_core.execute.progress import in_words, make_console
 from lcmae_core.models.named import ON_THE_HUB, Named, at_hand, named
 
-READS = ("mask_ratio", "norm_pix", "heads", "decoder_heads")
-"""What -p may say: of masks, of what a decoder predicts, and heads that a file does not say."""
+READS = ("mask_ratio", "norm_pix", "heads", "decoder_heads", "on_unreadable")
+"""What -p may say: of masks, of what a decoder predicts, heads that a file does not say, and unreadable images."""
 LEAST = 2
 """Images that S_attn, a mean over pairs, needs."""
 
