@@ -20,6 +20,7 @@ from lcmae_core.bench.checkup import Checkup, Row, bench_of, check, compare, few
 from lcmae_core.bench.floors import Floors
 from lcmae_core.bench.rehearsal import METHODS, Prepared, Rehearsed, furthest
 from lcmae_core.cli import doctor_gpu
+from lcmae_core.config import replace
 from tests.gpu.cases import plant, read_back
 from tests.gpu.standin import CARD, stand_in
 from tests.loops import over
@@ -198,6 +199,9 @@ def test_memory_chooses_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
             768,
             (224, 224),
             False,
+        )
+        assert all(replace(bench.timed, leaves).optim.batch_size == batch for leaves in METHODS.values()), (
+            "all are valid"
         )
         assert bench.small.runtime.device == bench.timed.runtime.device == "cuda:0"
 
