@@ -214,5 +214,5 @@ def test_curves_are_compared_as_shares() -> None:
 
 def test_the_median_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([9.0, 9.0, 1.0, 3.0, 2.0])
-    monkeypatch.setattr("lcmae_core.bench.rehearsal.timed", lambda call, device: next(times))
+    monkeypatch.setattr("lcmae_core.bench.rehearsal.timed", lambda call, device, clock: next(times))
     assert Prepared(bench_of(CPU).small, steps=5).seconds() == 2.0
