@@ -7,13 +7,14 @@ of the real loop, crops and optimiser included, as a share of their floor. For G
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lcmae_core.bench.counts import cost
-from lcmae_core.bench.floors import CARDS, floor, measure_floors
+from lcmae_core.bench.floors import CARDS, clock_of, floor, measure_floors
 from lcmae_core.bench.rehearsal import METHODS, WARM_UP, Prepared
 from lcmae_core.config import LcmaeError, Settings, nearest, profile, replace
 from lcmae_core.data.sources import open_source
@@ -89,7 +90,8 @@ def measured(base: Settings, names: list[str], steps: int, device: torch.device)
         coarse = cost(replace(settings, precision="bf16"), classes=len(source.classes or ()))
         row["projected"] = {card: 1 / floor(coarse, rates).seconds for card, rates in CARDS.items()}
         rows[name] = row
-    return {"product_flops_per_s": floors.flops, "memory_bytes_per_s": floors.bytes, "methods": rows}
+    clock = "processor seconds of one thread" if clock_of(device) is time.process_time else "wall time"
+    return {"clock": clock, "product_flops_per_s": floors.flops, "memory_bytes_per_s": floors.bytes, "methods": rows}
 
 
 def report(found: dict[str, Any]) -> str:
@@ -99,7 +101,7 @@ def report(found: dict[str, Any]) -> str:
         f"{found['profile']} {' '.join(found['changes'])}".rstrip()
         + f", commit {found['commit']}",
         f"measured here: large products {found['product_flops_per_s'] / 1e9:.0f} GFLOP/s, memory "
-        f"{found['memory_bytes_per_s'] / 1e9:.1f} GB/s",
+        f"{found['memory_bytes_per_s'] / 1e9:.1f} GB/s, by {found['clock']}",
         f"{'method':<12}{'GFLOP/image':>13}{'MB/image':>10}{'floor, images/s':>17}{'set by':>10}{'images/s':>10}"
         f"{'share of the floor':>20}",
     ]

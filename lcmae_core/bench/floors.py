@@ -14,6 +14,7 @@ from lcmae_core.bench.counts import Cost
 from lcmae_core.models.linear import linear
 from lcmae_core.store.accelerator import wait_for
 
+Clock = Callable[[], float]
 TRIALS = 6
 """Of which the best counts."""
 
@@ -54,27 +55,33 @@ def measure_floors(device: torch.device, dtype: torch.dtype = torch.float32, *, 
     """
     large = device.type != "cpu"
     side = 256 if quick else 8192 if large else 2048
-    rates = products(device, dtype, side)
+    rates = products(device, dtype, side, clock_of(device))
     values = 2**18 if quick else 2**28 if large else 2**26  # float32: 1 GB on a card, 256 MB on a CPU
     source = torch.zeros(values, device=device)
     target = torch.empty_like(source).fill_(1.0)  # touched, or the kernel hands its pages out in the timed copy
-    copied = min(timed(lambda: target.copy_(source), device) for _ in range(TRIALS))
+    copied = min(timed(lambda: target.copy_(source), device, clock_of(device)) for _ in range(TRIALS))
     return Floors(max(rates.values()), 2 * 4 * values / copied)
 
 
-def products(device: torch.device, dtype: torch.dtype, side: int) -> dict[str, float]:
+def products(device: torch.device, dtype: torch.dtype, side: int, clock: Clock = time.perf_counter) -> dict[str, float]:
     """FLOP/s of a square product of this side: `torch.mm`, and what the linear layers of our models use."""
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     calls: dict[str, Callable[[], Any]] = {
         "torch.mm": lambda: torch.mm(left, right), "linear": lambda: linear(left, right),
     }  # fmt: skip
-    return {name: 2 * side**3 / min(timed(call, device) for _ in range(TRIALS)) for name, call in calls.items()}
+    return {name: 2 * side**3 / min(timed(call, device, clock) for _ in range(TRIALS)) for name, call in calls.items()}
 
 
-def timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call on a device that has nothing else to do."""
+def timed(call: Callable[[], Any], device: torch.device, clock: Clock = time.perf_counter) -> float:
+    """Seconds of a call on a device that has nothing else to do, by a clock."""
     wait_for(device)
-    began = time.perf_counter()
+    began = clock()
     call()
     wait_for(device)
-    return time.perf_counter() - began
+    return clock() - began
+
+
+def clock_of(device: torch.device) -> Clock:
+    """The wall's; on one thread of a CPU the processor's, which other work on the machine distorts less. Rates and
+    steps that are compared are measured by the same."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lcmae_core.bench.floors import timed
+from lcmae_core.bench.floors import clock_of, timed
 from lcmae_core.bench.waits import Waits
 from lcmae_core.config import Settings
 from lcmae_core.data.sources import open_source
@@ -98,13 +98,13 @@ class Prepared:
         return terms["total"].detach()
 
     def seconds(self) -> float:
-        """The median of a step after the warm-up, its batch included."""
-        guard, batches = LossGuard(), self.task.batches(0, self.steps)
+        """The median of a step after the warm-up, its batch included, by the clock of the floors."""
+        guard, batches, clock = LossGuard(), self.task.batches(0, self.steps), clock_of(self.device)
 
         def one(step: int) -> None:
             one_step(self.task, next(batches), step, guard.check)
 
-        taken = [timed(lambda step=step: one(step), self.device) for step in range(self.steps)]  # type: ignore[misc]
+        taken = [timed(lambda step=step: one(step), self.device, clock) for step in range(self.steps)]  # type: ignore[misc]
         guard.settle()
         return statistics.median(taken[WARM_UP:])
 

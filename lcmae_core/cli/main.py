@@ -116,12 +116,14 @@ def _study(options: argparse.Namespace) -> int:
 
     slurm = slurm_of(options)
     asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
-    from lcmae_core.cli.study import chosen_studies, print_status, run_studies
+    from lcmae_core.cli.words import chosen_studies
+
+    chosen_studies(asked)
+    from lcmae_core.cli.study import print_status, run_studies
     from lcmae_core.cli.train import asked_of, settings_from
     from lcmae_core.cli.unread import say_unread
     from lcmae_core.studies.tables import judged_seeds
 
-    chosen_studies(asked)
     common, status = asked_of(options), "status" in options.names
     base, profile = settings_from(common), common.profile
     say_unread(asked, base, profile, common.own)

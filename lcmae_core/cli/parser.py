@@ -97,7 +97,7 @@ def add_published(parser: Parser) -> None:
         help="demo, a run's folder, a checkpoint (MAE, DINO, DeiT), owner/name of the hub, a timm ViT; "
         "MAE=, DINO= or supervised= before it says what it is, where its name does not",
     )  # fmt: skip
-    add_common(parser, "setting: mask_ratio, norm_pix, heads, decoder_heads")
+    add_common(parser, "setting: mask_ratio, norm_pix, heads, decoder_heads, on_unreadable")
     parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")
 
 

@@ -13,8 +13,8 @@ from lcmae_core.config.resolve import Asked
 from lcmae_core.execute.progress import in_words, make_console
 from lcmae_core.models.named import ON_THE_HUB, Named, at_hand, named
 
-READS = ("mask_ratio", "norm_pix", "heads", "decoder_heads")
-"""What -p may say: of masks, of what a decoder predicts, and heads that a file does not say."""
+READS = ("mask_ratio", "norm_pix", "heads", "decoder_heads", "on_unreadable")
+"""What -p may say: of masks, of what a decoder predicts, heads that a file does not say, and unreadable images."""
 LEAST = 2
 """Images that S_attn, a mean over pairs, needs."""
 
@@ -29,6 +29,8 @@ def published(options: Namespace) -> int:
     for name in asked.own:
         if name not in READS:
             raise LcmaeError(f"-p {name}: got it for lcmae published, which does not read it, {nearest(name, READS)}")
+    if asked.device not in (None, "auto", "cpu"):
+        raise LcmaeError(f"-p device: got {asked.device!r} for lcmae published, expected 'cpu', where it always runs")
     if options.images < LEAST:
         raise LcmaeError(f"--images: got {options.images}, expected at least {LEAST}")
     base = replace(settings_from(asked, without={"heads", "decoder_heads"}), {"device": "cpu"})
@@ -117,14 +119,17 @@ def _work(lane: Any, plans: Sequence[Any], stop: Any) -> None:
         meter = Meter(bar, passes / seconds)
         for plan in todo:
             bar.set_postfix_str(plan.checkpoint.name)
-            started = time.monotonic()
+            started, done = time.monotonic(), 0
             for measure, took in carry_out(lane, plan, meter, stop):
+                done += 1
                 left -= plan.work[measure].seconds
                 if not watched:
                     gone = time.monotonic() - began
                     rest = left * gone / max(seconds - left, 1e-9)
                     _say(f"{plan.checkpoint.name}: {measure}, {took:.1f} s; about {in_words(max(0.0, rest))} left")
-            if not watched:
+            if not done:
+                _say(f"{plan.checkpoint.name}: another process is measuring it")
+            elif not watched:
                 _say(f"{plan.checkpoint.name}: done, {time.monotonic() - started:.1f} s")
 
 

@@ -1,5 +1,7 @@
 """`lcmae report`: the HTML report of an output folder, with what its records are redrawn to."""
 
+from typing import Any
+
 from lcmae_core.config import LcmaeError
 from lcmae_core.config.resolve import Asked
 
@@ -14,10 +16,10 @@ def report(profile_name: str | None, folder: str | None) -> int:
     profile, out = asked.profile, asked.out
     if not out.is_dir():
         raise LcmaeError(f"out: got {str(out)!r}, which is not there, expected a folder that lcmae run has written")
-    from lcmae_core.studies.front import checkpoint_numbers, scoreboard
+    from lcmae_core.studies.front import checkpoint_numbers, checkpoint_pictures, scoreboard
     from lcmae_core.viewer.report import build_report
 
-    drawn = []
+    drawn: list[tuple[str, Any]] = []
     if any((out / "results" / "runs").glob("*.json")):
         from lcmae_core.studies.readers import export
         from lcmae_core.studies.redraw import everything, recorded
@@ -26,6 +28,6 @@ def report(profile_name: str | None, folder: str | None) -> int:
         drawn = list(everything(out, profile))
         print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
     if measured := checkpoint_numbers(out):
-        drawn.append(("Checkpoints: numbers side by side", measured))
+        drawn += [("Checkpoints: numbers side by side", measured), *checkpoint_pictures(out)]
     print(build_report(out, drawn, scoreboard(out, profile)))
     return 0

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lcmae_core.cli.words import without
-from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.cli.words import chosen_studies, without
+from lcmae_core.config import Settings
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
@@ -17,18 +17,6 @@ from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
 from lcmae_core.studies.trials import Trial, jobs, unusable
-
-
-def chosen_studies(names: Sequence[str]) -> list[str]:
-    """Names of studies in their order; none or "all" means all.
-
-    Raises:
-        LcmaeError: there is no such study.
-    """
-    for name in names:
-        if name not in STUDIES and name != "all":
-            raise LcmaeError(f"unknown study {name!r}: {nearest(name, [*STUDIES, 'all', 'status'])}")
-    return [name for name in STUDIES if not names or "all" in names or name in names]
 
 
 def run_studies(

@@ -1,7 +1,9 @@
 """What the report opens with: every claim with its verdicts, here and in the records that come along."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from lcmae_core.studies.checkpoints.numbers import table
 from lcmae_core.studies.checkpoints.verdicts import columns as checkpoint_columns
@@ -36,10 +38,27 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     return Scoreboard(tuple(columns), tuple(lines), {one.title: one.note for one in measured})
 
 
+class Drawn(NamedTuple):
+    """A picture as it was kept."""
+
+    png: bytes
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
 def checkpoint_numbers(out: Path) -> Table | None:
     """The numbers of every checkpoint that was measured below `out`; None where none was."""
     records = recorded_checkpoints(out)
     return Table(*table(records), "mean [95 % interval over images]") if records else None
+
+
+def checkpoint_pictures(out: Path) -> Iterator[tuple[str, Drawn]]:
+    """What the decoders of measured checkpoints make of hidden patches, with titles."""
+    for record in recorded_checkpoints(out):
+        picture = record.path.with_suffix(".png")
+        if picture.is_file():
+            yield f"What {record.content['checkpoint']['name']} makes of hidden patches", Drawn(picture.read_bytes())
 
 
 def _own(out: Path, profile: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ said of cards that are not there is called a projection and in bf16 whatever was
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ import torch
 
 from lcmae_core.bench import floors, rehearsal
 from lcmae_core.bench.counts import Cost
-from lcmae_core.bench.floors import Floors, floor, measure_floors
+from lcmae_core.bench.floors import Floors, floor, measure_floors, timed
 from tests.loops import over
 
 CPU = torch.device("cpu")
@@ -94,7 +95,20 @@ def test_a_floor_by_hand() -> None:
 
 
 def test_rates_are_those_of_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors, "timed", lambda call, device: 0.5)
+    monkeypatch.setattr(floors, "timed", lambda call, device, clock: 0.5)
     found = measure_floors(CPU, quick=True)
     assert found.flops == 2 * 256**3 / 0.5
     assert found.bytes == 2 * 4 * 2**18 / 0.5
+
+
+def test_one_thread_is_timed_by_its_processor() -> None:
+    """A call that sleeps takes no time of a processor, and all of the wall's."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        clock = floors.clock_of(CPU)
+        assert timed(lambda: time.sleep(0.1), CPU, clock) < 0.05
+        torch.set_num_threads(2)
+        assert timed(lambda: time.sleep(0.1), CPU, floors.clock_of(CPU)) > 0.09
+    finally:
+        torch.set_num_threads(before)

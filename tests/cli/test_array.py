@@ -7,8 +7,9 @@ import pytest
 
 from lcmae_core import cli
 from lcmae_core.cli.array import submit_studies
-from lcmae_core.cli.words import without
+from lcmae_core.cli.words import STUDY_NAMES, without
 from lcmae_core.store.runs import RESULTS
+from lcmae_core.studies import STUDIES
 from lcmae_core.studies.trials import jobs
 from tests.cli.test_study import command
 from tests.loops import over
@@ -88,3 +89,7 @@ def test_what_cannot_be_is_one_line(words, line, capsys, tmp_path):
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"lcmae: error: {line}\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_studies_are_known_before_anything_is_loaded():
+    assert tuple(STUDIES) == STUDY_NAMES

@@ -20,6 +20,7 @@ from lcmae_core.bench.checkup import Checkup, Row, bench_of, check, compare, few
 from lcmae_core.bench.floors import Floors
 from lcmae_core.bench.rehearsal import METHODS, Prepared, Rehearsed, furthest
 from lcmae_core.cli import doctor_gpu
+from lcmae_core.config import replace
 from tests.gpu.cases import plant, read_back
 from tests.gpu.standin import CARD, stand_in
 from tests.loops import over
@@ -199,6 +200,9 @@ def test_memory_chooses_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
             (224, 224),
             False,
         )
+        assert all(replace(bench.timed, leaves).optim.batch_size == batch for leaves in METHODS.values()), (
+            "all are valid"
+        )
         assert bench.small.runtime.device == bench.timed.runtime.device == "cuda:0"
 
 
@@ -210,5 +214,5 @@ def test_curves_are_compared_as_shares() -> None:
 
 def test_the_median_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([9.0, 9.0, 1.0, 3.0, 2.0])
-    monkeypatch.setattr("lcmae_core.bench.rehearsal.timed", lambda call, device: next(times))
+    monkeypatch.setattr("lcmae_core.bench.rehearsal.timed", lambda call, device, clock: next(times))
     assert Prepared(bench_of(CPU).small, steps=5).seconds() == 2.0

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lcmae_core import cli
 from tests.cli.test_main import fails
@@ -81,6 +82,8 @@ def test_three_official_files(files, tmp_path, capsys):
         (["demo", "--images", "x"], "argument --images: invalid int value: 'x'"),
         (["demo", "-p", "mask_rato=.5"], "-p mask_rato: got it for lcmae published, which does not read it, "
          "did you mean 'mask_ratio'?"),
+        (["demo", "-p", "device=cuda"], "-p device: got 'cuda' for lcmae published, "
+         "expected 'cpu', where it always runs"),
         (["demo", "-p", "mask_ratio=1"], "mask_ratio: got 1, expected less than 1"),
         (["demo", "demo"], "model: got 'demo' twice, expected models of different names"),
         (["DNIO=demo"], "model: got 'DNIO=demo', which says the part 'DNIO', did you mean 'DINO'?"),
@@ -96,3 +99,26 @@ def test_wrong_words(words, line, capsys, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir(exist_ok=True)
     assert fails(["published", *words], capsys) == line
     assert [path.name for path in tmp_path.iterdir()] == ["gone"]
+
+
+def test_what_is_missing_is_left_out_by_name(tmp_path, capsys):
+    """An encoder-only MAE, a folder of three photographs without labels, and a ViT whose part nothing says."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for place in range(3):
+        Image.effect_mandelbrot((150, 140), (-2, -1, 1, 1 + place / 2), 20).convert("RGB").save(
+            pictures / f"{place}.png"
+        )
+    encoder = dino_file(tmp_path, "mae_pretrain_vit_base.pth")
+    words = [str(encoder), str(dino_file(tmp_path, "theirs.pth"))]
+    assert cli.main(["published", *words, "--data", f"folder:{pictures}", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "3 images of folder:" in said
+    assert "of its training split), fewer than the 256 asked for; inference only, on the CPU" in said
+    decoder = "similarity, terms, semantic, reconstruction (no decoder of attention blocks in it)"
+    assert f"left out of mae_pretrain_vit_base: {decoder}" in said
+    assert "left out of mae_pretrain_vit_base: knn (the images have no labels)" in said
+    assert f"theirs takes part in no claim: say MAE=, DINO= or supervised={words[1]}" in said
+    rows = {line.split(",")[0]: line for line in (tmp_path / "out" / "published.csv").read_text().splitlines()}
+    assert all(",not judged," in rows[claim] for claim in ("C1", "C2", "C7", "C13", "C14"))
+    assert ",mae_pretrain_vit_base," in rows["C20"]

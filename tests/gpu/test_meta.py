@@ -104,6 +104,6 @@ def test_a_fault_planted_in_the_backward_pass_is_refused(fault: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_Planted, "fault", FAULTS[fault])
         cases.plant(patch, _Planted.apply)
-        for name in METHODS:
+        for name in ("LC-MAE", "DINO", "Siamese"):  # the models that have a backward pass of their own
             with pytest.raises((RuntimeError, NotImplementedError), match=r"[mM]eta"):
                 steps_of(name, 1)

@@ -155,6 +155,7 @@ def test_verdicts_of_three_files(measured):
     assert found.beside == ("dino_vitbase16_pretrain", "deit_base_patch16_224-b5f2ef4d")
     assert [v.claim.name for v in found.verdicts] == ["C1", "C2", "C7", "C13", "C14", "C20"]
     judged = {v.claim.name: v for v in found.verdicts}
+    assert "to the DINO beside it: above 0" in judged["C2"].outcomes[0].test.text
     for verdict in found.verdicts:
         assert verdict.outcomes
         assert verdict.why.startswith("one checkpoint, intervals over images alone: ")
@@ -220,15 +221,24 @@ def test_a_stop_keeps_what_was_measured(measured, tmp_path):
     assert set(plan(lane, lane.checkpoints[0]).work) == set(todo.work) - {first}
 
 
+def test_what_another_process_measures_is_left_to_it(measured, tmp_path):
+    lane = lane_of(measured[0][1:2], tmp_path / "out", asked=4)
+    todo = plan(lane, lane.checkpoints[0])
+    with lane.record(lane.checkpoints[0]).claimed() as mine:
+        assert mine
+        assert not list(carry_out(lane, todo, Meter(Silent()), StopRequest()))
+    assert next(carry_out(lane, todo, Meter(Silent()), StopRequest()))[0] == "distance"
+
+
 def test_a_vit_of_timm_takes_the_collections_images_as_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "checkpoints", lambda: tmp_path)
     torch.manual_seed(0)
     theirs = timm.create_model("test_vit").eval()
     (tmp_path / "timm--test_vit.r160_in1k").mkdir()
     save_file(theirs.state_dict(), tmp_path / "timm--test_vit.r160_in1k" / "model.safetensors")
-    lane = lane_of(["DINO=test_vit.r160_in1k"], tmp_path / "out", asked=4)
+    lane = lane_of(["MAE=test_vit.r160_in1k"], tmp_path / "out", asked=4)
     (checkpoint,) = lane.checkpoints
-    assert (checkpoint.role, checkpoint.settings.grid, checkpoint.decodes) == ("DINO", (10, 10), False)
+    assert (checkpoint.role, checkpoint.settings.grid, checkpoint.decodes) == ("MAE", (10, 10), False)
     images = pictures.read(checkpoint.settings, lane.images).images
     ours = patch_tokens(checkpoint.load(), theirs.num_prefix_tokens, images)
     with torch.no_grad():
@@ -238,6 +248,7 @@ def test_a_vit_of_timm_takes_the_collections_images_as_its_own(tmp_path, monkeyp
     measure(lane)
     record = lane.record(checkpoint)
     assert record.array("receptive", "within").shape == (4, 4)
+    assert record.array("distance", "masked_distance").shape == record.array("distance", "distance").shape
     assert record.array("invariance", "found").shape == (4,)
     header, lines = table([record])
     assert header == ["", "test_vit.r160_in1k"]
@@ -299,5 +310,7 @@ def test_the_report_has_the_numbers_and_the_verdicts(measured, capsys):
     page = (lane.out / "report.html").read_text()
     assert "Checkpoints: numbers side by side" in page
     assert "<th>mae_visualize_vit_base</th>" in page
+    assert "What mae_visualize_vit_base makes of hidden patches" in page
+    assert page.count("data:image/png") >= 1
     assert '<th scope="col">mae_visualize_vit_base</th>' in page
     capsys.readouterr()

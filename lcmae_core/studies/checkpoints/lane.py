@@ -8,8 +8,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import source_identity
+from lcmae_core.store.files import write_atomic
 from lcmae_core.store.machine import provenance
 from lcmae_core.store.progress import Silent, progress_bar
 from lcmae_core.store.records import Record, Values, plain_settings
@@ -25,7 +26,17 @@ from lcmae_core.studies.checkpoints import pictures
 from lcmae_core.studies.checkpoints.meter import Meter
 from lcmae_core.studies.checkpoints.opened import Checkpoint
 from lcmae_core.studies.checkpoints.specimen import CheckpointSpecimen
-from lcmae_core.studies.checkpoints.work import EVERY, NO_DECODER, NO_DINO, NO_LABELS, OF_DECODERS, Speed, Work, planned
+from lcmae_core.studies.checkpoints.work import (
+    EVERY,
+    NO_DECODER,
+    NO_DINO,
+    NO_LABELS,
+    OF_DECODERS,
+    Speed,
+    Work,
+    planned,
+    rebuilt,
+)
 
 FOLDER = Path("results") / "published"
 """Where the records lie below an output folder."""
@@ -143,13 +154,20 @@ def plan(lane: Lane, checkpoint: Checkpoint) -> Plan:
 
 
 def carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterator[tuple[str, float]]:
-    """Take the measures of a plan; each with the seconds that it took, once it is in the record.
+    """Take the measures of a plan; each with the seconds that it took, once it is in the record. Nothing, where another
+    process is at it. What a decoder makes of hidden patches is also drawn, beside the record.
 
     Raises:
         Stopped: a stop was asked for; what was measured is kept.
     """
     record = lane.record(todo.checkpoint)
-    specimen = replace(lane.specimen(todo.checkpoint, meter))
+    with record.claimed() as mine:
+        if mine:
+            yield from _carry_out(lane, todo, meter, stop)
+
+
+def _carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterator[tuple[str, float]]:
+    record, specimen = lane.record(todo.checkpoint), lane.specimen(todo.checkpoint, meter)
     for measure, work in todo.work.items():
         if stop.is_set():
             raise Stopped(f"{todo.checkpoint.name}: stopped before its measure {measure!r}", stop)
@@ -158,6 +176,9 @@ def carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterat
         values = EVERY[measure](specimen)
         passes, seconds = meter.end(), time.perf_counter() - began
         counted = {"passes": passes, "counted_seconds": round(work.plain, 2)}
+        if measure == "reconstruction":
+            drawn = rebuilt(specimen)._repr_png_()
+            write_atomic(record.path.with_suffix(".png"), partial(Path.write_bytes, data=drawn))
         record.note(measure, values, seconds, _where(lane.recipe(todo.checkpoint, measure)) | counted)
         yield measure, seconds
 

@@ -75,7 +75,10 @@ def number(record: Record, of: Quantity) -> Estimate | None:
     values = record.measures.get(of.measure, {}).get("values", {})
     if of.key not in values:
         return None
-    return estimated(np.atleast_1d(of.reduce(record.array(of.measure, of.key)))[None].astype(np.float64))
+    found = record.array(of.measure, of.key)
+    if found.dtype == bool:  # right answers, whose share lies between 0 and 1
+        return estimated(found[None])
+    return estimated(np.atleast_1d(of.reduce(found))[None].astype(np.float64))
 
 
 def band(record: Record, measure: str, key: str) -> Band | None:

@@ -4,6 +4,7 @@ The rules are those of the studies (`studies.claims`); a checkpoint stands where
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,14 @@ def _claim(claim: Claim, mae: Record, beside: Mapping[str, Record | None]) -> Ve
     found = judged(claim, records, "published", fewest=1)
     if not found.outcomes:
         return found
-    return found._replace(why=f"{ALONE}: {found.why}".replace("1 seed x", "one checkpoint x"))
+    outcomes = tuple(o._replace(test=replace(o.test, text=_true_here(o.test.text))) for o in found.outcomes)
+    return found._replace(why=_true_here(f"{ALONE}: {found.why}"), outcomes=outcomes)
+
+
+def _true_here(words: str) -> str:
+    """Words of a rule, which speaks of our runs, as they are true of checkpoints."""
+    ours, seeds = "to our DINO of the same data, size and seed", "1 seed x"
+    return words.replace(ours, "to the DINO beside it").replace(seeds, "one checkpoint x")
 
 
 def _said(record: Record) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from torch import Tensor
 from lcmae_core.analysis.blocks import geometry
 from lcmae_core.analysis.neighbours import Features, alone_right
 from lcmae_core.analysis.receptive import fixed_queries, gradient_energy
-from lcmae_core.analysis.reconstruction import reconstruct
+from lcmae_core.analysis.reconstruction import as_pictures, reconstruct
 from lcmae_core.analysis.streams import attention_profile, decoder_looks, for_batch, semantic_profiles
+from lcmae_core.data.augment import denormalize
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
+from lcmae_core.models.patches import patchify
 from lcmae_core.store.progress import Silent
 from lcmae_core.store.records import Values, packed, rounded
 from lcmae_core.studies import measures, measures_attention, measures_vectors
@@ -28,6 +30,7 @@ from lcmae_core.studies.checkpoints.specimen import CheckpointSpecimen
 from lcmae_core.studies.specimen import blocked
 from lcmae_core.training.held_out import known_labels
 from lcmae_core.training.masked import view_masks
+from lcmae_core.viewer.figures import Picture, image_rows
 
 Measure = Callable[[CheckpointSpecimen], Values]
 NO_DECODER = "no decoder of attention blocks in it"
@@ -47,6 +50,22 @@ def reconstruction(specimen: CheckpointSpecimen) -> Values:
         found.append({name: each.psnr for name, each in made.items()})
     said = {name: torch.cat([part[name] for part in found]) for name in found[0]}
     return {f"psnr_{name.replace(' ', '_').replace('-', '_')}": rounded(blocked(v), 3) for name, v in said.items()}
+
+
+def rebuilt(specimen: CheckpointSpecimen, count: int = 6) -> Picture:
+    """Some of the images as the model sees them, as colours of the visible neighbours, as it makes them, and as they
+    are."""
+    batch, patch, grid = specimen.few(count), specimen.settings.model.patch_size, specimen.settings.grid
+    (mask,) = view_masks(specimen.settings, batch, 1)
+    norm_pix = specimen.settings.loss.norm_pix
+    made = reconstruct(specimen.model(), batch.images, mask, norm_pix=norm_pix)
+    truth = patchify(denormalize(batch.images), patch)
+    return image_rows({
+        "what it sees": as_pictures(truth, patch, grid, mask.hidden),
+        "neighbours": as_pictures(made["neighbours"].pixels, patch, grid),
+        "the model": as_pictures(made["norm-pix" if norm_pix else "pixel"].pixels, patch, grid),
+        "photograph": as_pictures(truth, patch, grid),
+    })  # fmt: skip
 
 
 @torch.no_grad()
