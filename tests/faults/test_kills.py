@@ -12,7 +12,7 @@ from lcmae_core.config import profile, replace
 from lcmae_core.store.checkpoint import sha256
 from tests.studies.tiny_studies import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
 SHORT = MAE | {"steps": 12, "checkpoint_every": 2, "log_every": 1, "snapshots": 3, "cross_view": 1.0, "in_view": 1.0}
 
@@ -100,7 +100,7 @@ def test_what_was_killed_goes_on_bit_equal(how: str, trials: int, tmp_path: Path
     settings = json.dumps(replace(profile("smoke"), SHORT).model_dump(mode="json"))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, settings, how, str(trials), str(tmp_path)],
-        capture_output=True, text=True, timeout=280,
+        capture_output=True, text=True, timeout=560,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout.split()

@@ -22,7 +22,11 @@ def _why_not() -> str | None:
     return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else None
 
 
-pytestmark = [pytest.mark.fault, pytest.mark.skipif(_why_not() is not None, reason=str(_why_not()))]
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(_why_not() is not None, reason=str(_why_not())),
+]
 APART = 'hostname "$1" && ip link set lo up && shift && exec "$@"'
 
 
