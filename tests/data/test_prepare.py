@@ -116,6 +116,7 @@ def test_folder_and_archives_become_the_same_shards(tmp_path):
 def test_shards_are_samples_of_all_classes(tmp_path):
     made(class_folder(tmp_path / "in", {"a": 40, "b": 40}), tmp_path / "out", Recipe(size=8, shard_images=40))
     first, _ = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
+    assert first["classes"].keys() == {"a", "b"}
     assert min(first["classes"].values()) > 8  # 20 of each are to be expected, with a deviation of 3
 
 
