@@ -1,6 +1,6 @@
 """Accuracy of saved predictions, with intervals that say how far it can be trusted, and which classes are confused.
 
-Letters: S seeds, M images, K classes.
+Letters: S seeds, M images.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def accuracy(predictions: Predictions | Sequence[Predictions], level: float = 0.
     return Accuracy(float(right.mean()), exact, share_interval(right, level), images, seeds)
 
 
-def confusion(predictions: Predictions, classes: int) -> Int[np.ndarray, "K K"]:
+def confusion(predictions: Predictions, classes: int) -> Int[np.ndarray, "classes classes"]:
     """Images of each true class (rows) by what they were taken for (columns); rows sum to the images of a class.
 
     Raises:

@@ -1,6 +1,6 @@
 """k-nearest-neighbour accuracy of frozen features: the quickest honest measure of what an encoder learnt.
 
-Letters: M training images, Q test images, D width, K classes, k neighbours.
+Letters: M training images, Q test images, D width, k neighbours.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ __all__ = [
 
 def knn_votes(
     train: Features, values: Float[Tensor, "Q D"], k: int = 20, temperature: float = 0.07
-) -> Float[Tensor, "Q K"]:
+) -> Float[Tensor, "Q classes"]:
     """Sum over the k nearest training images of exp(s / temperature) for their class, s the cosine similarity.
 
     In float64 (on Apple's devices float32), so that close calls fall as in any other careful implementation.

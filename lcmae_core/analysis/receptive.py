@@ -2,7 +2,7 @@
 
 It is not attention distance: a token hears of a patch through every layer, and through MLPs and residual paths.
 
-Letters: B images of h x w pixels, C channels, N patches, D width, Q queries, S probes, R radii.
+Letters: B images of h x w pixels, C channels, N patches, D width, Q queries, S probes.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +38,11 @@ def gradient_energy(
 
 def within(
     energy: Float[Tensor, "B Q N"], grid: tuple[int, int], queries: Sequence[int], radii: Sequence[float | int]
-) -> Float[Tensor, "B R"]:
+) -> Float[Tensor, "B radii"]:
     """Share of the energy on patches whose centres lie within each radius, in patches, of the query's; mean over
     queries. Where a token depends on nothing at all the shares are 0."""
     apart = patch_distances(grid)[list(queries)]  # (Q, N)
-    near = torch.stack([apart <= radius + 1e-9 for radius in radii]).to(energy)  # (R, Q, N)
+    near = torch.stack([apart <= radius + 1e-9 for radius in radii]).to(energy)  # (radii, Q, N)
     share = energy / energy.sum(-1, keepdim=True).clamp(min=1e-30)
     return torch.einsum("bqn,rqn->br", share, near) / len(queries)
 

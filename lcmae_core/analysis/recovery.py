@@ -1,6 +1,6 @@
 """How much of each latent the encoder of an MAE holds, against what the theorem predicts of the mask (claim C19).
 
-Letters: S samples, F features of the encoder, d dimensions of a variable, T = 1 + K tokens, D width. In words: latents
+Letters: S samples, d dimensions of a variable, T = 1 + K tokens, D width. In words: latents
 (those with noise of their own), masks, settings of the mask, levels of the tree.
 """
 
@@ -93,7 +93,7 @@ def leaf_mask(model: HierarchicalModel, setting: Setting, generator: torch.Gener
 
 
 def held_out_r2(
-    features: Float[np.ndarray, "S F"], targets: Float[np.ndarray, "S d"], fitted: int
+    features: Float[np.ndarray, "S features"], targets: Float[np.ndarray, "S d"], fitted: int
 ) -> Float[np.ndarray, "d"]:
     """R^2 = 1 - squared error / variance of every target on the samples after the first `fitted`, 1 if perfect.
 
@@ -117,7 +117,7 @@ def held_out_r2(
 
 def readout(
     tokens: Float[np.ndarray, "S T D"], visible: Sequence[str], below: Sequence[str]
-) -> Float[np.ndarray, "S F"]:
+) -> Float[np.ndarray, "S features"]:
     """What the regressor of a latent reads of the encoder's output, whatever the mask: three vectors of width D.
 
     The CLS token, the mean of all visible leaves' tokens, and the mean of those below the latent (of all, if none is).

@@ -1,7 +1,7 @@
 """Random crops, resizing, mirroring and normalisation of whole batches on the device, straight from uint8.
 
-Letters: B images, C channels, H W canvas, h w crop, K random numbers an image, T tries,
-R pixels under a kernel.
+Letters: B images, C channels, H W canvas, h w crop,
+.
 """
 
 import math
@@ -41,7 +41,7 @@ def _fallback(height: Tensor, width: Tensor, ratio: Sequence[float]) -> tuple[Te
 
 
 def draw_boxes(
-    uniform: Float[Tensor, "B K"],
+    uniform: Float[Tensor, "B draws"],
     heights: Int64[Tensor, "B"],
     widths: Int64[Tensor, "B"],
     scale: Sequence[float],
@@ -50,12 +50,12 @@ def draw_boxes(
     """torchvision's RandomResizedCrop rule for a batch: (top, left, height, width) inside each photograph.
 
     Area uniform in `scale` (share of the photograph), aspect width / height log-uniform in `ratio`, sides rounded; the
-    first of ten tries that fits, else the largest central box of an allowed aspect. K = BOX_DRAWS numbers in [0, 1).
+    first of ten tries that fits, else the largest central box of an allowed aspect. `uniform`: BOX_DRAWS in [0, 1).
     """
     real = _real(uniform.device)
     u = uniform.to(real)
     height, width = heights.to(real), widths.to(real)  # (B,)
-    area = (height * width)[:, None] * (scale[0] + (scale[1] - scale[0]) * u[:, :TRIES])  # (B, T)
+    area = (height * width)[:, None] * (scale[0] + (scale[1] - scale[0]) * u[:, :TRIES])  # (B, tries)
     low, high = torch.tensor(ratio, dtype=real).log().tolist()
     aspect = (low + (high - low) * u[:, TRIES : 2 * TRIES]).exp()
     tried_w, tried_h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
@@ -105,8 +105,8 @@ def resize_weights(
     centre = (torch.arange(out, device=start.device)[:, None] + 0.5) * step  # (B, out, 1), from the crop's edge
     reach = (
         4 * math.ceil(max(canvas / out, 1.0)) + 1
-    )  # pixels under the widest kernel, R, known without asking a device
-    offset = (centre - 2 * scale).floor().long() + torch.arange(reach, device=start.device)  # (B, out, R)
+    )  # pixels under the widest kernel, taps, known without asking a device
+    offset = (centre - 2 * scale).floor().long() + torch.arange(reach, device=start.device)  # (B, out, taps)
     raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length[:, None, None]))
     so_far = (raw * FINE).round().cumsum(dim=-1)  # whole numbers: exact, however many zeros stand before them
     border = (so_far / so_far[..., -1:] * SHARES).round() / SHARES

@@ -1,7 +1,7 @@
 """Colour changes of whole batches on the device: jitter, hue, greyscale, blur, solarisation, as DINO's crops have them.
 
 Every image has random numbers of its own, so it is changed alike in whatever batch it comes.
-Letters: B images, C channels, h w crop, K random numbers an image, n pixels of a side.
+Letters: B images, C channels, h w crop, n pixels of a side.
 """
 
 from typing import NamedTuple

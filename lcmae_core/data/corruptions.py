@@ -2,7 +2,7 @@
 
 The package is installed as `imagecorruptions-imaug`, the fork of it that runs with today's scikit-image and numpy.
 
-Letters: M images, C channels, H x W pixels, K corruptions, S severities.
+Letters: M images, C channels, H x W pixels.
 """
 
 import warnings
@@ -52,7 +52,7 @@ def corruption_names() -> tuple[str, ...]:
 
 def corrupted(
     images: UInt8[np.ndarray, "M H W C"], severities: Sequence[int] = (3,)
-) -> UInt8[np.ndarray, "K S M H W C"]:
+) -> UInt8[np.ndarray, "corruptions severities M H W C"]:
     """Every image under every common corruption, at severities from 1 to 5, drawn from the image's place alone.
 
     The parameters are those of the benchmark for pictures of 224 px: on smaller ones blurs are stronger. The last

@@ -1,6 +1,6 @@
 """Random numbers and image order as pure functions of (seed, stream, epoch, index): there is no state to save.
 
-Letters: B images, K numbers an image.
+Letters: B images.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ def stream_key(seed: int, stream: str) -> int:
 
 def counter_uniform(
     seed: int, stream: str, epoch: Int64[Tensor, "B"], index: Int64[Tensor, "B"], count: int
-) -> Float[Tensor, "B K"]:
+) -> Float[Tensor, "B draws"]:
     """`count` float32 numbers in [0, 1) for each image, a pure function of the arguments, on the tensors' device.
 
     Epoch and index are mixed in one after the other; then splitmix64 counts on from there, and the top 24 bits of each
@@ -74,8 +74,8 @@ def counter_uniform(
     gamma = _signed(_GAMMA)
     key = mix(epoch * gamma + stream_key(seed, stream))
     key = mix(key + index * gamma)  # (B,)
-    steps = torch.arange(1, count + 1, device=index.device) * gamma  # (K,)
-    return _shift(mix(key[:, None] + steps), 40).to(torch.float32) * 2.0**-24  # (B, K)
+    steps = torch.arange(1, count + 1, device=index.device) * gamma  # (draws,)
+    return _shift(mix(key[:, None] + steps), 40).to(torch.float32) * 2.0**-24  # (B, draws)
 
 
 @lru_cache(maxsize=8)

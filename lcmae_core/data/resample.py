@@ -2,7 +2,7 @@
 
 A decoding process has no use for dense matrices (100 times the work), nor for MKL, whose products can spin for ever in
 a process that was forked while the first one multiplied.
-Letters: B images, C channels, H W canvas, h w result, R pixels under a kernel.
+Letters: B images, C channels, H W canvas, h w result.
 """
 
 import math
@@ -41,7 +41,7 @@ def shares(length: int, out: int) -> csr_matrix:
     scale = max(step, 1.0)
     centre = (np.arange(out)[:, None] + 0.5) * step  # (out, 1)
     reach = 4 * math.ceil(scale) + 1
-    offset = np.floor(centre - 2 * scale).astype(np.int64) + np.arange(reach)  # (out, R)
+    offset = np.floor(centre - 2 * scale).astype(np.int64) + np.arange(reach)  # (out, taps)
     raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length))
     so_far = np.round(raw * FINE).cumsum(axis=1)  # whole numbers: exact, however many zeros stand before them
     border = np.round(so_far / so_far[:, -1:] * SHARES) / SHARES

@@ -1,6 +1,6 @@
 """What is cut from an image, once or many times (multi-crop): a pure function of (seed, epoch, index, crop number).
 
-Letters: B images, K random numbers an image.
+Letters: B images.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Views(NamedTuple):
         """The random numbers of `colour.shade`."""
         return self._uniform("jitter", epoch, index, SHADE_DRAWS)
 
-    def _uniform(self, stream: str, epoch: Tensor, index: Tensor, count: int) -> Float[Tensor, "B K"]:
+    def _uniform(self, stream: str, epoch: Tensor, index: Tensor, count: int) -> Float[Tensor, "B draws"]:
         return counter_uniform(self.seed, f"{stream}{self.number or ''}", epoch, index, count)
 
 

@@ -1,7 +1,6 @@
 """The two references of the paper's figures, trained on the same data: DINO and a supervised Vision Transformer.
 
-Letters: B images, C channels, H x W pixels (of any crop), D width, K prototypes, T crops that the
-teacher sees.
+Letters: B images, C channels, H x W pixels (of any crop), D width.
 """
 
 import warnings
@@ -26,10 +25,11 @@ GLOBAL_CROPS = 2
 
 
 class Heads(NamedTuple):
-    """Outputs of the two heads, one (B, K) a crop: the student's for all crops, the teacher's for the global ones."""
+    """Outputs of the two heads, one (B, prototypes) a crop: of all crops the student's, of the global ones the
+    teacher's."""
 
-    student: tuple[Float[Tensor, "B K"], ...]
-    teacher: tuple[Float[Tensor, "B K"], ...]
+    student: tuple[Float[Tensor, "B prototypes"], ...]
+    teacher: tuple[Float[Tensor, "B prototypes"], ...]
 
 
 class Dino(nn.Module):
@@ -56,7 +56,7 @@ class Dino(nn.Module):
     def forward(self, crops: Sequence[Float[Tensor, "B C _ _"]]) -> Heads:
         """Both heads on the crops of a batch, the two global ones first."""
         whole, local = torch.cat(list(crops[:GLOBAL_CROPS])), list(crops[GLOBAL_CROPS:])
-        student = self.student_head(self.student(whole)[:, 0]).chunk(GLOBAL_CROPS)  # (B, K) each
+        student = self.student_head(self.student(whole)[:, 0]).chunk(GLOBAL_CROPS)  # (B, prototypes) each
         if local:
             latent = self.student.encode_crop(torch.cat(local))[:, 0]
             student += self.student_head(latent).chunk(len(local))
@@ -76,11 +76,11 @@ class Dino(nn.Module):
         self.criterion.center.data = centre
         return value
 
-    def teacher_probabilities(self, heads: Heads, temperature: float) -> Float[Tensor, "T B K"]:
+    def teacher_probabilities(self, heads: Heads, temperature: float) -> Float[Tensor, "teachers B prototypes"]:
         """P_t, the centred and sharpened softmax of the teacher's outputs."""
         return ((torch.stack(heads.teacher).float() - self.criterion.center) / temperature).softmax(dim=-1)
 
-    def move_centre(self, teacher: Float[Tensor, "T B K"]) -> None:
+    def move_centre(self, teacher: Float[Tensor, "teachers B prototypes"]) -> None:
         """c <- m c + (1 - m) mean of the teacher's outputs over crops and images, m = center_momentum."""
         self.criterion.update_center(teacher)
 

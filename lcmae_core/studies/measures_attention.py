@@ -2,7 +2,7 @@
 
 A number of an image comes one by one up to `BLOCKS` images, in blocks of images beyond. "_far" and "_mass" of a
 layer make its query-specific distance, mean(far) / mean(mass).
-Letters: M images (or blocks of them), G groups of images, L layers, H heads, R radii.
+Letters: M images (or blocks of them), G groups of images, L layers, H heads.
 """
 
 from functools import partial
@@ -94,9 +94,9 @@ def _similar(specimen: Specimen, model: MAE) -> Values:
 
 
 def receptive(specimen: Specimen) -> Values:
-    """The effective receptive field of the encoder on whole images: within (M, R), the share of the gradient energy
+    """The effective receptive field of the encoder on whole images: within (M, radii), the share of the gradient energy
     |d token / d pixels|^2 within `radii` patches of the token's own, mean over four fixed tokens an image; uniform
-    (R,): the share of patches there."""
+    (radii,): the share of patches there."""
     batch = specimen.few()
     encoder = specimen.encoder().to(batch.images.device)
     place, patch = geometry(encoder), specimen.settings.model.patch_size

@@ -1,6 +1,6 @@
 """The measures of HLV: how much structure a reconstruction keeps, which cue decides, and what corruptions do.
 
-Letters: M images, K corruptions, S severities.
+Letters: M images.
 """
 
 from collections.abc import Callable
@@ -75,18 +75,18 @@ def cues(specimen: Specimen) -> Values:
 
 
 def corruptions(specimen: Specimen) -> Values:
-    """The linear probe under the common corruptions: accuracy (K, S) of `names` at `severities`, share (M,) of right
-    answers over all of them, and clean (M,) without any. Left out where images are too small to corrupt."""
+    """The linear probe under the common corruptions: accuracy (corruptions, severities) of `names` at `severities`,
+    share (M,) of right answers over all of them, clean (M,) without any. Left out where images are too small."""
     if min(specimen.settings.data.image_size) < SMALLEST:
         return {"left_out": f"images under {SMALLEST} px"}
     batch = examples(specimen.labelled, IMAGES[specimen.profile])
     labels = known_labels(batch.labels).cpu()
     pixels = (denormalize(batch.images) * 255).round().to(torch.uint8)  # (M, C, H, W)
     severities = SEVERITIES[specimen.profile]
-    every = torch.tensor(corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities))  # (K, S, M, H, W, C)
-    read = _reader(specimen, batch.images.device)
+    spoiled = corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities)  # (corruptions, severities, M, H, W, C)
+    every, read = torch.tensor(spoiled), _reader(specimen, batch.images.device)
     said = read(every.flatten(0, 2).permute(0, 3, 1, 2)).view(every.shape[:3])
-    right, clean = (said == labels).numpy(), (read(pixels) == labels).numpy()  # (K, S, M) and (M,)
+    right, clean = (said == labels).numpy(), (read(pixels) == labels).numpy()  # (corruptions, severities, M) and (M,)
     accuracy, share = right.mean(axis=2), right.mean(axis=(0, 1))
     return {
         "names": list(corruption_names()), "severities": list(severities), "clean": packed(clean),

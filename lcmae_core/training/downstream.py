@@ -1,6 +1,6 @@
 """What the linear probe and fine-tuning share: where an encoder comes from, what is refused, and the loop.
 
-Letters: B images, K classes.
+Letters: B images.
 """
 
 import time
@@ -232,14 +232,14 @@ def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float
     return run_steps(evaluation, shown, steps, total, began)
 
 
-def said_of(scores: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> Predictions:
+def said_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> Predictions:
     """The class with the highest score of each image, and its share in the softmax."""
     best = scores.float().softmax(dim=1).max(dim=1)
     return Predictions(*(part.cpu().numpy() for part in (labels, best.indices, best.values)))
 
 
 @torch.no_grad()
-def predict(scores: Callable[[Batch], Float[Tensor, "B K"]], loader: Loader) -> Predictions:
+def predict(scores: Callable[[Batch], Float[Tensor, "B classes"]], loader: Loader) -> Predictions:
     """What a classifier says of whole images (central view), in their order."""
     parts = [said_of(scores(batch), known_labels(batch.labels)) for batch in loader.evaluation()]
     return Predictions(*(np.concatenate(part) for part in zip(*parts)))

@@ -1,6 +1,6 @@
 """What a step minimises: masks of a batch, the model's views of it, and the weighted sum of the three losses.
 
-Letters: B images, V views, C channels, H x W pixels, N patches, P values of a patch.
+Letters: B images, C channels, H x W pixels, N patches, P values of a patch.
 """
 
 from typing import NamedTuple
@@ -63,7 +63,7 @@ def loss_terms(
     A batch of views is pooled as one, which is that average, because all views hide equally many patches.
     """
     pixels = patchify(images, patch)  # (B, N, P)
-    hidden = stack_views(*masks).hidden  # (V*B, N)
+    hidden = stack_views(*masks).hidden  # (views*B, N)
     views = len(masks)
     total = output.pred.new_zeros((), dtype=torch.float32)
     reconstruction = cross = inside = None

@@ -1,6 +1,6 @@
 """Mixed images and soft targets, as fine-tuning and the supervised reference have them; timm's, made resumable.
 
-Letters: B images, C channels, H x W pixels, K classes.
+Letters: B images, C channels, H x W pixels.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Mixed(NamedTuple):
     """Images and the share of every class in each."""
 
     images: Float[Tensor, "B C H W"]
-    targets: Float[Tensor, "B K"]
+    targets: Float[Tensor, "B classes"]
 
 
 def mix_batch(
@@ -27,8 +27,8 @@ def mix_batch(
 ) -> Mixed:
     """timm's mixup or CutMix of a batch with itself reversed, a pure function of (seed, place, index).
 
-    One of the two at even odds where both are on. A label smoothed by s is 1 - s + s / K for its class
-    and s / K for the others.
+    One of the two at even odds where both are on. A label smoothed by s is 1 - s + s / classes for its class
+    and s / classes for the others.
 
     Raises:
         LcmaeError: an odd number of images, which cannot be paired.

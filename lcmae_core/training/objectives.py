@@ -1,6 +1,6 @@
 """What a run minimises, by method: one small object each, behind one interface that the loop calls.
 
-Letters: B images, K prototypes, T crops that the teacher sees.
+Letters: B images.
 """
 
 import math
@@ -147,7 +147,7 @@ class DinoObjective(Objective[Dino]):
     def terms(self, model: Dino, forward: Callable[..., Any], batch: Batch, progress: float) -> Terms:
         """The loss, and how far the teacher is from collapse (`_diagnosed`)."""
         heads = self._run(forward, batch.crops, device=batch.images.device)
-        self._teacher.append(rows_of_all(torch.stack(heads.teacher).float(), dim=1))  # (T, B, K)
+        self._teacher.append(rows_of_all(torch.stack(heads.teacher).float(), dim=1))  # (teachers, B, prototypes)
         return self._diagnosed(model, heads, self.temperature(progress), spread_of(self._teacher[-1]))
 
     def after_backward(self, model: Dino, progress: float) -> None:
@@ -183,16 +183,16 @@ class DinoObjective(Objective[Dino]):
 
     @staticmethod
     def _diagnosed(model: Dino, heads: Heads, temperature: float, teacher_std: Tensor) -> Terms:
-        """total = teacher_entropy + kl: the mean entropy of P_t in nats (log K if uniform, 0 if one prototype takes
-        all) and the mean KL(P_t || P_s), which is 0 if all images look alike. teacher_std: deviation of the teacher's
-        raw outputs over images and crops, mean over prototypes; it too falls to 0 in a collapse."""
+        """total = teacher_entropy + kl: the mean entropy of P_t in nats (log of their number if uniform, 0 if one
+        prototype takes all) and the mean KL(P_t || P_s), 0 if all images look alike. teacher_std: deviation of the
+        teacher's raw outputs over images and crops, mean over prototypes; it too falls to 0 in a collapse."""
         total = model.loss(heads, temperature)
         with torch.no_grad():
             entropy = torch.special.entr(model.teacher_probabilities(heads, temperature)).sum(dim=-1).mean()
         return {"total": total, "teacher_entropy": entropy, "kl": total.detach() - entropy, "teacher_std": teacher_std}
 
 
-def spread_of(teacher: Float[Tensor, "T B K"]) -> Float[Tensor, ""]:
+def spread_of(teacher: Float[Tensor, "teachers B prototypes"]) -> Float[Tensor, ""]:
     """Deviation of the teacher's outputs over images and crops, mean over prototypes."""
     return teacher.flatten(0, 1).std(dim=0, correction=0).mean()
 

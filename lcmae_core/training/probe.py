@@ -3,7 +3,7 @@
 Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop
 at each visit, as published; the fast one encodes whole images once. Beside it ridge regression in closed form, for
 small encoders and short of time. Of both the CLS token or the mean of the patch tokens is the feature.
-Letters: B images, C channels, H x W pixels, M images of a split, D width, T tokens, K classes.
+Letters: B images, C channels, H x W pixels, M images of a split, D width, T tokens.
 """
 
 import time
@@ -64,7 +64,7 @@ class Probe(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B classes"]:
         """Logits."""
         return self.head(self.norm(features))
 
@@ -172,7 +172,7 @@ def fit_ridge(features: Features, classes: int, recipe: RidgeProbe, seed: int) -
     probe.norm.running_mean, probe.norm.running_var = values.mean(0).float(), values.var(0, correction=0).float()
     with torch.no_grad():
         x = probe.norm(features.values.cpu()).double().numpy()  # (M, D)
-    y = 2.0 * np.eye(classes)[labels] - 1  # (M, K)
+    y = 2.0 * np.eye(classes)[labels] - 1  # (M, classes)
     penalties = np.sort(recipe.penalties)[::-1]
     right = np.zeros(len(penalties))
     for train, held in _folds(labels, recipe.folds, seed):
@@ -187,15 +187,17 @@ def fit_ridge(features: Features, classes: int, recipe: RidgeProbe, seed: int) -
 class Line(NamedTuple):
     """A linear map of features to scores."""
 
-    weight: Float[np.ndarray, "D K"]
-    bias: Float[np.ndarray, "K"]
+    weight: Float[np.ndarray, "D classes"]
+    bias: Float[np.ndarray, "classes"]
 
-    def scores(self, x: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M K"]:
+    def scores(self, x: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M classes"]:
         """x W + b."""
         return x @ self.weight + self.bias
 
 
-def ridge_path(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M K"], penalties: Iterable[float]) -> Iterator[Line]:
+def ridge_path(
+    x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M classes"], penalties: Iterable[float]
+) -> Iterator[Line]:
     """argmin |x W + b - y|^2 + penalty |W|^2 for each penalty, the bias without one.
 
     W = V (S + penalty)^-1 V' x'y of centred x and y, with x'x = V S V': one decomposition serves them all, where
@@ -204,7 +206,7 @@ def ridge_path(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M K"], penalti
     middle, level = x.mean(axis=0), y.mean(axis=0)
     centred = x - middle
     s, v = np.linalg.eigh(centred.T @ centred)
-    projected = v.T @ (centred.T @ (y - level))  # (D, K)
+    projected = v.T @ (centred.T @ (y - level))  # (D, classes)
     for penalty in penalties:
         weight = v @ (projected / (np.maximum(s, 0) + penalty)[:, None])
         yield Line(weight, level - middle @ weight)
@@ -217,7 +219,7 @@ def _folds(labels: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarr
 
 
 def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], Tensor]:
-    """What a finished linear probe says of normalised images, (B, C, H, W) -> (B, K) scores, on the encoder's device.
+    """What a finished linear probe says of normalised images, (B, C, H, W) -> (B, classes), on the encoder's device.
 
     Raises:
         LcmaeError: the evaluation is not finished, or judged another kind of head.

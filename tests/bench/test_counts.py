@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lcmae_core.bench import counts
 from lcmae_core.bench.counts import FLOAT32, Attention, Product, cost, items, weights
 from lcmae_core.config import profile, replace
-from lcmae_core.training.loop import _backward
+from lcmae_core.training.loop import backward_pass
 from tests.gpu.cases import BOTH, METHODS, Subject, settings_of, subject_of
 from tests.loops import over
 
@@ -64,7 +64,7 @@ def counted(subject: Subject) -> tuple[int, int]:
     objective, model = subject
     batch = next(iter(objective.loader(torch.device("cpu")).batches(0, 1)))
     with FlopCounterMode(display=False) as flops, Moved() as moved:
-        _backward(objective, model, model, batch, 0.5)
+        backward_pass(objective, model, model, batch, 0.5)
     return flops.get_total_flops(), moved.bytes
 
 

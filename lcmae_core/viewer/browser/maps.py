@@ -1,6 +1,6 @@
 """Attention rows as bytes for the browser, and back.
 
-Letters: L layers, H heads, T tokens (queries), P prefix tokens, K patches among the tokens.
+Letters: L layers, H heads, T tokens (queries), K patches among the tokens.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     levels: UInt8[np.ndarray, "L H T K"]
     low: Float32[np.ndarray, "L H T"]
     step: Float32[np.ndarray, "L H T"]
-    prefix: Float32[np.ndarray, "L H T P"]
+    prefix: Float32[np.ndarray, "L H T prefix"]
 
     def packed(self) -> bytes:
         """low, step and prefix as little-endian float32, then the levels: what the browser reads in this order."""
