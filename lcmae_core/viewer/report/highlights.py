@@ -30,7 +30,7 @@ def _rebuilt(_: Values) -> str:
 
 
 def _near(values: Values) -> str:
-    model = values["model"].partition(",")[0]
+    model = values["model"].partition(",")[0].replace("of demonstration", "of the demonstration")
     return (
         f"In layer 1 of the {model} a query attends {values['near_1_layer_1']:.1f} times as much to the patches beside "
         f"it as uniform attention would, over all layers {values['near_1_all_layers']:.1f} times."
