@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcmae_core.cli.study import ordered, say_what_is_left_out
+from lcmae_core.cli.study import missing
 from lcmae_core.cli.words import without
 from lcmae_core.config import Settings
-from lcmae_core.execute.plan import check_writable
 from lcmae_core.store.stopping import stop_requests
 
 OWN = ("--executor", "--array", "-s", "--slurm")
@@ -38,17 +37,12 @@ def submit_studies(
     """
     from lcmae_core.execute.cluster import ClusterExecutor
 
-    out = Path(base.runtime.out)
-    check_writable(out)
-    every = ordered(names, base, profile, seeds)
-    left = sum(not job.done for job in every)
-    print(f"{left} of {len(every)} jobs to do at {profile}", flush=True)
-    say_what_is_left_out(names, base, profile)
-    if not left:
+    todo = missing(names, base, profile, seeds)
+    if not todo:
         return 0
-    executor, command = ClusterExecutor(out, slurm, cluster), [*without(words, *OWN)]
+    executor, command = ClusterExecutor(Path(base.runtime.out), slurm, cluster), without(words, *OWN)
     with stop_requests() as stop:
-        handles = executor.start_array("study", [command] * min(tasks, left))
+        handles = executor.start_array("study", [command] * min(tasks, len(todo)))
         number = handles[0].number.partition("_")[0]
         print(f"array job {number} of {len(handles)} tasks; lcmae study status says how far they are", flush=True)
         while any(handle.poll() is None for handle in handles) and not stop.is_set():
@@ -59,8 +53,8 @@ def submit_studies(
     failed = [handle for handle in handles if handle.poll()]
     for handle in failed:
         print(f"task {handle.number} failed: see {handle.log}", file=sys.stderr)
-    todo = sum(not job.done for job in ordered(names, base, profile, seeds))
-    print(f"{left - todo} jobs done, {todo} left", flush=True)
+    left = sum(not job.done for job in todo)
+    print(f"{len(todo) - left} jobs done, {left} left", flush=True)
     return 1 if failed else 0
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.config.resolve import Asked
+from lcmae_core.store.cores import usable_cores
 
 GB = 1e9
 DISK_GB, RAM_GB = 2.0, 4.0
@@ -142,7 +143,7 @@ def _device() -> Iterator[Finding]:
         yield Finding("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
     if "mps" in accelerator.found():
         yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
     memory = machine_memory()
     if memory is not None:

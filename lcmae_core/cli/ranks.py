@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lcmae_core.cli.words import without
 from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.store.cores import usable_cores
 from lcmae_core.store.stopping import stop_requests
 
 OWN = ("--nproc", "--nnodes", "--rendezvous")
@@ -47,7 +48,7 @@ def launch(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | 
     signal's own."""
     command = torchrun(words, nproc, nnodes, rendezvous)
     print(shlex.join(command), flush=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     threads = {"OMP_NUM_THREADS": str(max(1, cores // nproc))}
     # a restart after a lost rank hung in one of three trials where the store is shared
     environment = threads | os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}

@@ -35,16 +35,26 @@ def run_studies(
     finished, and the same command goes on. Several processes, here `workers` of them (started with the command line
     `words`) or on several machines with one output folder, share the jobs out.
     """
-    check_writable(Path(base.runtime.out))
-    every = ordered(names, base, profile, seeds)
-    todo = [job for job in every if not job.done]
-    print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
-    say_what_is_left_out(names, base, profile)
+    todo = missing(names, base, profile, seeds)
     if not todo:
         return 0
     with stop_requests() as stop, _deadline(budget, stop), _helpers(workers - 1, words) as helpers:
         code = _work(todo, stop)
         return stop.exit_code or max(code, _await(helpers, stop))
+
+
+def missing(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
+    """What is to be done of some studies, said in a line, with what these settings leave out.
+
+    Raises:
+        LcmaeError: the output folder cannot be written.
+    """
+    check_writable(Path(base.runtime.out))
+    every = _ordered(names, base, profile, seeds)
+    todo = [job for job in every if not job.done]
+    print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
+    say_what_is_left_out(names, base, profile)
+    return todo
 
 
 def say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> None:
@@ -60,12 +70,7 @@ def say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> 
             print(f"left out on this machine: {reason}", flush=True)
 
 
-def ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
-    """Every run and measure of some studies, in the order in which they are done.
-
-    Raises:
-        LcmaeError: there is no such study.
-    """
+def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
     return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
 
 
@@ -162,7 +167,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         ("time to go", "right"),
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    everything, seen = ordered(names, base, profile, seeds), set[tuple[Path, str]]()
+    everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
     speed = measured_speed(everything)
     for name in chosen_studies(names):
         mine = [job for job in everything if job.study == name]

@@ -1,12 +1,12 @@
 """Jobs as processes of this machine."""
 
-import os
 import signal
 import subprocess
 import sys
 from typing import Protocol
 
 from lcmae_core.execute.job import START, Job, literal
+from lcmae_core.store.cores import usable_cores
 
 
 class Handle(Protocol):
@@ -72,7 +72,7 @@ class LocalExecutor:
     """Up to `jobs` processes at once, each with its share of the cores."""
 
     def __init__(self, jobs: int):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         self.threads: int | None = max(1, cores // jobs)
 
     def start(self, job: Job) -> LocalHandle:

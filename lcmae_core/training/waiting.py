@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lcmae_core.config import Settings
+from lcmae_core.store.cores import usable_cores
 from lcmae_core.training.distributed import ranks
 
 TOO_LONG = 0.05
@@ -44,7 +45,7 @@ class Waiting:
 
 def cores() -> int:
     """Processor cores of all machines that train together."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = usable_cores()
     return here * max(1, ranks().of // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

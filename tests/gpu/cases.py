@@ -66,6 +66,20 @@ def plant(monkeypatch: Any, fault: Any) -> None:
     monkeypatch.setattr(Encoder, "_encode", lambda self, *given: fault(plain(self, *given)))
 
 
+class InBackward(torch.autograd.Function):
+    """Nothing forward; `fault` sees and changes the gradient."""
+
+    fault: Any = None
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        return InBackward.fault(grad)
+
+
 def read_back(tokens: torch.Tensor) -> torch.Tensor:
     """A planted `.item()`."""
     return tokens + 0.0 * tokens.sum().item()

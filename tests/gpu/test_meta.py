@@ -82,28 +82,14 @@ def test_the_loss_is_watched_without_waiting(monkeypatch: pytest.MonkeyPatch) ->
     assert accelerator.read_late(torch.zeros(())) is None, "a CPU gains nothing by being late"
 
 
-class _Planted(torch.autograd.Function):
-    """Nothing forward; the fault in the backward pass."""
-
-    fault: Any = None
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor) -> Tensor:
-        return tokens.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return _Planted.fault(grad)
-
-
 FAULTS = {"an .item()": cases.read_back, "a CPU tensor": cases.cpu_tensor, "a .cpu()": lambda t: t.cpu().to(META)}
 
 
 @over("fault", FAULTS)
 def test_a_fault_planted_in_the_backward_pass_is_refused(fault: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Planted, "fault", FAULTS[fault])
-        cases.plant(patch, _Planted.apply)
+        patch.setattr(cases.InBackward, "fault", FAULTS[fault])
+        cases.plant(patch, cases.InBackward.apply)
         for name in ("LC-MAE", "DINO", "Siamese"):  # the models that have a backward pass of their own
             with pytest.raises((RuntimeError, NotImplementedError), match=r"[mM]eta"):
                 steps_of(name, 1)

@@ -83,20 +83,6 @@ def test_only_logged_steps_wait(name: str, pictures: Path, tmp_path: Path) -> No
     assert {wait.what for wait in logged} == {"_local_scalar_dense"}
 
 
-class _Backward(torch.autograd.Function):
-    """A fault in the backward pass."""
-
-    fault: Any = None
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor) -> Tensor:
-        return tokens.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return _Backward.fault(grad)
-
-
 def asked(how: str) -> Any:
     """A read of one number, which changes nothing."""
 
@@ -120,8 +106,8 @@ def test_a_planted_wait_is_found(how: str, pictures: Path, tmp_path: Path) -> No
 
 
 def test_a_wait_in_the_backward_pass_is_found(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Backward, "fault", asked(".item()"))
-    cases.plant(monkeypatch, _Backward.apply)
+    monkeypatch.setattr(cases.InBackward, "fault", asked(".item()"))
+    cases.plant(monkeypatch, cases.InBackward.apply)
     assert {wait.step for wait in waits_of("MAE", pictures, tmp_path)} == set(range(1, STEPS + 1))
 
 

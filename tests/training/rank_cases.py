@@ -73,14 +73,14 @@ def ranked(settings, world: int, double: bool, steps: int | None = None) -> Run 
     return None
 
 
-def stop_at(step: int) -> None:
-    """This rank alone gets SIGTERM in a step."""
+def stop_at(step: int, signal: int = 15) -> None:
+    """This process alone gets a signal (SIGTERM) in a step."""
     real, calls = loop.backward_pass, []
 
     def backward(*given):
         calls.append(1)
         if len(calls) == step:
-            os.kill(os.getpid(), 15)
+            os.kill(os.getpid(), signal)
         return real(*given)
 
     loop.backward_pass = backward

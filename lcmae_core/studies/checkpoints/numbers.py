@@ -3,32 +3,19 @@
 Letters: M images, L layers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from lcmae_core.analysis.reductions import Reduction, layer
 from lcmae_core.store.records import Record
 from lcmae_core.studies.judge import Estimate, estimated
 from lcmae_core.viewer.figures.layers import Band
 
-Reduce = Callable[[np.ndarray], np.ndarray]
-
 
 def _all(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1).mean(1)
-
-
-def _first(values: np.ndarray) -> np.ndarray:
-    return values[:, 0]
-
-
-def _last(values: np.ndarray) -> np.ndarray:
-    return values[:, -1]
-
-
-def _second(values: np.ndarray) -> np.ndarray:
-    return values[:, 1]
 
 
 class Quantity(NamedTuple):
@@ -37,7 +24,7 @@ class Quantity(NamedTuple):
     words: str
     measure: str
     key: str
-    reduce: Reduce = _all
+    reduce: Reduction = _all
 
 
 QUANTITIES = (
@@ -48,16 +35,16 @@ QUANTITIES = (
     Quantity("attention on CLS and registers", "distance", "prefix_mass"),
     Quantity("mutual information of query and key, normalised", "distance", "nmi"),
     Quantity("attention distance under a mask, px", "distance", "masked_distance"),
-    Quantity("receptive field: gradient within 1 patch", "receptive", "within", _second),
+    Quantity("receptive field: gradient within 1 patch", "receptive", "within", layer(1)),
     Quantity("image found under a mask without a common patch", "invariance", "found"),
     Quantity("the same, untrained encoder", "invariance", "found_untrained"),
     Quantity("the same, mean colour", "invariance", "found_colour"),
     Quantity("kNN of the mean token, every image by all others", "knn", "right"),
-    Quantity("S_attn (Eq. 7), decoder layer 1", "similarity", "s_attn", _first),
+    Quantity("S_attn (Eq. 7), decoder layer 1", "similarity", "s_attn", layer(0)),
     Quantity("S_attn, mean over layers", "similarity", "s_attn"),
     Quantity("decoder: attention within 2 patches, x uniform", "similarity", "near"),
-    Quantity("S_sim (Eq. 8) to DINO, decoder layer 1", "semantic", "s_sim", _first),
-    Quantity("S_sim to DINO, last layer", "semantic", "s_sim", _last),
+    Quantity("S_sim (Eq. 8) to DINO, decoder layer 1", "semantic", "s_sim", layer(0)),
+    Quantity("S_sim to DINO, last layer", "semantic", "s_sim", layer(-1)),
     Quantity("Eq. 5 between two masks, unoptimised", "terms", "cross_view_trained"),
     Quantity("Eq. 5, untrained", "terms", "cross_view_untrained"),
     Quantity("Eq. 6, unoptimised", "terms", "in_view_trained"),
