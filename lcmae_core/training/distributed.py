@@ -142,14 +142,16 @@ def mean_terms_over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def agree(stop: StopRequest) -> bool:
-    """Whether one of the ranks is asked to stop, which then all are: a signal reaches them between different steps."""
-    if ranks().of > 1:
-        names = [None, *CODES]
-        asked = torch.tensor(1 + names.index(stop.signal) if stop.is_set() else 0)  # on the CPU: no device waits for it
-        dist.all_reduce(asked, dist.ReduceOp.MAX)
-        if asked:
-            stop.set(names[int(asked) - 1])
-    return stop.is_set()
+    """Whether one of the ranks is asked to stop, which then all are: a signal reaches them between different steps, and
+    one that comes while they agree counts at the next."""
+    if ranks().of == 1:
+        return stop.is_set()
+    names = [None, *CODES]
+    asked = torch.tensor(1 + names.index(stop.signal) if stop.is_set() else 0)  # on the CPU: no device waits for it
+    dist.all_reduce(asked, dist.ReduceOp.MAX)
+    if asked:
+        stop.set(names[int(asked) - 1])
+    return bool(asked)
 
 
 def wait_for_all() -> None:

@@ -111,6 +111,7 @@ def test_a_signal_saves_the_ranks_and_decides_the_exit_code(name, code, fsdp, tm
     assert process.returncode == code, said
     assert not psutil.wait_procs(every, timeout=10)[1]
     (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "checkpoints").is_dir(), said
     (saved,) = (folder / "checkpoints").iterdir()
     assert saved.name == f"step-{load_run(folder).history[-1]['step']:08d}"
     weights = {"__0_0.distcp", "__1_0.distcp", ".metadata"} if fsdp else {"model.safetensors"}

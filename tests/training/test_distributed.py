@@ -188,6 +188,16 @@ def test_one_process_is_the_first_of_one_and_waits_for_nobody(tiny):
         assert group == D.Ranks(0, 1)
 
 
+def test_a_signal_that_comes_while_ranks_agree_counts_at_the_next_step(monkeypatch):
+    """Else this rank would stop alone: it saves while the others train, and their collectives no longer match."""
+    stop = StopRequest()
+    monkeypatch.setattr(D, "ranks", lambda: D.Ranks(0, 2))
+    monkeypatch.setattr(D.dist, "all_reduce", lambda *_: stop.set("SIGTERM"))
+    assert not D.agree(stop)
+    assert D.agree(stop)
+    assert stop.signal == "SIGTERM"
+
+
 @over(("batch", "accum_steps", "expected"), [(10, 1, 4), (12, 2, 8), (6, 3, 12)])
 def test_a_batch_that_does_not_divide_is_one_line(batch, accum_steps, expected, tiny, monkeypatch):
     monkeypatch.setattr(D, "ranks", lambda: D.Ranks(1, 4))
