@@ -122,7 +122,7 @@ def ownerless(text: str) -> list[str]:
 
 
 def plain_words(source: str) -> str:
-    """Of a code cell, what its captions say that was not worked out: texts that are handed to `caption` as they are."""
+    """Of a code cell, what its captions say of every run and did not work out: texts that `caption` is given."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     captions = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "caption"]
     return " ".join(text for call in captions for argument in call.args for text in _texts(argument))
@@ -133,5 +133,5 @@ def _texts(node: ast.expr) -> Iterator[str]:
         yield node.value
     elif isinstance(node, ast.JoinedStr):
         yield "".join(str(part.value) if isinstance(part, ast.Constant) else "0" for part in node.values)
-    elif isinstance(node, ast.IfExp):
+    elif isinstance(node, ast.IfExp) and ast.unparse(node.test) != "nb.as_stored":  # silent elsewhere
         yield from (text for part in (node.body, node.orelse) for text in _texts(part))

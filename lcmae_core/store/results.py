@@ -101,6 +101,12 @@ class Notebook:
         return self.profile_name != "smoke" and (self.profile_name != "quick" or self._own_data)
 
     @property
+    def as_stored(self) -> bool:
+        """Whether profile, seed and data are those with which the notebooks come executed: what was seen there may be
+        said of no other run."""
+        return self.profile_name == "quick" and self.seed == 0 and self._own_data
+
+    @property
     def _own_data(self) -> bool:
         own = profile(self.profile_name).data.source
         return (self._asked.data or own) == own

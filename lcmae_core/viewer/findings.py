@@ -66,7 +66,8 @@ class Caption:
 
 
 def caption(*parts: str | Finding) -> Caption:
-    """The caption of the figure above it; empty parts are left out."""
+    """The caption of the figure above it; empty parts are left out. What was seen, and not worked out, is a part with
+    `if nb.as_stored else ""`: silent for another profile, seed or source."""
     return Caption(tuple(part for part in parts if part))
 
 

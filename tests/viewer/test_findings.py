@@ -130,3 +130,4 @@ def test_results_without_an_owner_are_seen():
     assert clauses("See Eq. 5 here: yes.") == ["See Eq 5 here:", "yes."]
     source = 'caption("It grows.", order("what is higher", v), f"{n} falls.", "odd: lower." if x else "")'
     assert plain_words(source) == "It grows. 0 falls. odd: lower. "
+    assert plain_words('caption("One seed.", "It grows." if nb.as_stored else "")') == "One seed."
