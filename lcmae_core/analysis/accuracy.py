@@ -37,8 +37,8 @@ def exact_interval(right: int, count: int, level: float = 0.95) -> Interval:
     """
     if count < 1:
         raise LcmaeError(f"count: got {count} images, expected at least 1")
-    found = binomtest(right, count).proportion_ci(level, method="exact")
-    return Interval(float(found.low), float(found.high))
+    interval = binomtest(right, count).proportion_ci(level, method="exact")
+    return Interval(float(interval.low), float(interval.high))
 
 
 def share_interval(right: Bool[np.ndarray, "S M"] | Bool[np.ndarray, "M"], level: float = 0.95) -> Interval:

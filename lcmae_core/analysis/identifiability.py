@@ -72,15 +72,15 @@ def brute_force_set(tree: Tree, hidden: Collection[str]) -> Identifiable:
     """
     _check(tree, hidden)
     graph, shown = nx.DiGraph(tree.edges), set(tree.leaves) - set(hidden)
-    found: list[tuple[int, int, tuple[str, ...]]] = []
+    separators: list[tuple[int, int, tuple[str, ...]]] = []
     for size in range(len(tree.latents) + 1):
         for chosen in combinations(tree.latents, size):
             dimension = sum(tree.dimension(name) for name in chosen)
             if nx.is_d_separator(graph, set(hidden), shown, set(chosen)):
                 rest = graph.to_undirected().subgraph(set(graph) - set(chosen))
                 reached = set().union(*(nx.node_connected_component(rest, leaf) for leaf in hidden))
-                found.append((dimension, len(reached), chosen))
-    dimension, _, latents = min(found)
+                separators.append((dimension, len(reached), chosen))
+    dimension, _, latents = min(separators)
     return Identifiable(latents, dimension)
 
 

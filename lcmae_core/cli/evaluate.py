@@ -44,9 +44,9 @@ def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
 
     recipe = vary(recipe, mine)
     recipe = recipe if "batch_size" in mine else clip_batch(recipe, len(images.train))
-    found = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
-    _say(found.predictions, f"{found.recipe.kind} of {found.origin}", images.classes)
-    print(f"evaluation: {found.path}")
+    evaluation = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
+    _say(evaluation.predictions, f"{evaluation.recipe.kind} of {evaluation.origin}", images.classes)
+    print(f"evaluation: {evaluation.path}")
     return 0
 
 
@@ -72,8 +72,8 @@ def _origin(source: str, base: Settings, asked: Asked) -> Any:
         return Origin.of_model(load_mae(path, **heads).encoder, base)
     except LcmaeError as error:
         words = {"give encoder_heads=": "expected -p heads=N", "give decoder_heads=": "expected -p decoder_heads=N"}
-        said = next((str(error).replace(*pair) for pair in words.items() if pair[0] in str(error)), str(error))
-        raise LcmaeError(said) from None
+        message = next((str(error).replace(*pair) for pair in words.items() if pair[0] in str(error)), str(error))
+        raise LcmaeError(message) from None
 
 
 def settings_to_judge(known: Settings, base: Settings, asked: Asked) -> Settings:
@@ -84,7 +84,7 @@ def settings_to_judge(known: Settings, base: Settings, asked: Asked) -> Settings
             raise LcmaeError(f"{name}: got {given[name]!r}, expected {fixed!r}, that of the run")
     changes = {name: getattr(base.data, name) for name in type(base.data).model_fields if name in given}
     changes |= {"source": base.data.source} if asked.data else {}
-    changes |= {"seed": base.seed} if asked.said("seed") else {}
+    changes |= {"seed": base.seed} if asked.given("seed") else {}
     always = {"device", "workers", "device_cache_gb", "out"}
     runtime = base.runtime.model_dump(include=always | (given.keys() & type(base.runtime).model_fields.keys()))
     return replace(known, {"train_images": None} | changes | runtime)
@@ -102,10 +102,10 @@ def _neighbours(origin: Any, source: Any) -> Any:
 def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
     from lcmae_core.analysis.accuracy import accuracy, confusion
 
-    found = accuracy(predictions)
-    low, high = found.exact or found.two_way
+    share = accuracy(predictions)
+    low, high = share.exact or share.two_way
     names = names or ()
-    print(f"{title}: {found.mean:.1%} [{low:.1%}, {high:.1%}] of {found.images} held-out images, {len(names)} classes")
+    print(f"{title}: {share.mean:.1%} [{low:.1%}, {high:.1%}] of {share.images} held-out images, {len(names)} classes")
     if len(names) <= MOST:
         print("true class by predicted class, in the same order:")
         for name, row in zip(names, confusion(predictions, len(names))):

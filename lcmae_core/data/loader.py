@@ -48,7 +48,8 @@ class Batch(NamedTuple):
     places: tuple[Place, ...] = ()
     """Where each of `crops` lies in its picture."""
     at: Positions | None = None
-    """Epoch and index once more, on the CPU: what is drawn there for a batch need not wait for a device."""
+    """Epoch and index once more, on the CPU: random numbers that are drawn there for this batch need them, and to read
+    them back from a GPU would make the host wait."""
 
     @property
     def first(self) -> tuple[int, int]:
@@ -268,8 +269,8 @@ class Loader:
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
-            found = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
-        *pictures, boxes = map(torch.stack, zip(*found))
+            crops = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
+        *pictures, boxes = map(torch.stack, zip(*crops))
         return self._finish(epoch, index, [self._send(crop) for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:

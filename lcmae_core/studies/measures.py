@@ -77,8 +77,8 @@ def semantic(specimen: Specimen) -> Values:
     plain, other, centred, centred_other = (
         of_way.terms for of_way in semantic_profiles(model, dino, specimen.split(images), mask, ways=ways)
     )
-    found = {"s_sim": plain, "gain": plain - other, "gain_centred": centred - centred_other}
-    return {key: rounded(blocked(values), 5) for key, values in found.items()}
+    by_name = {"s_sim": plain, "gain": plain - other, "gain_centred": centred - centred_other}
+    return {key: rounded(blocked(values), 5) for key, values in by_name.items()}
 
 
 def cka(specimen: Specimen) -> Values:
@@ -91,16 +91,16 @@ def cka(specimen: Specimen) -> Values:
     def grams(model: Any) -> LayerGrams:
         return both_grams(model.encoder.to(images.device).eval(), images.split(PART))
 
-    found: Values = {}
+    values: Values = {}
     own, own_pooled = grams(specimen.model())
     for name, other in _others(specimen):
         theirs, pooled = grams(other)
         terms = torch.stack([cka_terms(a, b) for a, b in zip(own, theirs)], dim=1)  # (M, L)
-        found[f"cka_{name}"] = rounded(blocked(terms), 5)
-        found[f"pooled_{name}"] = rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
+        values[f"cka_{name}"] = rounded(blocked(terms), 5)
+        values[f"pooled_{name}"] = rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
         pairs = torch.stack([torch.stack([cka_of_grams(a, b) for b in theirs]) for a in own])
-        found[f"layers_{name}"] = rounded(pairs, 5)
-    return found
+        values[f"layers_{name}"] = rounded(pairs, 5)
+    return values
 
 
 def _others(specimen: Specimen) -> Iterator[tuple[str, Any]]:
@@ -122,17 +122,17 @@ def recovery(specimen: Specimen) -> Values:
     masks = Setting(settings.masking.mask_ratio, settings.masking.mask_unit)
     trained = train_on_latents(model, settings.model, settings.optim, masks.ratio, masks.unit, seed)
     untrained = new_mae(model, settings.model, seed).eval()
-    found = measure_recovery(model, trained.mae, untrained, masks, seed, plan.probes)
-    every = {q: getattr(found, q).round(5) for q in QUANTITIES}
+    recovered = measure_recovery(model, trained.mae, untrained, masks, seed, plan.probes)
+    every = {q: getattr(recovered, q).round(5) for q in QUANTITIES}
     chosen = {"kept": every["visible"] * every["predicted"], "dropped": every["visible"] * (1 - every["predicted"])}
     held = {f"{q}_{name}": every[q] * one for name, one in chosen.items() for q in ("trained", "untrained")}
-    arrays = {"levels": found.levels[None]} | every | chosen | held
-    said = {"names": [*found.names], "loss": averaged(trained.loss)}
-    return said | {name: values.tolist() for name, values in arrays.items()}
+    arrays = {"levels": recovered.levels[None]} | every | chosen | held
+    about = {"names": [*recovered.names], "loss": averaged(trained.loss)}
+    return about | {name: values.tolist() for name, values in arrays.items()}
 
 
-def _judged(said: Predictions, suffix: str = "") -> Values:
-    return {f"accuracy{suffix}": float(said.right.mean()), f"right{suffix}": packed(said.right)}
+def _judged(predictions: Predictions, suffix: str = "") -> Values:
+    return {f"accuracy{suffix}": float(predictions.right.mean()), f"right{suffix}": packed(predictions.right)}
 
 
 def _evaluated(evaluation: Evaluation) -> Values:

@@ -114,7 +114,7 @@ class Outcome(NamedTuple):
     """What an evaluation leaves: weights of the classifier, what it says, how long it took, and what else is noted."""
 
     weights: dict[str, Tensor]
-    said: Predictions
+    predictions: Predictions
     steps: int
     seconds: float
     noted: Mapping[str, Any] = MappingProxyType({})
@@ -169,10 +169,14 @@ def once(
 
 
 def _conclude(evaluation: Evaluation, subject: Examined, outcome: Outcome) -> None:
-    said = outcome.said
-    save_predictions(evaluation.path / PREDICTIONS, said)
+    predictions = outcome.predictions
+    save_predictions(evaluation.path / PREDICTIONS, predictions)
     results = {"steps": outcome.steps, "seconds": outcome.seconds, "classes": subject.classes} | dict(outcome.noted)
-    judged = {"accuracy": float(said.right.mean()), "images": len(said.label), "origin": evaluation.origin}
+    judged = {
+        "accuracy": float(predictions.right.mean()),
+        "images": len(predictions.label),
+        "origin": evaluation.origin,
+    }
     where = provenance(pick_device(evaluation.settings.runtime.device)) | {"skipped": subject.source.skipped}
     evaluation.finish(outcome.weights, results | judged | where)
 
@@ -232,7 +236,7 @@ def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float
     return run_steps(evaluation, shown, steps, total, began)
 
 
-def said_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> Predictions:
+def predictions_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> Predictions:
     """The class with the highest score of each image, and its share in the softmax."""
     best = scores.float().softmax(dim=1).max(dim=1)
     return Predictions(*(part.cpu().numpy() for part in (labels, best.indices, best.values)))
@@ -241,5 +245,5 @@ def said_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> P
 @torch.no_grad()
 def predict(scores: Callable[[Batch], Float[Tensor, "B classes"]], loader: Loader) -> Predictions:
     """What a classifier says of whole images (central view), in their order."""
-    parts = [said_of(scores(batch), known_labels(batch.labels)) for batch in loader.evaluation()]
+    parts = [predictions_of(scores(batch), known_labels(batch.labels)) for batch in loader.evaluation()]
     return Predictions(*(np.concatenate(part) for part in zip(*parts)))

@@ -90,8 +90,8 @@ def encoded(origin: Origin, settings: Settings, precision: Precision = "fp32") -
     Raises:
         LcmaeError: the source cannot be read, an encoder of another shape.
     """
-    said = settings.model_dump_json(exclude={"runtime", "optim"})
-    name = (origin.name, said, settings.runtime.out, settings.runtime.device, source_identity(settings.data.source))
+    asked = settings.model_dump_json(exclude={"runtime", "optim"})
+    name = (origin.name, asked, settings.runtime.out, settings.runtime.device, source_identity(settings.data.source))
     return _encoded(_Asked(name, precision, origin, settings))
 
 

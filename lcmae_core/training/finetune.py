@@ -42,10 +42,10 @@ def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int
         num_heads=first.attn.num_heads, mlp_ratio=first.mlp.fc1.out_features / encoder.embed_dim,
         drop_path_rate=recipe.drop_path, weight_init="skip",
     )  # fmt: skip
-    found = model.load_state_dict(encoder.state_dict(), strict=False)
+    keys = model.load_state_dict(encoder.state_dict(), strict=False)
     new = {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    if set(found.missing_keys) != new or set(found.unexpected_keys) != {"norm.weight", "norm.bias"}:
-        odd = sorted((set(found.missing_keys) ^ new) | set(found.unexpected_keys))[0]
+    if set(keys.missing_keys) != new or set(keys.unexpected_keys) != {"norm.weight", "norm.bias"}:
+        odd = sorted((set(keys.missing_keys) ^ new) | set(keys.unexpected_keys))[0]
         raise LcmaeError(f"key: got an encoder that differs in {odd!r}, expected a plain ViT with a class token")
     head: Any = model.head
     nn.init.trunc_normal_(head.weight, std=recipe.head_std, generator=torch.Generator().manual_seed(seed))
@@ -88,10 +88,10 @@ def fine_tune(
         backward = _backward(forward, recipe, subject.classes, settings.seed, device)
         batches = training_batches(settings, recipe, subject.source)
 
-        def said(judged: nn.Module) -> Predictions:
+        def judge(judged: nn.Module) -> Predictions:
             return predict(lambda batch: judged(batch.images), held_out)
 
-        return Task(model.train(), build_adamw(model, recipe), batches, backward, said, average, recipe.clip_grad)
+        return Task(model.train(), build_adamw(model, recipe), batches, backward, judge, average, recipe.clip_grad)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 

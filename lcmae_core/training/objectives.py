@@ -96,8 +96,8 @@ class Masked(Objective[MAE]):
         loss, images = self.settings.loss, batch.images
         masks = view_masks(self.settings, batch, loss.num_views)
         output = self._run(forward_views, forward, images, masks, device=images.device)
-        found = loss_terms(output, images, masks, self.settings.model.patch_size, loss, mean_over_ranks)
-        return {name: value for name, value in found._asdict().items() if value is not None}
+        losses = loss_terms(output, images, masks, self.settings.model.patch_size, loss, mean_over_ranks)
+        return {name: value for name, value in losses._asdict().items() if value is not None}
 
     def held_out(self, model: MAE, loader: Loader) -> dict[str, float]:
         """All three losses, whatever was optimised."""
@@ -238,9 +238,9 @@ class SupervisedObjective(Objective[Supervised]):
     def held_out(self, model: Supervised, loader: Loader) -> dict[str, float]:
         """Cross-entropy and accuracy on central views, nothing dropped."""
         model.eval()
-        found = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
+        means = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
         model.train()
-        return found
+        return means
 
     @staticmethod
     def _judged(logits: Tensor, batch: Batch) -> Terms:
@@ -294,7 +294,7 @@ def _averaged(loader: Loader, measure: Callable[[Batch], Terms]) -> dict[str, fl
     count = 0
     for batch in loader.evaluation():
         for name, value in measure(batch).items():
-            said = "loss" if name == "total" else name
-            sums[said] = sums.get(said, 0.0) + float(value) * len(batch.index)
+            key = "loss" if name == "total" else name
+            sums[key] = sums.get(key, 0.0) + float(value) * len(batch.index)
         count += len(batch.index)
     return {name: value / count for name, value in sums.items()} | {"images": count}

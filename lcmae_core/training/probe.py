@@ -34,7 +34,7 @@ from lcmae_core.training.downstream import (
     evaluate,
     once,
     predict,
-    said_of,
+    predictions_of,
 )
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.held_out import known_labels
@@ -142,10 +142,10 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
         def features(start: int, stop: int) -> Iterator[Batch]:
             return (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
 
-        def said(judged: nn.Module) -> Predictions:
+        def judge(judged: nn.Module) -> Predictions:
             return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
 
-        return Task(probe, build_lars(probe, recipe), features, _backward(probe), said)
+        return Task(probe, build_lars(probe, recipe), features, _backward(probe), judge)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -154,8 +154,8 @@ def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resu
     def work(evaluation: Evaluation, subject: Examined) -> Outcome:
         known, began = encoded(origin, settings, recipe.precision), time.perf_counter()
         probe, penalty = fit_ridge(known.train.of(recipe.token), subject.classes, recipe, settings.seed)
-        said, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
-        return Outcome(probe.state_dict(), said, 0, seconds, {"penalty": penalty})
+        predictions, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
+        return Outcome(probe.state_dict(), predictions, 0, seconds, {"penalty": penalty})
 
     return once(origin, recipe, settings, work, resume=resume)
 
@@ -240,7 +240,7 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
 
 @torch.no_grad()
 def _read(probe: nn.Module, features: Features) -> Predictions:
-    return said_of(probe.eval()(features.values), known_labels(features.labels))
+    return predictions_of(probe.eval()(features.values), known_labels(features.labels))
 
 
 def _encoded(

@@ -1,5 +1,6 @@
-// The attention browser's page side: controls, keys, pointer. It follows draw.js in one module. Everything
-// lives inside `el`: no ids, no globals, no document-level keys, so two browsers on one page do not meet.
+// The attention browser's page side: the toolbar, and what redraws when the state changes. It follows draw.js in
+// one module. Everything lives inside `el`: no ids, no globals, no document-level keys, so two browsers on one page
+// do not meet.
 
 const CONTROLS = [
   { name: "view", label: "Show as", options: [["overlay", "overlay"], ["heat", "heat map"]] },

@@ -22,7 +22,8 @@ class Looks(NamedTuple):
 
 
 def attention_grid(image: Images, token: int, grid: tuple[int, int], columns: Mapping[str, Looks]) -> Picture:
-    """The photograph with one token framed, then a column an encoder: CLS above, the token below, on one scale.
+    """The photograph with one token framed, then one column for each encoder: attention of CLS above, of the framed
+    token below, all on one scale.
 
     Values are multiples of uniform attention.
     """
