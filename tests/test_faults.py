@@ -121,7 +121,7 @@ CKA = {
 }  # fmt: skip
 JUDGE = {
     "one end is enough": ("test.low < interval.low and interval.high", "test.low < interval.low or interval.high"),
-    "the value decides": ("test.low < interval.low and interval.high <", "test.low < interval.value and interval.value <"),
+    "the value decides": ("interval.low and interval.high < test", "interval.value and interval.value < test"),
     "one side of a margin is enough": ("holds = False if False in both", "holds = True if True in both"),
     "the better side is shown": ("measured = max(measured, other", "measured = min(measured, other"),
     "an open gate opens": ("if gate.holds is not True", "if gate.holds is False"),

@@ -48,13 +48,12 @@ def main(options: Namespace) -> int:
     refuse_unread(settings, asked.own)
     if options.list:
         return list_settings(settings)
-    if options.nproc is None and options.nnodes == 1:
-        return train(settings, resume=not options.fresh)
-    from lcmae_core.cli.ranks import check_ranks, launch
+    from lcmae_core.cli.ranks import check_ranks, launch, wanted_of
 
-    where = (1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
-    check_ranks(settings, *where)
-    return launch(options.words, *where)
+    if (wanted := wanted_of(options)) is None:
+        return train(settings, resume=not options.fresh)
+    check_ranks(wanted, settings.optim.batch_size, settings.optim.accum_steps)
+    return launch(options.words, wanted)
 
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:

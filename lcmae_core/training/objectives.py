@@ -26,10 +26,10 @@ from lcmae_core.models.masking import no_mask
 from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, build_supervised, class_count
 from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.training.autoencoder import block_loss
-from lcmae_core.training.distributed import batch_of_all, mean_over_ranks, ranks, rows_of_all, share_of
+from lcmae_core.training.distributed import mean_over_ranks, rows_of_all, share_of
 from lcmae_core.training.held_out import held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
-from lcmae_core.training.mixing import mix_batch
+from lcmae_core.training.mixing import mix_over_ranks
 from lcmae_core.training.siamese import siamese_terms
 
 Terms = dict[str, Tensor]
@@ -53,11 +53,11 @@ class Objective(ABC, Generic[M]):
 
     def loader(self, device: torch.device) -> Loader | AugmentedLoader:
         """Training batches on the device."""
-        settings, runtime = self.settings, self.settings.runtime
+        settings, runtime, optim = self.settings, self.settings.runtime, self.settings.optim
         return Loader(
-            self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
+            self.source.train, settings.data, seed=settings.seed, batch_size=optim.batch_size,
             device=device, device_cache_gb=runtime.device_cache_gb, workers=runtime.workers, crops=self.crops,
-            progress=runtime.progress, cache=cache_of(runtime), share=share_of(settings),
+            progress=runtime.progress, cache=cache_of(runtime), share=share_of(optim.batch_size, optim.accum_steps),
         )  # fmt: skip
 
     @abstractmethod
@@ -206,14 +206,15 @@ class SupervisedObjective(Objective[Supervised]):
 
     def loader(self, device: torch.device) -> Loader | AugmentedLoader:
         """Augmented in worker processes; as for any method where there is neither RandAugment nor erasing."""
-        data, wanted, runtime = self.settings.data, self.settings.supervision, self.settings.runtime
+        data, wanted = self.settings.data, self.settings.supervision
+        runtime, optim = self.settings.runtime, self.settings.optim
         if wanted.rand_augment is None and not wanted.erase:
             return super().loader(device)
         views = Views(self.settings.seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
         pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
         return AugmentedLoader(
-            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers,
-            device_cache_gb=runtime.device_cache_gb, share=share_of(self.settings),
+            pictures, optim.batch_size, device=device, workers=runtime.workers,
+            device_cache_gb=runtime.device_cache_gb, share=share_of(optim.batch_size, optim.accum_steps),
         )  # fmt: skip
 
     def build(self) -> Supervised:
@@ -225,11 +226,8 @@ class SupervisedObjective(Objective[Supervised]):
         wanted, device = self.settings.supervision, batch.images.device
         if not wanted.mixes and not wanted.drop_path:
             return self._judged(self._run(forward, batch.images, device=device), batch)
-        whole = batch_of_all(batch) if wanted.mixes else batch
         seed = self.settings.seed
-        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *whole.first)
-        if whole is not batch:
-            images, targets = (rows.chunk(ranks().of)[ranks().number] for rows in (images, targets))
+        images, targets = mix_over_ranks(batch, wanted, model.head.out_features, seed)
         with lent_randomness(seed_of(seed, "drop path", *batch.first), device):
             logits = self._run(forward, images, device=device).float()
         right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()

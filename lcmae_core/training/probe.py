@@ -25,6 +25,7 @@ from lcmae_core.data.loader import Batch
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
+from lcmae_core.training.distributed import batch_of_all
 from lcmae_core.training.downstream import (
     Examined,
     Origin,
@@ -140,7 +141,8 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
         crops = crop_loader(settings, recipe, subject.source)
 
         def features(start: int, stop: int) -> Iterator[Batch]:
-            return (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            mine = (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            return map(batch_of_all, mine)  # each rank encodes its rows; the probe is trained by all alike
 
         def judge(judged: nn.Module) -> Predictions:
             return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
