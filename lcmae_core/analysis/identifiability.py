@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable
 from itertools import combinations
 from typing import NamedTuple
 
-import networkx as nx
-
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.data.hierarchical import Tree
 
@@ -71,6 +69,8 @@ def brute_force_set(tree: Tree, hidden: Collection[str]) -> Identifiable:
         LcmaeError: as `identifiable_set`.
     """
     _check(tree, hidden)
+    import networkx as nx  # a tenth of a second, which few who import this module need
+
     graph, shown = nx.DiGraph(tree.edges), set(tree.leaves) - set(hidden)
     separators: list[tuple[int, int, tuple[str, ...]]] = []
     for size in range(len(tree.latents) + 1):

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student
 
 Number = Any
 """A float, or an array of them over repetitions."""
@@ -69,6 +68,8 @@ def interval(value: Number, parts: Parts, *, df: Number | None = None, level: fl
     free = parts.df if df is None else df
     if np.any(free <= 0):
         return Interval(-np.inf, np.inf)
+    from scipy.stats import t as student  # half a second, which few who import this module need
+
     half = student.ppf((1 + level) / 2, free) * np.sqrt(parts.variance)
     return Interval(value - half, value + half)
 

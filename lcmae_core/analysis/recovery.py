@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from scipy.stats import rankdata
-from sklearn.kernel_ridge import KernelRidge
 from threadpoolctl import threadpool_limits
 
 from lcmae_core.analysis.identifiability import determined, identifiable_set
@@ -108,6 +106,8 @@ def held_out_r2(
     features = features - features[:fitted].mean(axis=0)
     features = features / (features[:fitted].std() + 1e-12)
     mean = targets[:fitted].mean(axis=0)
+    from sklearn.kernel_ridge import KernelRidge  # half a second, which few who import this module need
+
     regressor = KernelRidge(alpha=RIDGE, kernel="rbf", gamma=REACH / features.shape[1])
     regressor.fit(features[:fitted], targets[:fitted] - mean)
     rest = targets[fitted:]
@@ -181,6 +181,8 @@ def rank_correlation(levels: Levels, predicted: Means, measured: Means) -> float
 
     Means are rounded to nine digits: shares that are equal must tie, whatever the order in which they were summed.
     """
+    from scipy.stats import rankdata  # half a second, which few who import this module need
+
     ranks = [rankdata(level_means(values, levels).round(9)) for values in (predicted, measured)]
     return float(np.corrcoef(ranks)[0, 1])
 

@@ -190,7 +190,7 @@ def _add_report(parser: Parser) -> None:
 
 
 def _add_bench(parser: Parser) -> None:
-    known = "--batch, --steps, --image-size, --device, --models, --json, --quick"
+    known = "--cases, --models, --batch, --steps, --image-size, --device, --json, --record, --check, --quick"
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=known)
 
 
@@ -229,7 +229,7 @@ COMMANDS: dict[str, Command] = {
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
-    "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
+    "bench": (_add_bench, _bench, "time training steps against other implementations, or check recorded ratios"),
     "doctor": (add_doctor, _doctor, "say what this machine has and what to do about what is missing"),
 }
 """Command -> its options, what it does, and its line of help."""

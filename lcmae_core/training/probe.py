@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.model_selection import KFold, StratifiedKFold
 from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -216,6 +215,8 @@ def ridge_path(
 
 def _folds(labels: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     smallest = np.unique(labels, return_counts=True)[1].min()
+    from sklearn.model_selection import KFold, StratifiedKFold  # half a second, which few who import this module need
+
     kind = StratifiedKFold if smallest >= count else KFold
     return kind(min(count, len(labels)), shuffle=True, random_state=seed % 2**32).split(labels, labels)
 
