@@ -162,5 +162,5 @@ def as_pictures(
     """Patches in [0, 1] as (B, H, W, 3) arrays to draw; hidden ones, if given, in mid-grey."""
     if hidden is not None:
         patches = torch.where(hidden[:, :, None], 0.5, patches)
-    pictures = unpatchify(patches, patch, grid).permute(0, 2, 3, 1).cpu()  # (B, H, W, C)
+    pictures = unpatchify(patches, patch, grid).permute(0, 2, 3, 1).float().cpu()  # (B, H, W, C)
     return pictures.expand(-1, -1, -1, 3).numpy()

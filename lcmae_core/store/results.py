@@ -91,8 +91,14 @@ class Notebook:
 
     @property
     def trained(self) -> bool:
-        """Whether the profile trains long enough for checks of quality to apply (from quick on)."""
-        return self.profile_name != "smoke"
+        """Whether the profile trains long enough for checks of quality to apply (from quick on); those of quick are of
+        its own photographs and say nothing of others."""
+        return self.profile_name != "smoke" and (self.profile_name != "quick" or self._own_data)
+
+    @property
+    def _own_data(self) -> bool:
+        own = profile(self.profile_name).data.source
+        return (self._asked.data or own) == own
 
     def record(self, **values: Measured | float | str) -> None:
         """Write <out>/results/<number>.json with the values and where they come from, and say so."""

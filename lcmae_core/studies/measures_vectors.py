@@ -15,6 +15,7 @@ from lcmae_core.analysis.invariance import disjoint_masks, mean_colours, mean_to
 from lcmae_core.analysis.retrieval import found_across, nearest_found, same_place_cosine
 from lcmae_core.analysis.variance import variance_shares
 from lcmae_core.analysis.views import Pair, masked_pair, mirrored_pair, whole
+from lcmae_core.config import LcmaeError
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
 from lcmae_core.losses import cross_view_loss, in_view_loss
@@ -38,8 +39,14 @@ def collapse(specimen: Specimen) -> Values:
     share of places where v of the other view is nearest, chance being 1 / M; variance_* of v; untrained_same_place and
     untrained_found, the same of the untrained model. The encoder apart: encoder_rank (G,) and encoder_same_place (M,)
     of patch tokens of whole images, encoder_found (M,) of tokens that both masks leave visible; the same of the
-    untrained encoder with the prefix untrained_."""
+    untrained encoder with the prefix untrained_.
+
+    Raises:
+        LcmaeError: fewer than two held-out images.
+    """
     batch = specimen.few()
+    if len(batch.images) < 2:
+        raise LcmaeError("data: got 1 held-out image, expected at least 2: v is compared across images")
     model = specimen.model().to(batch.images.device)
     pair = _pair(specimen, model, batch)
     untrained = specimen.control().to(batch.images.device)

@@ -101,7 +101,7 @@ def _add_cell(section: Section, cell: dict[str, Any], following: dict[str, Any] 
         section.blocks.append(Block("code", source, label))
     outputs = cell.get("outputs", [])
     captioned = following if following is not None and _is_caption(following) and _has_picture(outputs) else None
-    caption = _text(captioned) if captioned else ""
+    caption = _caption(captioned) if captioned else ""
     alt = plain(caption) or f"Figure of notebook {section.number}, cell {position + 1}"
     blocks = [block for output in outputs for block in _blocks(output, alt)]
     figures = [block for block in blocks if block.kind == "figure"]
@@ -114,7 +114,17 @@ def _add_cell(section: Section, cell: dict[str, Any], following: dict[str, Any] 
 
 
 def _is_caption(cell: Mapping[str, Any]) -> bool:
-    return cell["cell_type"] == "markdown" and bool(_text(cell).strip()) and "#" not in _text(cell).lstrip()[:1]
+    """Prose, or a cell that shows nothing but a caption that it worked out."""
+    words = _caption(cell).lstrip()
+    return bool(words) and words[0] != "#"
+
+
+def _caption(cell: Mapping[str, Any]) -> str:
+    if cell["cell_type"] == "markdown":
+        return _text(cell)
+    outputs = cell.get("outputs", [])
+    worked_out = len(outputs) == 1 and "findings" in outputs[0].get("metadata", {}).get("text/markdown", {})
+    return _text(outputs[0]["data"], "text/markdown") if worked_out else ""
 
 
 def _has_picture(outputs: Iterable[Mapping[str, Any]]) -> bool:
