@@ -24,11 +24,11 @@ from lcmae_core.data import denormalize
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import mask_from_hidden
 from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.blocks import weights_of
 from lcmae_core.viewer.browser.controls import read_list
 from lcmae_core.viewer.browser.export import colours, payload
 from lcmae_core.viewer.browser.maps import encode_rows, restore_rows
 from lcmae_core.viewer.browser.scene import Scene, counted_from_one
-from lcmae_core.viewer.browser.static import weights_of
 from lcmae_core.viewer.browser.widget import WIDGET
 from lcmae_core.viewer.browser.words import describe, number
 

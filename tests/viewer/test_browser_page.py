@@ -17,8 +17,8 @@ from PIL import Image
 from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.blocks import weights_of
 from lcmae_core.viewer.browser.export import MODULE, colours, payload
-from lcmae_core.viewer.browser.static import weights_of
 from lcmae_core.viewer.browser.words import describe
 from tests.viewer.browser_pages import click_patch, get, picture_side, pixels, state_of, words
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.viewer.browser.pictures import thumbnails
 from lcmae_core.viewer.browser.scene import Choice, counted_from_one
-from lcmae_core.viewer.browser.subject import Browsed, painted_ratio, thumbnails
+from lcmae_core.viewer.browser.subject import Browsed, painted_ratio
 from lcmae_core.viewer.browser.subjects import Subjects
 
 ASKED = ("image", "part", "masked", "layers", "heads", "ratio", "seed")
