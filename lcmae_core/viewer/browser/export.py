@@ -16,7 +16,7 @@ from lcmae_core.viewer.browser.words import Shown
 from lcmae_core.viewer.figures import MAP
 
 _FOLDER = Path(__file__).parent
-SCRIPTS = ("draw.js", "layout.js", "overview.js", "browser.js", "controls.js", "page.js")
+SCRIPTS = ("draw.js", "layout.js", "overview.js", "browser.js", "files.js", "controls.js", "page.js")
 MODULE = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
 """The page side as one ES module."""
 STYLE = (_FOLDER / "browser.css").read_text(encoding="utf-8")

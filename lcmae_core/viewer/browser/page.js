@@ -37,7 +37,9 @@ function render({ model, el }) {
     html: () => download(new Blob([pageOf(model, state())], { type: "text/html" }), "attention.html"),
   };
   const problem = (line) => { message.textContent = line ?? ""; };
-  const kernel = kernelOf(model, problem), fromKernel = kernelBar(root, model, kernel.ask);
+  const kernel = kernelOf(model, problem), open = senderOf(model, kernel, problem);
+  const fromKernel = kernelBar(root, model, kernel.ask, open);
+  dropZone(root, fromKernel ? open : () => problem(NO_KERNEL));
   const message = node("div", "lcmae-kernel-message", root, { role: "alert" });
   const refresh = toolbar(root, model, act);
   const canvas = node("canvas", "lcmae-canvas", root, { tabindex: "0", role: "application",
@@ -188,7 +190,7 @@ function render({ model, el }) {
     if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) event.stopPropagation();
   });
 
-  const listeners = [["change:scene", fresh], ["change:others", fresh], ["change:panel", update], ...NAMES.map((name) => [`change:${name}`, update])];
+  const listeners = [["change:scene", fresh], ["change:others", fresh], ["change:panel", update], ["change:strip", update], ...NAMES.map((name) => [`change:${name}`, update])];
   for (const [name, run] of listeners) model.on(name, run);
   const sizes = new ResizeObserver(() => { if (drawn && Math.abs(width() - parseFloat(canvas.style.width)) > 1) draw(); });
   sizes.observe(root);

@@ -69,6 +69,10 @@ class Browsed:
         self.title = title or _title(model)
         self._alike: tuple[Any, NDArray[np.float64] | None] = (None, None)
 
+    def replace_images(self, images: Float[Tensor, "B C h w"], names: Sequence[str]) -> None:
+        """Other images of the same shape, and their names."""
+        self.images, self.names, self._alike = images, tuple(names), (None, None)
+
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts whose maps can be shown."""

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.build import model_of
@@ -35,6 +38,12 @@ class Subjects:
 
     def __len__(self) -> int:
         return len(self.all)
+
+    def add(self, image: Float[Tensor, "1 C h w"], name: str) -> None:
+        """One more image, the same for every model."""
+        images = torch.cat([self.all[0].images, image.to(self.all[0].images)])
+        for model in self.all:
+            model.replace_images(images, (*model.names, name))
 
     def scenes(self, choice: Choice, measured: bool = False) -> list[Scene]:
         """The same image, part and mask in every model. Layers and heads that a model lacks are left out of it; where

@@ -6,7 +6,6 @@ the page too; those that need the model (image, part, mask, layers, heads) ask t
 Letters: B images, C channels, h x w pixels.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,11 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.models.mae import MAE
 from lcmae_core.store.runs import Run
 from lcmae_core.viewer.browser.canvas import AttentionCanvas
-from lcmae_core.viewer.browser.controls import asked, panel_of, strip_of
+from lcmae_core.viewer.browser.controls import panel_of, strip_of
+from lcmae_core.viewer.browser.display import Displayed, headless
 from lcmae_core.viewer.browser.export import html_page, payload
+from lcmae_core.viewer.browser.listening import Listener
+from lcmae_core.viewer.browser.opened import file_name, opened
 from lcmae_core.viewer.browser.scene import Choice, Scene
 from lcmae_core.viewer.browser.static import picture
 from lcmae_core.viewer.browser.subject import Browsed
@@ -32,10 +34,9 @@ from lcmae_core.viewer.browser.words import HEAD_MODES, ORDERS, SCALES, VIEWS, S
 from lcmae_core.viewer.figures import Picture
 
 LINKED = ("query", "locked", "view", "scale", "head_mode", "overview", "hover", "subject", "against", "large")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-class AttentionBrowser(ipywidgets.VBox):
+class AttentionBrowser(Displayed, ipywidgets.VBox):
     """Attention of one image at a time, browsable by patch, with the model's controls above it.
 
     others: more models by title, before the same images and the same mask: `subject` says which is shown (0: `model`),
@@ -119,12 +120,12 @@ class AttentionBrowser(ipywidgets.VBox):
         start = self._scenes[0].nearest_query(None) if query is None else self._scenes[0].patch(query)
         look = {"query": start, "view": view, "scale": scale, "head_mode": head_mode, "overview": overview,
                 "hover": hover, "subject": subject, "against": against}  # fmt: skip
-        strip = {} if _headless() else strip_of(self._subject)
+        strip = {} if headless() else strip_of(self._subject)
         self._canvas = AttentionCanvas(**self._sent(choice), strip=strip, **look)
         super().__init__(children=[self._canvas], choice=choice, **look)
         for name in LINKED:
             traitlets.link((self, name), (self._canvas, name))
-        self._canvas.on_msg(self._heard)
+        self._canvas.on_msg(Listener(self))
         self.observe(lambda _: self.measure(), "overview")
 
     @classmethod
@@ -175,6 +176,29 @@ class AttentionBrowser(ipywidgets.VBox):
                 setattr(self._canvas, name, sent)
             self.query, self.locked, self.choice = query, locked, choice
 
+    def add(self, picture: bytes | str | Path, name: str | None = None) -> None:
+        """Open a picture of one's own (a file or its content), cut it as held-out images are, and show it.
+
+        Raises:
+            LcmaeError: one line with the name and the reason: no picture, too many pixels, images of no colours.
+        """
+        content = picture if isinstance(picture, bytes) else Path(picture)
+        said = file_name(name or (content.name if isinstance(content, Path) else "picture"))
+        images = self._subject.images
+        self._subjects.add(opened(content, said, images.shape[1], tuple(images.shape[2:])), said)  # type: ignore[arg-type]
+        if not headless():
+            self._canvas.strip = strip_of(self._subject)
+        self.show(image=len(self._subject.images) - 1)
+
+    @property
+    def asked_of(self) -> Browsed:
+        """The model that says which layers and heads there are to choose."""
+        return self._subject
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Send a message to the page."""
+        self._canvas.send(message)
+
     def measure(self) -> None:
         """Compute S_attn of every head, once for a mask, where the overview is sorted by it."""
         if self.overview != "similarity" or self.scene.alike is not None:
@@ -215,48 +239,12 @@ class AttentionBrowser(ipywidgets.VBox):
         Path(path).write_text(html_page(scenes, self.shown, self.hover, self.subject, self.against), encoding="utf-8")
         return Path(path)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """The widget for a notebook that runs, and the picture for everyone who reads it later."""
-        bundle, _metadata = self._still()
-        return bundle if _headless() else bundle | self._live()
-
-    def _ipython_display_(self) -> None:
-        """Two outputs: the picture, which stays when the kernel is gone, and the widget, which hides it till then."""
-        from IPython.display import publish_display_data
-
-        bundle, metadata = self._still()
-        publish_display_data(bundle, metadata)
-        if not _headless():
-            publish_display_data(self._live() | {"text/plain": bundle["text/plain"]})
-
-    def _still(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle, metadata = self.figure()._repr_mimebundle_()
-        words = self.scene.words
-        return {**bundle, "text/plain": f"AttentionBrowser({words['model']}, {words['part']})"}, metadata
-
-    def _live(self) -> dict[str, Any]:
-        return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}
-
     def _sent(self, choice: Choice) -> dict[str, Any]:
         """Nothing where nobody can click: stored widget state would make the notebook as large as the maps."""
-        if _headless():
+        if headless():
             return {"scene": {}, "others": [], "panel": {}}
         first, *others = map(payload, self._scenes)
         return {"scene": first, "others": others, "panel": panel_of(self._subjects, choice)}
-
-    def _heard(self, _: Any, content: Any, __: Any) -> None:
-        """The page asked for something: it always gets an answer, so that it knows that a kernel is there."""
-        error = ""
-        try:
-            if content.get("kind") == "paint":
-                self.toggle(int(content["patch"]))
-            elif content.get("kind") == "measure":
-                self.measure()
-            elif content.get("kind") == "choose":
-                self.show(**asked(content["changes"], self._subject, self.choice))
-        except LcmaeError as wrong:
-            error = str(wrong)
-        self._canvas.send({"kind": "answer", "id": content.get("id"), "error": error})
 
     def _check_mode(self, mode: str) -> None:
         if mode == "rollout" and any(scene.rollout is None for scene in self._scenes):
@@ -294,7 +282,3 @@ class AttentionBrowser(ipywidgets.VBox):
     def _check_subject(self, proposal: Any) -> int | None:
         self._check_index(proposal["trait"].name, proposal["value"])
         return proposal["value"]
-
-
-def _headless() -> bool:
-    return bool(os.environ.get("LCMAE_HEADLESS"))
