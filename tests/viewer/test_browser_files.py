@@ -49,10 +49,10 @@ def tell(browser, content: bytes, name: str, size: int = 1 << 20) -> list[str]:
 
 def test_it_is_what_a_source_gives(tmp_path):
     """The same file in a folder of held-out images and given to the browser: equal to the last bit."""
-    for name, kind in (("a.png", "png"), ("b.jpg", "jpeg"), ("c.png", "png")):
-        (tmp_path / name).write_bytes(picture(130, 90, kind, seed=len(kind)))
-    settings = replace(profile("smoke"), source=f"folder:{tmp_path}", validation_fraction=0.5)
-    named = named_examples(settings, 2)
+    for name, kind in (("a.jpg", "jpeg"), ("b.jpg", "jpeg"), ("c.png", "png"), ("d.png", "png")):
+        (tmp_path / name).write_bytes(picture(260, 200, kind, seed=len(name)))
+    settings = replace(profile("smoke"), source=f"folder:{tmp_path}", validation_fraction=0.8)
+    named = named_examples(settings, 3)
     size = tuple(named.batch.images.shape[2:])
     for image, name in zip(named.batch.images, named.names, strict=True):
         own = opened(tmp_path / name, name, 3, size)[0]

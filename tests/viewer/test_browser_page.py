@@ -130,6 +130,19 @@ def test_every_control_changes_what_it_says(make, show):
     assert get(page, "query") == 20, "back to the patch that was shown"
 
 
+def test_no_two_controls_have_one_name(make, show):
+    page = show(make())
+    names = page.evaluate(
+        """() => [...document.querySelectorAll('.lcmae-bar :is(select, input, button)')].map((c) =>
+             (c.ariaLabel || (c.type === 'checkbox' ? c.closest('label').textContent :
+               c.closest('label')?.firstChild.textContent ?? c.textContent)).trim().toLowerCase())"""
+    )
+    assert len(names) > 14
+    assert sorted(set(names)) == sorted(names)
+    assert names.count("heads") == 1, "which heads; how they are put together is 'maps'"
+    assert "maps" in names
+
+
 def test_following_the_pointer_and_reading_a_weight(make, show):
     browser = make(query=0, layers=[0], heads=[2])
     page = show(browser)

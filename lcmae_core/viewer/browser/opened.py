@@ -13,6 +13,7 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.data.augment import centre_boxes, normalize
 from lcmae_core.data.convert import decode
 from lcmae_core.data.decoders import Decoding
+from lcmae_core.data.loader import shrink
 from lcmae_core.data.resample import cut_one
 from lcmae_core.models.inputs import PICTURES
 
@@ -32,7 +33,7 @@ def opened(
     """
     if channels not in PICTURES:
         raise LcmaeError(f"{name}: got a picture for images of {channels} channels, expected images of 1 or 3")
-    picture = decode(content, name, channels, Decoding(least=2 * max(size), most=most))
+    picture = shrink(decode(content, name, channels, Decoding(least=2 * max(size), most=most)), size)
     (box,) = centre_boxes(torch.tensor([picture.height]), torch.tensor([picture.width]), size).tolist()
     return normalize(cut_one(picture, box, size)[None].float())
 
