@@ -13,7 +13,7 @@ import numpy as np
 
 from lcmae_core.viewer.browser.scene import Scene
 from lcmae_core.viewer.browser.words import Shown
-from lcmae_core.viewer.figures import MAP
+from lcmae_core.viewer.figures import MAP, SIGNED
 
 _FOLDER = Path(__file__).parent
 SCRIPTS = ("draw.js", "layout.js", "overview.js", "browser.js", "files.js", "controls.js", "page.js")
@@ -32,7 +32,7 @@ def colours() -> bytes:
 
 def diverging() -> bytes:
     """256 colours for differences, blue over white to red, RGB."""
-    table = matplotlib.colormaps["RdBu_r"](np.arange(256))[:, :3]
+    table = matplotlib.colormaps[SIGNED](np.arange(256))[:, :3]
     return np.rint(table * 255).astype(np.uint8).tobytes()
 
 

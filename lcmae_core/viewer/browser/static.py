@@ -16,7 +16,7 @@ from lcmae_core.viewer.browser.blocks import MARKS, Block, blocks_of
 from lcmae_core.viewer.browser.overview import columns, slots, tile_number
 from lcmae_core.viewer.browser.scene import Scene
 from lcmae_core.viewer.browser.words import Shown, describe, number
-from lcmae_core.viewer.figures import MAP, Picture
+from lcmae_core.viewer.figures import MAP, SIGNED, Picture
 
 PREFIX = "#e69f00"
 WIDTH, LEFT, HEADING = 12.0, 0.7, 0.5
@@ -199,7 +199,7 @@ def _tile(block: Block, shown: Shown, values: NDArray[Any], limit: float, backdr
     part, cover = np.zeros(scene.grid[0] * scene.grid[1]), np.zeros(scene.grid[0] * scene.grid[1])
     part[scene.keys] = (values / limit).clip(-1, 1) if limit > 0 else 0
     cover[scene.keys] = _opacity(np.abs(part[scene.keys]), shown)
-    colour = matplotlib.colormaps["RdBu_r"]((1 + part) / 2) if block.signed else matplotlib.colormaps[MAP](part)
+    colour = matplotlib.colormaps[SIGNED]((1 + part) / 2) if block.signed else matplotlib.colormaps[MAP](part)
     colour = colour[:, :3]
     colour, cover = (_enlarge(scene, a, backdrop.shape[:2]) for a in (colour, cover[:, None]))
     return colour * cover + backdrop * (1 - cover)
