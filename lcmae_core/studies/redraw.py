@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lcmae_core.analysis.cues import shape_bias
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
 from lcmae_core.studies.judge import Estimate, estimated
-from lcmae_core.studies.published import HLV_RATIOS, HLV_UNITS
+from lcmae_core.studies.redraw_levels import fidelity_by_level, mean_over_seeds, reading_by_level, was_taken
 from lcmae_core.studies.registry import STUDIES, TREE
 from lcmae_core.studies.scoreboard import POOLED, all_described, collapsed, row_pool, score
 from lcmae_core.studies.tables import judged_seeds
@@ -123,7 +122,7 @@ def figures(base: Settings, name: str, seeds: Sequence[int] | None = None) -> It
 
 def drawn_of(study: str, records_of: Mapping[str, Rows]) -> Iterator[Picture | Table]:
     """Tables and figures of a study; `records_of`: measure -> the rows that have it."""
-    has = {measure for measure, by_row in records_of.items() if by_row}
+    has = {measure for measure, of_rows in records_of.items() if of_rows}
     accuracies = {m: title for m, title in _ACCURACIES.items() if m in has}
     if accuracies:
         every = dict.fromkeys(row for measure in accuracies for row in records_of[measure])
@@ -137,7 +136,7 @@ def drawn_of(study: str, records_of: Mapping[str, Rows]) -> Iterator[Picture | T
     if "fidelity" in has:
         yield fidelity_by_level(study, records_of["fidelity"])
         levels = [records_of[m] for m in ("probe", "knn")]
-        if all(levels) and all(_taken(f, m) for f, m in zip(levels, ("probe", "knn"))):
+        if all(levels) and all(was_taken(f, m) for f, m in zip(levels, ("probe", "knn"))):
             yield reading_by_level(study, {row: r for row, r in levels[0].items() if row in levels[1]})
 
 
@@ -148,10 +147,27 @@ def _out(records: Sequence[Record], measure: str) -> bool:
 def _distances(by_row: Rows) -> Iterator[Picture]:
     keys = {"as the authors of ViT": "distance", "renormalised without CLS": "distance_renormalized"}
     keys = {_of_one(title, by_row): key for title, key in keys.items()}
+    lines = _uniform_distance(by_row, [*keys])
     yield layer_bands({t: {row: _band(r, "distance", k) for row, r in by_row.items()} for t, k in keys.items()},
-                      "attention distance, px")  # fmt: skip
-    heads = {t: {row: _mean(r, "distance", f"heads_{k}") for row, r in by_row.items()} for t, k in keys.items()}
-    yield head_spread(heads, "attention distance, px")
+                      "attention distance, px", lines=lines)  # fmt: skip
+    heads = {
+        t: {row: mean_over_seeds(r, "distance", f"heads_{k}") for row, r in by_row.items()} for t, k in keys.items()
+    }
+    yield head_spread(heads, "attention distance, px", lines=lines)
+
+
+def _uniform_distance(by_row: Rows, titles: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What uniform attention gives in both conventions: the first loses what goes to CLS."""
+    record = next(iter(by_row.values()))[0]
+    even = record.measures["distance"]["values"].get("uniform")
+    if even is None:
+        return {}
+    (height, width), patch = (
+        record.content["settings"]["data"]["image_size"],
+        record.content["settings"]["model"]["patch_size"],
+    )
+    count = (height // patch) * (width // patch)
+    return {titles[0]: {"uniform": even * count / (count + 1)}, titles[1]: {"uniform": even}}
 
 
 def _of_one(title: str, by_row: Rows) -> str:
@@ -180,62 +196,6 @@ def likeness_by_layer(by_row: Rows) -> Picture:
     return layer_bands(panels, "debiased linear CKA", limits=(0, 1.02))
 
 
-_PUBLISHED: dict[str, Mapping[str, Mapping[str, float]]] = {
-    "hlv_ratios": {
-        "linear probe, %": {str(ratio): float(level.probed) for ratio, level in HLV_RATIOS.items()},
-        "shape bias": {str(ratio): float(level.shape_bias or "nan") for ratio, level in HLV_RATIOS.items()},
-    },
-    "hlv_units": {"linear probe, %": {f"{unit}x": float(level.probed) for unit, level in HLV_UNITS.items()}},
-}
-_KNOB = {"hlv_ratios": "mask ratio", "hlv_units": "side of a mask cell, patches"}
-_FIDELITY = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR, dB", "mse": "MSE"}
-
-
-def fidelity_by_level(study: str, by_row: Rows, lines: Mapping[str, float] | None = None) -> Picture:
-    """SSIM, FSIM, PSNR and MSE of whole images over the ratios or units of an HLV study, means over images; `lines`, by
-    measure, draws what another reconstruction reaches."""
-    at = _knob(by_row)
-    means = {key: [float(_mean(records, "fidelity", key).mean()) for records in by_row.values()] for key in _FIDELITY}
-    panels = {title: {"ours": (at, means[key])} for key, title in _FIDELITY.items()}
-    dashed = {_FIDELITY[key]: value for key, value in (lines or {}).items()}
-    return curves(panels, _KNOB[study], "", ticks=at, lines=dashed)
-
-
-def reading_by_level(study: str, by_row: Rows) -> Picture:
-    """What can be read off the features over the ratios or units of an HLV study, beside what HLV reports: probe, kNN,
-    shape bias (dashed: answers at random), and the probe under corruptions where they could be made."""
-    ours = {"linear probe, %": [_percent(records, "probe", "right") for records in by_row.values()],
-            "kNN, %": [_percent(records, "knn", "right") for records in by_row.values()]}  # fmt: skip
-    if _taken(by_row, "cues"):
-        ours["shape bias"] = [_bias(records) for records in by_row.values()]
-    if _taken(by_row, "corruptions"):
-        ours["probe under corruptions, %"] = [_percent(r, "corruptions", "share") for r in by_row.values()]
-    at = _knob(by_row)
-    panels = {title: {"ours": (at, values)} for title, values in ours.items()}
-    for title in panels.keys() & _PUBLISHED[study].keys():
-        theirs = [_PUBLISHED[study][title][row] for row in by_row]
-        panels[title]["published (HLV, ViT-B on ImageNet)"] = (at, theirs)
-    return curves(panels, _KNOB[study], "", ticks=at, lines={"shape bias": 0.5})
-
-
-def _taken(by_row: Rows, measure: str) -> bool:
-    """Whether a measure was taken of every record, and not left out."""
-    every = [record.measures.get(measure, {"values": {"left_out": ""}}) for r in by_row.values() for record in r]
-    return all("left_out" not in entry["values"] for entry in every)
-
-
-def _knob(by_row: Rows) -> list[float]:
-    return [float(row.removesuffix("x")) for row in by_row]
-
-
-def _percent(records: Sequence[Record], measure: str, key: str) -> float:
-    return 100 * float(_mean(records, measure, key).mean())
-
-
-def _bias(records: Sequence[Record]) -> float:
-    return shape_bias(*(float(_mean(records, "cues", cue).mean()) for cue in ("shape", "texture")))
-
-
 RECOVERY = {"predicted": "predicted by the graph", "trained": "trained encoder", "untrained": "untrained encoder",
             "shuffled": "shuffled latents"}  # fmt: skip
 """What is shown of the recovery of latents, with its title."""
@@ -244,7 +204,9 @@ RECOVERY = {"predicted": "predicted by the graph", "trained": "trained encoder",
 def recovered(by_row: Rows, quantity: str) -> np.ndarray:
     """A number of the recovery of latents, its mean over seeds, masks and the latents of a level: (rows, levels)."""
     levels = next(iter(by_row.values()))[0].array("recovery", "levels")[0]
-    return level_means(np.stack([_mean(records, "recovery", quantity).mean(0) for records in by_row.values()]), levels)
+    return level_means(
+        np.stack([mean_over_seeds(records, "recovery", quantity).mean(0) for records in by_row.values()]), levels
+    )
 
 
 def recovery_by_level(by_row: Rows) -> Picture:
@@ -252,10 +214,6 @@ def recovery_by_level(by_row: Rows) -> Picture:
     panels = {title: recovered(by_row, quantity) for quantity, title in RECOVERY.items()}
     columns = ["root", *map(str, range(1, panels[RECOVERY["predicted"]].shape[1]))]
     return recovery_maps(panels, [*by_row], columns, "share, or held-out $R^2$")
-
-
-def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:
-    return np.mean([record.array(measure, key) for record in records], axis=0)
 
 
 def _band(records: Sequence[Record], measure: str, key: str) -> Band:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from lcmae_core.viewer.figures.basic import INK, MAP, Images
+from lcmae_core.viewer.figures.basic import Images
+from lcmae_core.viewer.figures.look import INK, MAP, mark_uniform
 from lcmae_core.viewer.figures.paper import Picture
 
 
@@ -43,7 +44,7 @@ def attention_grid(image: Images, token: int, grid: tuple[int, int], columns: Ma
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.colorbar(shown, ax=axes[:, 1:].ravel().tolist(), label="x uniform", shrink=0.8)
+    mark_uniform(figure.colorbar(shown, ax=axes[:, 1:].ravel().tolist(), label="x uniform", shrink=0.8), 1.0)
     return figure
 
 
