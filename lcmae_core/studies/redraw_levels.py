@@ -71,7 +71,7 @@ Panels = dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]
 def _drawn(at: Sequence[float], ours: Mapping[str, Sequence[Estimate]]) -> tuple[Panels, Panels]:
     """The curves of our numbers, and their intervals where they have them."""
     panels: Panels = {title: {"ours": (at, [e.value for e in estimates])} for title, estimates in ours.items()}
-    ends = {title: ([e.low for e in estimates], [e.high for e in found]) for title, estimates in ours.items()}
+    ends = {title: ([e.low for e in estimates], [e.high for e in estimates]) for title, estimates in ours.items()}
     return panels, {title: {"ours": both} for title, both in ends.items() if np.isfinite(both).any()}
 
 
