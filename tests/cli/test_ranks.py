@@ -90,7 +90,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trial", [0, *(pytest.param(n, marks=pytest.mark.fault) for n in range(1, 10))])
+@pytest.mark.fault
+@pytest.mark.parametrize("trial", range(10))
 def test_a_killed_rank_is_started_again_and_the_run_ends_the_same(trial, tmp_path, whole):
     words = words_of(tmp_path / "o", steps=90, checkpoint_every=5)
     process = begun(tmp_path / "o", words, 20 + 5 * trial)
