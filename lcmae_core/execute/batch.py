@@ -11,7 +11,7 @@ from lcmae_core.execute.job import FULL_DISK, Job
 from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
 from lcmae_core.execute.plan import Plan
-from lcmae_core.execute.progress import Board, in_words, make_console, numbers_table
+from lcmae_core.execute.progress import Board, in_words, make_console, numbers_table, training_now
 from lcmae_core.execute.watch import SAVING
 from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.stopping import Stopped, stop_requests
@@ -86,7 +86,7 @@ class _Batch:
                 while (self.waiting or self.running) and not stop.is_set():
                     self._start_ready()
                     self._collect()
-                    self.board.tick()
+                    self.board.tick(lambda: training_now(self.plan.out))
                     if self.running:
                         time.sleep(0.1)
             finally:

@@ -54,8 +54,8 @@ def make_plan(request: Request) -> Plan:
     """Check a request and plan it; the output folder is made last, when all else is right.
 
     Raises:
-        LcmaeError: unknown notebook, parameter or profile, a value of the wrong type, a malformed data source, a folder
-            that cannot be written.
+        LcmaeError: unknown notebook, parameter, profile or model, a value of the wrong type, a malformed data source, a
+            folder that cannot be written.
     """
     asked = request.asked
     profile, data, out = asked.profile, asked.data, asked.out
@@ -66,6 +66,7 @@ def make_plan(request: Request) -> Plan:
     refuse_unread(replace(load_profile(profile), leaves), leaves)
     if data and is_local(data, project_root()):
         _look_at(data, asked.own.get("on_unreadable", "stop"))
+    shares = {name: _models_found(share) for name, share in shares.items()}
     everywhere = {"profile": profile, "out": str(out)}
     parameters = {n.name: everywhere | _from_environment(n, data) | shares[n.name] for n in chosen}
     check_writable(out)
@@ -75,6 +76,30 @@ def make_plan(request: Request) -> Plan:
 def _from_environment(notebook: NotebookFile, data: str | None) -> dict[str, Any]:
     """The source, for a notebook that has one: a kernel starts in another folder than a relative $LCMAE_DATA means."""
     return {"data": data} if data and "data" in read_parameters(notebook) else {}
+
+
+def _models_found(share: Mapping[str, Any]) -> dict[str, Any]:
+    """A notebook's parameters with the models that they name looked at: a mistyped one is said before a kernel starts,
+    and a path holds wherever the kernel does."""
+    found = dict(share)
+    for name in ("model", "models"):
+        if isinstance(share.get(name), str):
+            words = [share[name]] if name == "model" else share[name].split()
+            found[name] = " ".join(_model(word) for word in words)
+    return found
+
+
+def _model(word: str) -> str:
+    """The word, or where the path that it means lies."""
+    if word == "run":  # the collection's own
+        return word
+    from lcmae_core.models.named import named, refuse_unknown
+
+    model = named(word)
+    refuse_unknown(model)
+    part, sign, path = word.rpartition("=")
+    here = Path(path).expanduser()
+    return f"{part}{sign}{here.resolve()}" if model.kind in ("run", "folder", "file") and here.exists() else word
 
 
 def _look_at(source: str, on_unreadable: str) -> None:

@@ -1,7 +1,8 @@
 """What the user sees while notebooks run: a bar that names them and the time left, or plain lines; then ten numbers."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lcmae_core.store.progress import HEARTBEAT, in_words
 from lcmae_core.viewer.report.results import chosen_rows, read_results
 
 
@@ -18,20 +20,13 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
-def in_words(seconds: float) -> str:
-    """A duration as a person says it: 8 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class Board:
     """Keeps count of what was estimated, what runs and what is done, and shows it."""
 
     def __init__(self, console: Console, estimates: Mapping[str, float], parallel: int):
         self._console, self._estimates, self._parallel = console, dict(estimates), max(1, parallel)
         self._running: dict[str, float] = {}
+        self._said = time.monotonic()
         self._done: dict[str, float] = {}
         columns = (
             TextColumn("{task.description}"),
@@ -53,6 +48,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """A line above the bar, as it is."""
+        self._said = time.monotonic()
         self._console.print(escape(text), soft_wrap=True)
 
     def start(self, name: str) -> None:
@@ -73,9 +69,14 @@ class Board:
         more = not self._console.is_terminal and seconds is not None and len(self._done) < len(self._estimates)
         self.say(f"{self._count()} {name}: {word}{took}" + (f"; {self._left()}" if more else ""))
 
-    def tick(self) -> None:
-        """Redraw the bar."""
+    def tick(self, training: Callable[[], str] = str) -> None:
+        """Redraw the bar; where there is none, say once a minute what runs, what `training` says of it, and the time
+        left."""
         now = time.monotonic()
+        if self._running and not self._console.is_terminal and now - self._said >= HEARTBEAT:
+            runs = ", ".join(f"{name} for {in_words(now - t)}" for name, t in self._running.items())
+            said = "; ".join(part for part in (runs, training(), self._left()) if part)
+            self.say(f"{self._count()} running: {said}")
         done = sum(self._estimates[name] for name in self._done)
         done += sum(min(now - t, 0.95 * self._estimates[name]) for name, t in self._running.items())
         self._progress.update(
@@ -93,14 +94,29 @@ class Board:
     def _left(self) -> str:
         """Time left: estimates, scaled by how the finished notebooks compared with theirs."""
         planned = sum(self._estimates[name] for name in self._done)
-        scale = sum(self._done.values()) / planned if planned else 1.0
         now = time.monotonic()
+        scale = sum(self._done.values()) / planned if planned else 1.0
+        late = [(now - t) / (0.95 * self._estimates[n]) for n, t in self._running.items() if self._estimates[n]]
+        scale = max(scale, *late, 0.0)  # one that runs longer than it should says that this machine is slower
         running = [max(0.0, scale * self._estimates[n] - (now - t)) for n, t in self._running.items()]
         waiting = [
             scale * e for name, e in self._estimates.items() if name not in self._done and name not in self._running
         ]
         left = max([(sum(running) + sum(waiting)) / self._parallel, *running, *waiting], default=0.0)
         return f"about {in_words(left)} left"
+
+
+def training_now(out: Path, within: float = 2 * HEARTBEAT) -> str:
+    """The run below a folder that logged last, by its step and images a second; nothing if none did of late."""
+    logs = [(path.stat().st_mtime, path) for path in out.glob("*/*/history.jsonl")]
+    when, path = max(logs, default=(0.0, out))
+    if time.time() - when > within:
+        return ""
+    try:
+        last = json.loads(path.read_text().splitlines()[-1])
+        return f"{path.parent.name} at step {last['step']}, {last['images_per_s']:.0f} images/s"
+    except (OSError, ValueError, LookupError):  # a line that is just being written
+        return ""
 
 
 def numbers_table(out: Path, numbers: set[str]) -> Table | None:

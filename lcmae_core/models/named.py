@@ -83,6 +83,20 @@ def at_hand(model: Named) -> Named:
     return replace(model, path=path.parent if model.kind == "hub" else path, commit=commit)
 
 
+def refuse_unknown(model: Named) -> None:
+    """See whether timm knows a name that is said to be its own; loads torch, unless the name is a usual one.
+
+    Raises:
+        LcmaeError: with the nearest name that it knows.
+    """
+    name = model.given.partition("=")[2] if "=" in model.given else model.given
+    name = name.partition("@")[0]
+    if model.kind == "timm" and name not in ON_THE_HUB:
+        from lcmae_core.models.pretrained import check_name
+
+        check_name(name)
+
+
 class Wanted(NamedTuple):
     """A file that the comparison of the paper needs: the part it plays, its name, where it is offered, where it is
     looked for, and whether it is there."""

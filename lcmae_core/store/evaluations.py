@@ -53,6 +53,12 @@ class Evaluation(Run):
     """What was evaluated: the name of the pre-training run (with its step, if it is not the last), or "untrained"."""
 
     @property
+    def words(self) -> str:
+        """How which encoder is judged."""
+        how = {"finetune": "fine-tuning", "probe": "linear probe", "ridge": "linear probe"}[self.recipe.kind]
+        return f"{how} of {self.origin}, seed {self.settings.seed}"
+
+    @property
     def predictions(self) -> Predictions:
         """Of the held-out images.
 

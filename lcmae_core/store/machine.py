@@ -13,8 +13,11 @@ from pathlib import Path
 
 import torch
 
+from lcmae_core import CALM
 from lcmae_core.config import LcmaeError
 from lcmae_core.store import accelerator
+from lcmae_core.store.cores import idle_cores, usable_cores
+from lcmae_core.store.progress import in_notebook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout, when the package is installed from one; else the folder above the installed package."""
@@ -61,6 +64,15 @@ def device_name(device: torch.device) -> str:
     if device.type == "mps":
         return f"Apple MPS ({platform.machine()})"
     return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+def leave_room() -> int:
+    """Threads that torch uses from now on. In a notebook: as many as there are idle cores, at least one, where waiting
+    threads spin (torch was loaded before this package could say otherwise) and the user did not say how many."""
+    said = CALM or any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"))
+    if in_notebook() and not said and (idle := idle_cores()) is not None:
+        torch.set_num_threads(max(1, min(usable_cores(), round(idle))))
+    return torch.get_num_threads()
 
 
 def keep_freed_memory() -> bool:

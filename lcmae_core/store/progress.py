@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where somebody watches, a line at the start and one at the end where nobody does."""
+"""Progress on stderr: a bar where somebody watches; else lines at the start, every minute and at the end."""
 
 import os
 import sys
@@ -7,6 +7,8 @@ from typing import Any, Protocol, Self
 
 DELAY = 3.0
 """Seconds of work before anything is said of it."""
+HEARTBEAT = 60.0
+"""Seconds between two lines of work that nobody watches."""
 
 
 class Bar(Protocol):
@@ -46,33 +48,60 @@ class Silent:
 
 
 class Lines(Silent):
-    """A line once the work has taken `delay` seconds, and another when it ends; nothing for what is done sooner."""
+    """A line once the work has taken `delay` seconds, one every `beat` seconds with what is done and the time left, and
+    another when it ends; nothing for what is done sooner."""
 
-    def __init__(self, title: str, total: int, unit: str, *, done: int = 0, delay: float = DELAY) -> None:
+    def __init__(
+        self, title: str, total: int, unit: str, *, done: int = 0, delay: float = DELAY, beat: float = HEARTBEAT
+    ) -> None:
         self._title, self._total, self._unit, self._done, self._delay = title, total, unit, done, delay
-        self._began, self._said, self._beside = time.monotonic(), False, ""
+        self._began, self._beside, self._beat = time.monotonic(), "", beat
+        self._said: float | None = None
+        self._first: tuple[float, int] | None = None
 
     def update(self, n: int = 1) -> None:
         """So many more are done."""
         self._done += n
-        if not self._said and time.monotonic() - self._began >= self._delay:
-            self._said = True
+        now = time.monotonic()
+        self._first = self._first or (now, self._done)  # what comes before the first is no part of the speed
+        if self._said is None and now - self._began >= self._delay:
+            self._said = now
             self._say(f"{self._title}: {self._total} {self._unit}s ...")
+        elif self._said is not None and now - self._said >= self._beat and self._done < self._total:
+            self._said = now
+            self._say(self._with(self._beside, self._left()))
 
     def set_postfix_str(self, s: str) -> None:
-        """What the last line ends with."""
+        """What the lines end with."""
         self._beside = s
 
     def close(self) -> None:
         """Say what was done, if it was begun aloud; once."""
-        if self._said:
-            seconds = f"{time.monotonic() - self._began:.0f} s"
-            counted = f"{self._done} of {self._total} {self._unit}s"
-            self._say(f"{self._title}: {', '.join(part for part in (counted, seconds, self._beside) if part)}")
-        self._said, self._delay = False, float("inf")
+        if self._said is not None:
+            self._say(self._with(f"{time.monotonic() - self._began:.0f} s", self._beside))
+        self._said, self._delay = None, float("inf")
+
+    def _with(self, *more: str) -> str:
+        counted = f"{self._done} of {self._total} {self._unit}s"
+        return f"{self._title}: {', '.join(part for part in (counted, *more) if part)}"
+
+    def _left(self) -> str:
+        """The time that the rest takes at the mean speed since the first; nothing while that is not known."""
+        since, before = self._first or (0.0, self._done)
+        if self._done == before:
+            return ""
+        return f"about {in_words((self._total - self._done) * (time.monotonic() - since) / (self._done - before))} left"
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it: 8 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def progress_bar(
@@ -81,7 +110,7 @@ def progress_bar(
     """The one place that decides who sees progress: `wanted` is the setting `progress`.
 
     Nothing where it is not wanted, or a notebook runs with nobody at it ($LCMAE_HEADLESS); a bar at a terminal or in a
-    notebook; two lines where stderr goes to a file or a pipe. A bar that `leave`s stays, and begins without delay.
+    notebook; lines where stderr goes to a file or a pipe. A bar that `leave`s stays, and begins without delay.
     """
     if not wanted or os.environ.get("LCMAE_HEADLESS"):
         return Silent()

@@ -10,7 +10,8 @@ from lcmae_core.config import LcmaeError, Settings, profile, replace
 from lcmae_core.config.profiles import IN_NOTEBOOK
 from lcmae_core.config.resolve import Asked, project_root
 from lcmae_core.store.files import read_json, write_json
-from lcmae_core.store.machine import REPOSITORY, pick_device, provenance, writable_folder
+from lcmae_core.store.machine import REPOSITORY, leave_room, pick_device, provenance, writable_folder
+from lcmae_core.store.stopping import say_interrupts
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Notebook:
     on_unreadable: str = "stop"
     train: bool | None = None
     started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        say_interrupts()
+        leave_room()
 
     @property
     def _asked(self) -> Asked:

@@ -22,7 +22,11 @@ MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "histor
 TIMINGS = ("images_per_s", "images_per_core_s", "data_wait")
 """What a line of the history says of speed, which differs between runs that are otherwise equal."""
 
-
+METHODS = {
+    "mae": "MAE", "ae": "an autoencoder", "dino": "DINO", "supervised": "a supervised ViT",
+    "siamese": "the Siamese network",
+}  # fmt: skip
+"""Methods as a reader calls them."""
 NAMED = 4
 """Missing runs that an error names."""
 
@@ -31,6 +35,24 @@ class RunLostError(LcmaeError):
     """The folder of a run went away while it was written: failed work, not a user's mistake."""
 
     exit_code = 1
+
+
+def _method(settings: Settings) -> str:
+    """MAE + cross-view, mask ratio 0.5, decoder average."""
+    name, loss = METHODS[settings.method], settings.loss
+    terms = {"MAE": loss.reconstruction, "cross-view": loss.cross_view, "in-view": loss.in_view}
+    if settings.method == "mae":
+        on = [term for term, weight in terms.items() if weight]
+        name = " + ".join(on) + (" loss alone" if on[0] != "MAE" and len(on) == 1 else "")
+    usual, said = Settings(), [name]
+    if settings.method == "mae" and settings.masking.mask_ratio != usual.masking.mask_ratio:
+        said.append(f"mask ratio {settings.masking.mask_ratio:g}")
+    if settings.method == "mae" and settings.model.decoder != usual.model.decoder:
+        said.append(f"decoder {settings.model.decoder}")
+    elif settings.method == "mae" and settings.model.decoder_depth != usual.model.decoder_depth:
+        depth = settings.model.decoder_depth
+        said.append(f"decoder of {depth} layer{'s' * (depth != 1)}")
+    return ", ".join(said)
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,11 @@ class Run:
     def name(self) -> str:
         """Name and digest, as the folder is called."""
         return self.path.name
+
+    @property
+    def words(self) -> str:
+        """What is trained, for who watches: the method with its losses, and what differs from an ordinary MAE."""
+        return f"training {_method(self.settings)}, seed {self.settings.seed}"
 
     @property
     def done(self) -> bool:

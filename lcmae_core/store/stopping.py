@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,19 @@ class Stopped(SystemExit):
     def __init__(self, message: str, asked: StopRequest | None = None) -> None:
         super().__init__(f"{message}; {'run the cell again to go on' if in_notebook() else 'the same command resumes'}")
         self.exit_code = 1 if asked is None else asked.exit_code
+
+
+GO_ON = "interrupted: run the cell again to go on"
+
+
+def say_interrupts() -> None:
+    """In a notebook with somebody at it: an interrupt ends a cell with a line that says how to go on, in place of a
+    traceback. What was trained is kept by `stop_requests`, what was measured by the record of it."""
+    if not in_notebook() or os.environ.get("LCMAE_HEADLESS"):
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    shell.set_custom_exc((KeyboardInterrupt,), lambda *_, **__: print(GO_ON, file=sys.stderr))
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's, to whoever sees `Stopped`
 
 
 class _Handler:

@@ -16,6 +16,7 @@ from lcmae_core.models.decoders import TransformerDecoder
 from lcmae_core.models.demonstration import DEMO, demo_card
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import MAE
+from lcmae_core.models.named import at_hand, named
 from lcmae_core.models.pretrained import REFERENCES, expected_images, load_vit
 from lcmae_core.studies.registry import deep_decoder, references
 from lcmae_core.training.loop import pretrain
@@ -77,8 +78,9 @@ def compared(
 
 def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
     """A model to look at: None or "demo" is the one that comes with the package, "run" the collection's own run with
-    the deep decoder; else an MAE checkpoint (a file or folder of the public code, Hugging Face or ours) or the name of
-    a timm ViT. Files and folders called "demo" or "run" are said as "./demo" and "./run".
+    the deep decoder; else what `models.named` knows: an MAE checkpoint (a file or folder of the public code, Hugging
+    Face or ours, an id of the hub) or the name of a timm ViT. Files and folders called "demo" or "run" are said as
+    "./demo" and "./run".
 
     Raises:
         LcmaeError: neither a path nor a name, a file that does not fit, a hub that does not answer.
@@ -87,14 +89,11 @@ def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
         return _run(deep_decoder(base, profile), "MAE")
     if spec in (None, DEMO):
         return _checkpoint(DEMO, f"demonstration MAE, {demo_card()['epochs']} epochs of {demo_card()['data']}", base)
-    path = Path(spec).expanduser()
-    if not path.exists():
-        if path.suffix in (".pth", ".pt", ".safetensors", ".bin") or len(path.parts) > 1:
-            raise LcmaeError(
-                f"model: got {spec!r}, which is not there, expected 'demo', 'run', a checkpoint or a timm ViT's name"
-            )
-        return _published(spec, base)
-    return _checkpoint(path, f"checkpoint {path.name}", base)
+    found = named(spec)
+    if found.kind == "timm":
+        return _published(found.given, base)
+    path = at_hand(found).path or Path(spec).expanduser()
+    return _checkpoint(path, f"checkpoint {spec if found.kind == 'hub' else path.name}", base)
 
 
 def _checkpoint(path: Path | str, origin: str, base: Settings) -> Subject:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lcmae_core.config import Settings
 from lcmae_core.store.files import room_for, write_text
-from lcmae_core.store.progress import progress_bar
+from lcmae_core.store.progress import in_notebook, progress_bar
 from lcmae_core.store.runs import HISTORY, Run
 from lcmae_core.training.waiting import TOO_LONG, Advice, cores
 
@@ -60,7 +60,8 @@ class RunLog:
         self._start, self._advise = start, Advice(settings) if streamed else _nothing
         self._board = _tensorboard(run, start) if settings.runtime.tensorboard else None
         wanted = settings.runtime.progress
-        self._bar = progress_bar(run.name, total, "step", wanted=wanted, done=start, leave=True)
+        title = run.words if in_notebook() else f"{run.words} ({run.name})"
+        self._bar = progress_bar(title, total, "step", wanted=wanted, done=start, leave=True)
 
     def tick(self) -> None:
         """One step is done."""

@@ -12,7 +12,7 @@ from lcmae_core.config import Settings
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.build import AnyModel
-from lcmae_core.store.machine import pick_device, provenance
+from lcmae_core.store.machine import leave_room, pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, open_run, refuse_untrained, run_folder
 from lcmae_core.training.distributed import (
     gradients_later,
@@ -94,6 +94,7 @@ def _untrained(settings: Iterable[Settings]) -> list[str]:
 
 def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> None:
     """Train a run from its newest checkpoint, or from its first weights, to its last step."""
+    leave_room()
     began, runtime, optim = time.perf_counter(), settings.runtime, settings.optim
     device = pick_device(runtime.device)
     source = open_source(settings.data)

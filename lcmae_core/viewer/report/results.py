@@ -67,14 +67,14 @@ class Number(NamedTuple):
 
 CHOSEN = (
     Number("00", "held_out_loss", "error on hidden patches, Eq. 1 (1: every patch's mean)"),
-    Number("00", "psnr_model", "hidden patches rebuilt after half a minute: PSNR"),
+    Number("00", "psnr_model", "hidden patches rebuilt by the run of this profile: PSNR"),
     Number("02", "eq2_residual", "Eq. 2 is an identity: largest departure (C14)"),
     Number("03", "mean_cosine_c", "cross-view loss alone: cosine; 1 is collapse (C3)"),
     Number("03", "mean_cosine_g", "cross-view and in-view loss: the same (C4)"),
     Number("04", "s_attn_1", "S_attn, decoder layer 1: maps of images alike (C1)"),
-    Number("04", "s_sim_slope", "S_sim to DINO rises with the decoder's depth (C2)"),
+    Number("04", "s_sim_slope", "S_sim to DINO: correlation with the decoder's depth (C2)"),
     Number("05", "near_1_layer_1", "attention next to a hidden patch, decoder layer 1 (C13)"),
-    Number("06", "trend_renormalized", "attention distance grows with the mask ratio (C8)"),
+    Number("06", "trend_renormalized", "attention distance: correlation with the mask ratio (C8)"),
     Number("09", "rho_trained_encoder", "latents recovered as the graph predicts (C19)"),
 )
 """What a reader should take home; tests/viewer/test_report.py asks the notebooks for each name."""
