@@ -1,6 +1,5 @@
 """All contestants of a case, step by step in turns."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -98,11 +97,6 @@ def row(seconds: list[float], about: Any, peak: float | None, batch: int, top: f
         "gflops": about.flops / found.median / 1e9, "share_of_ceiling": about.flops / found.median / 1e9 / top,
         "tokens": about.tokens, "parameters": about.parameters, "peak_mib": peak, "all_seconds": seconds,
     }  # fmt: skip
-
-
-def load() -> list[float] | None:
-    """Load averages over 1, 5 and 15 minutes: the benchmark itself counts for its threads; None where not said."""
-    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
 def package_versions() -> dict[str, str]:

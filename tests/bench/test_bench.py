@@ -67,7 +67,7 @@ def test_the_table_is_whole(here: None, tmp_path: Path, capsys: pytest.CaptureFi
         assert len({row["parameters"] for n, row in found["models"].items() if n in ("mae", "hf", "loop")}) <= 2
     assert all(words in said for words in (*(MODELS[n] for n in THERE), "mae/hf", "lcmae/mae-d2", "matmul ceiling"))
     assert "FLOPs 0.8" in said, "HF embeds hidden patches too, which tells in tiny models and is said"
-    assert {"device", "processor", "versions", "commit", "date", "load_before", "load_after"} <= set(result)
+    assert {"device", "processor", "versions", "commit", "date", "load_before", "others_share"} <= set(result)
     assert {"transformers", "lightly"} <= set(result["versions"])
 
 
