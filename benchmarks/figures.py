@@ -16,9 +16,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.growth import WORDS
+from lcmae_core.bench.company import busy
 from lcmae_core.bench.contestants import MODELS
 from lcmae_core.bench.ratios import PAIRS
-from lcmae_core.bench.table import busy
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PICTURES = ROOT / "benchmarks/results", ROOT / "outputs/reference"
@@ -44,7 +44,7 @@ def main() -> None:
 def peers(result: Mapping[str, Any], path: Path) -> None:
     """Speed of ours over each, with intervals, and the share of the matmul ceiling of all."""
     cases = result["cases"]
-    figure, axes = plt.subplots(2, len(cases), figsize=(11, 6.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(2, len(cases), figsize=(14, 9), squeeze=False, layout="constrained")
     for column, (name, case) in enumerate(cases.items()):
         ratios(axes[0, column], [(p, case["ratios"][p.name]) for p in PAIRS[name] if p.name in case["ratios"]])
         threads = f"{case['threads']} thread" + "s" * (case["threads"] > 1)
@@ -64,11 +64,11 @@ def ratios(axes: Axes, rows: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
         axes.plot([ratio["low"] * pair.work, ratio["high"] * pair.work], [place, place], color="black", lw=1.5)
         if pair.target:
             axes.plot([pair.target * pair.work] * 2, [place - 0.4, place + 0.4], color="black", ls=":", lw=1.5)
-    labels = [f"{MODELS[p.ours]} / {MODELS[p.theirs]}" + (f", times {p.work}" if p.work > 1 else "") for p, _ in rows]
+    labels = [(f"{p.work} x " if p.work > 1 else "") + f"{MODELS[p.ours]}\n/ {MODELS[p.theirs]}" for p, _ in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.axvline(1, color="black", lw=0.8)
-    axes.set_xlabel("speed of ours over theirs [95 %]; dotted: target")
+    axes.set_xlabel("speed of ours / theirs [95 %]; dotted: target")
 
 
 def shares(axes: Axes, models: Mapping[str, Mapping[str, Any]]) -> None:
@@ -79,7 +79,7 @@ def shares(axes: Axes, models: Mapping[str, Mapping[str, Any]]) -> None:
     axes.set_yticks(range(len(names)), [MODELS[name] for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.set_xlabel("FLOP/s, % of the largest product's (blue: ours)")
+    axes.set_xlabel("FLOP/s, % of those of a large product (blue: ours)")
 
 
 def growth(found: Mapping[str, Any], path: Path) -> None:
@@ -93,10 +93,11 @@ def growth(found: Mapping[str, Any], path: Path) -> None:
             here.plot(values, [row[key] for row in rows], "o-", color=OURS if line == 0 else ACCENT)
             here.set_xlabel(f"{WORDS[axis]}" + (", ViT-" if axis == "model" else ""))
             here.set_ylabel(word)
-            here.set_ylim(bottom=0)
+            here.set_ylim(0, 1.08 * max(row[key] for row in rows))
             if axis == "model":
                 here.set_xticks(values, [row["value"] for row in rows])
-        axes[0, column].set_title(f"seconds ~ FLOPs^{one['slope']:.2f} [{one['low']:.2f}, {one['high']:.2f}]")
+        power = f"{one['slope']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+        axes[0, column].set_title(f"seconds ~ FLOPs to the\n{power}", fontsize=9)
     grid = axes[2, 0].get_gridspec()
     for here in axes[2]:
         here.remove()
@@ -104,7 +105,7 @@ def growth(found: Mapping[str, Any], path: Path) -> None:
     hours(figure.add_subplot(grid[2, 3:]), found)
     base = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["base"].items())
     figure.suptitle(
-        f"A step of MAE on {found['processor']}, {found['threads']} threads, around the base: {base}. "
+        f"A step of MAE on {found['processor']}, {found['threads']} threads, around the base: {base}.\n"
         f"{found['date'][:10]}, commit {found['commit']}. {busy(found) or ''}".strip(), fontsize=9, x=0.01, ha="left",
     )  # fmt: skip
     figure.savefig(path, dpi=DPI)

@@ -22,8 +22,8 @@ from torch import Tensor
 from benchmarks.memory import Peak
 from lcmae_core.analysis.streams import attention_profile, attention_similarity, semantic_profile
 from lcmae_core.bench.check import kind_of_processor
+from lcmae_core.bench.company import Company, busy
 from lcmae_core.bench.contestants import Inputs, build, count, step_of
-from lcmae_core.bench.measuring import load
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import random_mask
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, metavar="N", help="of 8 images, a stream (default 8)")
     parser.add_argument("--record", type=Path, metavar="DIR", help="write growth.json there")
     options = parser.parse_args()
-    before, began = load(), time.perf_counter()
+    company = Company()
     kept = keep_freed_memory()
     points = {axis: [point(axis, value, options.quick) for value in values] for axis, values in AXES.items()}
     found = {
@@ -67,8 +67,7 @@ def main() -> None:
         | {"all": exponent([row for rows in points.values() for row in rows])},
         "streams": streams(options.batches, options.quick), "extrapolated_images": IMAGES,
         "freed_memory_kept": kept, "threads": torch.get_num_threads(), "processor": kind_of_processor(),
-        "load_before": before, "load_after": load(), "seconds": round(time.perf_counter() - began, 1),
-    } | provenance(CPU)  # fmt: skip
+    } | company.said() | provenance(CPU)  # fmt: skip
     print(report(found))
     if options.record:
         (options.record / "growth.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -169,7 +168,7 @@ def stream(work: Callable[[Callable[[], Iterator[Tensor]]], None], images: Tenso
 
 def report(found: dict[str, Any]) -> str:
     """The numbers in words."""
-    lines = [f"{found['device']}, {found['processor']}, commit {found['commit']}, load average {found['load_before']}"]
+    lines = [f"{found['device']}, {found['processor']}, commit {found['commit']}, {busy(found) or 'no other work'}"]
     for axis, one in found["exponents"].items():
         lines.append(f"{WORDS.get(axis, axis)}: seconds of a step ~ FLOPs^{one['slope']:.2f} [{one['low']:.2f}, "
                      f"{one['high']:.2f}], {one['points']} points, R2 {one['r2']:.3f}")  # fmt: skip

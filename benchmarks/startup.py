@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from lcmae_core.bench.check import kind_of_processor
-from lcmae_core.bench.measuring import load
+from lcmae_core.bench.company import Company, busy
 from lcmae_core.store.machine import REPOSITORY, provenance
 
 NOTEBOOK = "00_quickstart"
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=5, metavar="N", help="of each (default 5)")
     parser.add_argument("--record", type=Path, metavar="DIR", help="write startup.json there")
     options = parser.parse_args()
-    before, found = load(), dict[str, Any]()
+    company, found = Company(), dict[str, Any]()
     for name, code in CODE.items():
         tries = [timed([sys.executable, "-c", code]) for _ in range(options.tries)]
         found[name] = medians(tries) | {"modules": modules(code)}
@@ -59,7 +59,7 @@ def main() -> None:
         shutil.copytree(REPOSITORY / "outputs/desk", folder, dirs_exist_ok=True)
         desk = [*lcmae("report"), "--profile", "desk", "--out", folder]
         found["lcmae report, records of desk"] = medians([timed(desk) for _ in range(options.tries)])
-    about = {"tries": options.tries, "processor": kind_of_processor(), "load_before": before, "load_after": load()}
+    about = {"tries": options.tries, "processor": kind_of_processor()} | company.said()
     print(report(found, about))
     if options.record:
         text = json.dumps({"waits": found} | about | provenance(torch.device("cpu")), indent=1) + "\n"
@@ -110,7 +110,7 @@ def notebook(out: Path) -> dict[str, Any]:
 
 def report(found: dict[str, Any], about: dict[str, Any]) -> str:
     """The numbers in words."""
-    lines = [f"{about['processor']}, load average {about['load_before']}, medians of {about['tries']}"]
+    lines = [f"{about['processor']}, {busy(about) or 'no other work'}, medians of {about['tries']}"]
     for name, one in found.items():
         cpu = f"{one['cpu_seconds']:8.2f} s of the processor" if "cpu_seconds" in one else ""
         count = f"{one['modules']:7d} modules" if "modules" in one else ""

@@ -6,14 +6,14 @@ Steps (forward, backward, fused AdamW) of all models alternate, so that whatever
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from lcmae_core.bench.check import judge, kind_of_processor, models_to_check, record_of, recorded
+from lcmae_core.bench.company import Company
 from lcmae_core.bench.contestants import CASES, GPU_BATCH, MODELS, QUICK, Shape, settings_of
-from lcmae_core.bench.measuring import load, measure, package_versions
+from lcmae_core.bench.measuring import measure, package_versions
 from lcmae_core.bench.table import render
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.store.machine import absolute_folder, pick_device, provenance
@@ -147,7 +147,7 @@ def _shape(name: str, found: argparse.Namespace, device: Any) -> Shape:
 
 def everything(options: Options, models: dict[str, tuple[str, ...]] | None = None) -> dict[str, Any]:
     """All cases as plain data, with device, versions, commit, and the machine's load before and after."""
-    began, before, device = time.perf_counter(), load(), options.shapes[0].device
+    company, device = Company(), options.shapes[0].device
     cases = {
         shape.case: measure(shape, (models or {}).get(shape.case) or options.models or CASES[shape.case].models,
                             options.rounds, lambda line: print(line, file=sys.stderr, flush=True))
@@ -157,5 +157,5 @@ def everything(options: Options, models: dict[str, tuple[str, ...]] | None = Non
     about["versions"] = about["versions"] | package_versions()
     return about | {
         "device_type": device.type, "processor": kind_of_processor(), "quick": options.shapes[0].quick,
-        "load_before": before, "load_after": load(), "seconds": round(time.perf_counter() - began, 1), "cases": cases,
-    }  # fmt: skip
+        "cases": cases,
+    } | company.said()  # fmt: skip

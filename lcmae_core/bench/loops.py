@@ -41,7 +41,8 @@ def ours(settings: Settings) -> Loop:
 def textbook(settings: Settings) -> Loop:
     """The textbook's step on the same pictures, held decoded as ours are."""
     batch = settings.optim.batch_size
-    held: Any = Loader(open_source(settings.data).train, settings.data, seed=0, batch_size=batch, device="cpu")
+    source = open_source(settings.data).train
+    held: Any = Loader(source, settings.data, seed=0, batch_size=batch, device="cpu", progress=False)
     side = settings.data.image_size[0]
     step = TextbookStep(held._canvas.pixels, textbook_of(settings), batch, side)
     return Loop(step, step.model, (step.model.blocks[0], step.model.decoder_blocks[0]))

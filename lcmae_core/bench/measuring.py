@@ -1,11 +1,10 @@
 """All contestants of a case, step by step in turns."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,11 +12,20 @@ from lcmae_core.bench import workers
 from lcmae_core.bench.contestants import CASES, MODELS, Shape
 from lcmae_core.bench.floors import products
 from lcmae_core.bench.peers import PEERS
-from lcmae_core.bench.ratios import compare, interval
-from lcmae_core.bench.workers import BrokenError, Subject, fair_clock
+from lcmae_core.bench.ratios import PAIRS, compare, interval
+from lcmae_core.bench.workers import About, BrokenError, Subject, fair_clock
 from lcmae_core.store.cores import usable_cores
 
 Say = Callable[[str], None]
+
+
+class Timed(NamedTuple):
+    """Of every contestant: seconds of its steps, what it is, the most memory that it took; why others are left out."""
+
+    seconds: dict[str, list[float]]
+    about: dict[str, About]
+    peaks: dict[str, float | None]
+    left_out: dict[str, str]
 
 
 def measure(shape: Shape, models: Sequence[str], rounds: int, say: Say = lambda _: None) -> dict[str, Any]:
@@ -27,34 +35,60 @@ def measure(shape: Shape, models: Sequence[str], rounds: int, say: Say = lambda 
         LcmaeError: a model of ours broke.
     """
     case, threads = CASES[shape.case], threads_of(shape)
-    left_out = {name: f"{package} is not installed" for name in models if (package := missing(name))}
+    before = ceiling(shape, threads)
+    found = Timed({}, {}, {}, {})
+    for heat in heats(shape.case, models):
+        run_heat(shape, heat, rounds, found, say)
+    top = {name: max(rate, before[name]) for name, rate in ceiling(shape, threads).items()}
+    ordered = [name for name in models if name in found.seconds]
+    return {
+        "title": case.title, "batch": shape.batch, "image_size": shape.image_size, "rounds": rounds,
+        "threads": threads, "precision": "bf16" if shape.device.type == "cuda" else "fp32",
+        "freed_memory_kept": any(one.freed_memory_kept for one in found.about.values()),
+        "matmul_ceiling_gflops": top, "left_out": found.left_out,
+        "models": {n: row(found.seconds[n], found.about[n], found.peaks[n], shape.batch, max(top.values()))
+                   for n in ordered},
+        "ratios": compare(shape.case, found.seconds, found.about),
+    }  # fmt: skip
+
+
+def heats(case: str, models: Sequence[str]) -> list[list[str]]:
+    """Who must be there at the same time: those that pairs connect. The others need not fill the memory meanwhile."""
+    found = [{name} for name in models]
+    for pair in PAIRS[case]:
+        joined = [one for one in found if one & {pair.ours, pair.theirs}]
+        if {pair.ours, pair.theirs} <= set(models):
+            found = [one for one in found if one not in joined] + [set().union(*joined)]
+    ordered = [[name for name in models if name in one] for one in found]
+    return sorted(ordered, key=lambda heat: models.index(heat[0]))
+
+
+def run_heat(shape: Shape, models: Sequence[str], rounds: int, found: Timed, say: Say) -> None:
+    """Start some, step them in turns, stop them; what is found is added.
+
+    Raises:
+        LcmaeError: a model of ours broke.
+    """
+    title, threads = CASES[shape.case].title, threads_of(shape)
     with ExitStack() as stack:
         subjects: dict[str, Subject] = {}
         for name in models:
-            if name in left_out:
+            if package := missing(name):
+                found.left_out[name] = f"{package} is not installed"
                 continue
-            say(f"{case.title}: {MODELS[name]} starts")
+            say(f"{title}: {MODELS[name]} starts")
             try:
                 subjects[name] = workers.start(name, shape, threads)
                 stack.callback(subjects[name].stop)
             except BrokenError as error:
                 if name not in PEERS:
                     raise
-                left_out[name] = str(error).removeprefix(f"bench: {name} ")
-        say(f"{case.title}: {rounds} rounds of {len(subjects)}")
-        before = ceiling(shape, threads)
-        seconds = alternate(subjects, rounds)
-        top = {name: max(rate, before[name]) for name, rate in ceiling(shape, threads).items()}
-        peaks = {name: None if shape.quick else subject.peak_mib() for name, subject in subjects.items()}
-    about = {name: subject.about for name, subject in subjects.items()}
-    return {
-        "title": case.title, "batch": shape.batch, "image_size": shape.image_size, "rounds": rounds,
-        "threads": threads, "precision": "bf16" if shape.device.type == "cuda" else "fp32",
-        "freed_memory_kept": any(one.freed_memory_kept for one in about.values()),
-        "matmul_ceiling_gflops": top, "left_out": left_out,
-        "models": {n: row(seconds[n], about[n], peaks[n], shape.batch, max(top.values())) for n in subjects},
-        "ratios": compare(shape.case, seconds, about),
-    }  # fmt: skip
+                found.left_out[name] = str(error).removeprefix(f"bench: {name} ")
+        say(f"{title}: {rounds} rounds of {len(subjects)}")
+        found.seconds.update(alternate(subjects, rounds))
+        for name, subject in subjects.items():
+            found.peaks[name] = None if shape.quick else subject.peak_mib()
+            found.about[name] = subject.about
 
 
 def missing(name: str) -> str | None:
@@ -98,11 +132,6 @@ def row(seconds: list[float], about: Any, peak: float | None, batch: int, top: f
         "gflops": about.flops / found.median / 1e9, "share_of_ceiling": about.flops / found.median / 1e9 / top,
         "tokens": about.tokens, "parameters": about.parameters, "peak_mib": peak, "all_seconds": seconds,
     }  # fmt: skip
-
-
-def load() -> list[float] | None:
-    """Load averages over 1, 5 and 15 minutes: the benchmark itself counts for its threads; None where not said."""
-    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
 def package_versions() -> dict[str, str]:

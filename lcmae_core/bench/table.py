@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lcmae_core.bench.company import busy
 from lcmae_core.bench.contestants import MODELS
 from lcmae_core.bench.ratios import PAIRS, same_work
-
-BUSY = 0.5
-"""Load average over a minute, before the run, from which a machine had other work."""
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -25,22 +23,9 @@ def render(result: Mapping[str, Any]) -> str:
         "",
         "FLOPs: torch.utils.flop_counter (products and attention, forward and backward), each model's own count",
         f"peak memory: {memory}",
-        busy(result) or "load average before: " + said_load(result["load_before"]),
+        busy(result) or "the machine had no other work",
     ]
     return "\n".join(lines)
-
-
-def busy(result: Mapping[str, Any]) -> str | None:
-    """A sentence if the machine had other work when the benchmark began."""
-    load = result["load_before"]
-    if not load or load[0] < BUSY:
-        return None
-    return f"The machine had other work: load average {said_load(load)} before the run."
-
-
-def said_load(load: list[float] | None) -> str:
-    """Load averages in words."""
-    return "not known" if load is None else ", ".join(f"{value:.2f}" for value in load)
 
 
 def _case(name: str, case: Mapping[str, Any], quick: bool) -> list[str]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lcmae_core import bench, cli
 from lcmae_core.bench import measuring, workers
-from lcmae_core.bench.contestants import MODELS, Shape, prepare
+from lcmae_core.bench.contestants import CASES, MODELS, Shape, prepare
 from lcmae_core.bench.floors import timed
 from lcmae_core.bench.ratios import PAIRS, compare, interval, same_work
 from lcmae_core.bench.workers import About, fair_clock
@@ -67,7 +67,7 @@ def test_the_table_is_whole(here: None, tmp_path: Path, capsys: pytest.CaptureFi
         assert len({row["parameters"] for n, row in found["models"].items() if n in ("mae", "hf", "loop")}) <= 2
     assert all(words in said for words in (*(MODELS[n] for n in THERE), "mae/hf", "lcmae/mae-d2", "matmul ceiling"))
     assert "FLOPs 0.8" in said, "HF embeds hidden patches too, which tells in tiny models and is said"
-    assert {"device", "processor", "versions", "commit", "date", "load_before", "load_after"} <= set(result)
+    assert {"device", "processor", "versions", "commit", "date", "load_before", "others_share"} <= set(result)
     assert {"transformers", "lightly"} <= set(result["versions"])
 
 
@@ -88,6 +88,15 @@ def test_a_peer_that_is_not_there_or_breaks_is_left_out_by_name(
     assert "lightly's MAE: left out, lightly is not installed" in said
     assert "textbook MAE: left out, failed: ZeroDivisionError: division by zero" in said
     assert "mae/hf" not in said
+
+
+def test_only_who_is_compared_is_there_at_the_same_time() -> None:
+    assert measuring.heats("vit-b", CASES["vit-b"].models) == [
+        ["mae", "hf", "hf-compiled", "lightly", "textbook"], ["mae-d2", "lcmae"],
+    ]  # fmt: skip
+    assert measuring.heats("desk", ("loop", "mae", "lightly", "textbook-loop", "mae-d2")) == [
+        ["loop", "textbook-loop"], ["mae", "lightly"], ["mae-d2"],
+    ]  # fmt: skip
 
 
 def test_a_contestant_in_a_process_of_its_own() -> None:

@@ -73,5 +73,5 @@ def test_what_is_recorded_is_whole() -> None:
         axis: list(values) for axis, values in growth.AXES.items()
     }
     assert all(one["low"] <= one["slope"] <= one["high"] for one in found["exponents"].values())
-    assert {"load_before", "load_after", "device", "commit", "date"} <= set(found)
+    assert {"load_before", "others_share", "device", "commit", "date"} <= set(found)
     assert (ROOT / "outputs/reference/growth.png").stat().st_size > 10_000
