@@ -162,11 +162,7 @@ def _uniform_distance(by_row: Rows, titles: Sequence[str]) -> dict[str, dict[str
     even = record.measures["distance"]["values"].get("uniform")
     if even is None:
         return {}
-    (height, width), patch = (
-        record.content["settings"]["data"]["image_size"],
-        record.content["settings"]["model"]["patch_size"],
-    )
-    count = (height // patch) * (width // patch)
+    count = Settings.model_validate(record.content["settings"]).num_patches
     return {titles[0]: {"uniform": even * count / (count + 1)}, titles[1]: {"uniform": even}}
 
 
