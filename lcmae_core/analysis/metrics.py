@@ -168,7 +168,7 @@ class AttentionSimilarity:
             LcmaeError: fewer than two images.
         """
         if self._sum is None or self._count < 2:
-            raise LcmaeError(f"S_attn: got {self._count} images, expected at least two")
+            raise LcmaeError(f"S_attn: got {self._count} image{'s' * (self._count != 1)}, expected at least two")
         n = self._count
         return (self._sum.square().sum(-1) - n) / (n * (n - 1))
 

@@ -82,6 +82,24 @@ def named_examples(settings: Settings, count: int) -> Named:
     return Named(batch, [loader.split.file_name(int(i)) for i in batch.index])
 
 
+def named_pictures(settings: Settings, count: int) -> Named:
+    """As `named_examples`, but where fewer are held out, pictures of the training split come after them: for a model
+    that was not trained on this source, to which none of them is known. Labels are left out.
+
+    Raises:
+        LcmaeError: the source cannot be read, or holds no picture.
+    """
+    loaders = [evaluation_loader(settings, count)]
+    if loaders[0].size < count:
+        loaders.append(evaluation_loader(settings, count - loaders[0].size, split="train"))
+    if not sum(loader.size for loader in loaders):
+        raise LcmaeError(f"data: got no picture in {settings.data.source!r}, expected at least one")
+    batches = [(loader, next(iter(loader.evaluation(loader.size)))) for loader in loaders if loader.size]
+    names = [loader.split.file_name(int(i)) for loader, batch in batches for i in batch.index]
+    images, epoch, index = (torch.cat(parts) for parts in zip(*(batch[:3] for _, batch in batches)))
+    return Named(Batch(images, epoch, index, None), names)
+
+
 def known_labels(labels: Tensor | None) -> Tensor:
     """The labels themselves.
 

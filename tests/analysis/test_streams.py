@@ -134,7 +134,7 @@ def test_wrong_use_is_named(model, images, mask, generator):
         ),
         (
             lambda: attention_similarity(model, lambda: [images[:1]], mask),
-            "S_attn: got 1 images, expected at least two",
+            "S_attn: got 1 image, expected at least two",
         ),
     ):
         with pytest.raises(LcmaeError) as error:
