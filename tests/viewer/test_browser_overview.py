@@ -200,6 +200,19 @@ def test_a_tile_goes_to_its_head_by_click_and_by_key(make, show):
 
 
 @pytest.mark.slow
+def test_with_a_kernel_it_is_every_layer_and_then_the_chosen_ones_again(make, show):
+    page = show(make(layers=[1], heads=[0, 3]))
+    canvas = page.locator(".lcmae-canvas")
+    for key in ("o", "Escape"):
+        canvas.press(key)
+    asked = page.evaluate("window.models[0].sent.map((m) => m.changes)")
+    assert asked == [{"layers": "all", "heads": "all"}, {"layers": "2", "heads": "1, 4"}]
+    whole = show(make())
+    whole.locator(".lcmae-canvas").press("o")
+    assert whole.evaluate("window.models[0].sent") == [], "nothing is asked where all are there"
+
+
+@pytest.mark.slow
 def test_tiles_are_the_maps_on_one_scale(make, show):
     browser = make(query=27, view="heat", overview="distance", scale="per map")
     page = show(browser)

@@ -147,6 +147,7 @@ def test_intervals_are_drawn_where_they_are_given():
     alone = curves({"x": {"a": ([0.75], [1])}}, "step", "y", bands={"x": {"a": ([0.5], [1.5])}})
     assert alone.axes[0].collections[0].get_segments()[0][:, 1].tolist() == [0.5, 1.5]
     drawn = bars({"a": 2.0, "b": 1.0}, "y", ends={"b": (0.5, 1.5)}).axes[0]
+    assert [(text.get_text(), text.xy) for text in drawn.texts] == [("2", (0, 2.0)), ("1", (1, 1.5))]
     assert [c.get_segments()[0].tolist() for c in drawn.collections] == [[[1, 0.5], [1, 1.5]]]
 
 

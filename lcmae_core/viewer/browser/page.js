@@ -3,7 +3,7 @@
 function render({ model, el }) {
   const root = node("div", "lcmae-browser", el);
   const read = () => [model.get("scene"), ...(model.get("others") ?? [])].map(readScene);
-  let scenes = read(), still = {}, drawn = null, cursor = null, pending = null, last = 0, stale = false;
+  let scenes = read(), still = {}, drawn = null, cursor = null, pending = null, last = 0, stale = false, chosen = null;
   const state = () => effective(Object.fromEntries(NAMES.map((name) => [name, model.get(name)])));
   repair(model, scenes);
   let scene = scenes[model.get("subject")], lastPatch = state().query;
@@ -22,13 +22,21 @@ function render({ model, el }) {
       if (model.get("against") === null) act.set({ locked: model.get("locked") === null ? model.get("query") : null });
     },
     comparable: () => scenes.every((s) => s.alike) || (model.get("strip")?.names?.length ?? 0) > 1,
-    /** All heads, or the ordinary view again. S_attn is computed when it is first asked for. */
+    /** All heads, or the ordinary view again: with a kernel those of every layer, and then the chosen ones again. S_attn
+     * is computed when it is first asked for. */
     overview(order) {
+      const { parts, layers, heads } = model.get("panel") ?? {}, was = model.get("overview");
       act.set({ overview: order });
+      if (parts && was === "off" && order !== "off" && (layers !== "all" || heads !== "all")) {
+        chosen = { layers, heads }; act.set({ large: null });
+        kernel.ask({ kind: "choose", changes: { layers: "all", heads: "all" } });
+      } else if (order === "off" && chosen) {
+        act.set({ large: null }); kernel.ask({ kind: "choose", changes: chosen }); chosen = null;
+      }
       if (order === "similarity" && !scenes.every((s) => s.alike)) kernel.ask({ kind: "measure" });
     },
     /** From a tile of the overview to its head in the ordinary view. */
-    goTo: (index) => act.set({ overview: "off", head_mode: "each", large: index }),
+    goTo(index) { chosen = null; act.set({ overview: "off", head_mode: "each", large: index }); },
     enlarge: (index) => act.set({ large: index === model.get("large") ? null : index }),
     png() {
       const canvas = pictureOf(scenes, state(), Math.max(700, width()), line.textContent);
@@ -177,7 +185,7 @@ function render({ model, el }) {
   function leave() {
     if (model.get("large") !== null) act.set({ large: null });
     else if (model.get("locked") !== null) act.set({ locked: null });
-    else act.set({ overview: "off" });
+    else act.overview("off");
   }
   function nextTile(way) {
     const large = model.get("large"), block = large === null ? 0 : Math.floor(large / 10000);

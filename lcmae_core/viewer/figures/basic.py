@@ -103,10 +103,15 @@ def bars(
     figure = Picture(figsize=(0.75 * len(values) + 1.6, 3.0), layout="constrained")
     axis = figure.subplots()
     drawn = axis.bar(list(values), list(values.values()), color=colours or INK[0], width=0.65)
-    axis.bar_label(drawn, fmt="%.3g", fontsize=8, padding=2 if not ends else 9)
+    if not ends:
+        axis.bar_label(drawn, fmt="%.3g", fontsize=8, padding=2)
     for place, name in enumerate(values):
         if ends and name in ends:
             axis.vlines(place, *ends[name], color="0.15", lw=1.4)
+        if ends:  # the number stands above the interval
+            above = max(values[name], *ends.get(name, ()), 0.0)
+            axis.annotate(f"{values[name]:.3g}", (place, above), (0, 2), textcoords="offset points", ha="center",
+                          fontsize=8)  # fmt: skip
     if min(values.values()) < 0:
         axis.axhline(0, color="0.2", lw=0.8)
     axis.margins(y=0.15)
@@ -156,6 +161,7 @@ def dress(axis: Any, title: str, x: str, y: str, log_x: bool = False) -> None:
     axis.set_title(title, fontsize=10)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
+    axis.set_axisbelow(True)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if log_x:

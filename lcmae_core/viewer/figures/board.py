@@ -75,6 +75,7 @@ def coverage_curves(
     axis.set_xticks([], minor=True)
     axis.set_xlabel("variance of the mean by seeds / by images")
     axis.set_ylabel("intervals that hold the truth")
+    axis.set_axisbelow(True)
     axis.grid(alpha=0.25)
     figure.legend(loc="outside right center", fontsize=8)
     return figure
