@@ -14,6 +14,7 @@ from lcmae_core.analysis.neighbours import encoded_predictions
 from lcmae_core.analysis.recovery import QUANTITIES, measure_recovery
 from lcmae_core.analysis.streams import semantic_profiles
 from lcmae_core.config import LabelsError
+from lcmae_core.config.downstream import vary
 from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.store.evaluations import Evaluation, Predictions
@@ -24,11 +25,13 @@ from lcmae_core.studies.measures_hlv import corruptions, cues, fidelity
 from lcmae_core.studies.measures_vectors import collapse, invariance, terms
 from lcmae_core.studies.registry import beside
 from lcmae_core.studies.specimen import Specimen, blocked
+from lcmae_core.studies.tables import judged_seeds
+from lcmae_core.training.choose import choose_rate
 from lcmae_core.training.features import encoded
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.latents import new_mae, train_on_latents
 from lcmae_core.training.loop import pretrain
-from lcmae_core.training.presets import FINE_TUNED
+from lcmae_core.training.presets import FINE_TUNED, rates_of
 
 PART = 64
 """Images run at once."""
@@ -64,7 +67,15 @@ def finetune_anchor(specimen: Specimen) -> Values:
 
 
 def _fine_tuned(specimen: Specimen, measure: str) -> Values:
-    return _evaluated(fine_tune(specimen.origin, specimen.recipe(measure), settings=specimen.labelled))
+    """With what `_evaluated` says. Where a profile has several rates, also base_lr, the one that was chosen on training
+    images of the first judged seed, and by_rate, what each of them reached there."""
+    recipe, rates = specimen.recipe(measure), rates_of(measure, specimen.profile)
+    if not rates:
+        return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.labelled))
+    first = specimen.of_seed(judged_seeds(specimen.profile)[0])
+    choice = choose_rate(first.origin, recipe, rates, settings=first.labelled)
+    tuned = fine_tune(specimen.origin, vary(recipe, base_lr=choice.best), settings=specimen.labelled)
+    return _evaluated(tuned) | {"base_lr": choice.best, "by_rate": [[*rate] for rate in choice.accuracy.items()]}
 
 
 def semantic(specimen: Specimen) -> Values:

@@ -78,6 +78,11 @@ class Specimen:
         """Whether it is more than an untrained encoder."""
         return self.run is not None
 
+    def of_seed(self, seed: int) -> "Specimen":
+        """The same of another seed, trained where it is not yet."""
+        settings = replace(self.settings, seed=seed)
+        return Specimen(settings, self.profile, None if self.run is None else pretrain(settings))
+
     def encoder(self) -> Any:
         """Its encoder, on the CPU."""
         return self.origin.load()

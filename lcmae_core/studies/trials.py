@@ -19,7 +19,7 @@ from lcmae_core.store.runs import run_label
 from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies.latents import recipe as plan_of
 from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
-from lcmae_core.training.presets import recipe_of
+from lcmae_core.training.presets import rates_of, recipe_of
 
 HERE = IN_NOTEBOOK
 """The former name of `IN_NOTEBOOK`, which DESIGN promises to those who import it."""
@@ -65,7 +65,10 @@ class Trial(NamedTuple):
         if measure == "recovery":
             return plan_of(self.profile).asked
         recipe = recipe_of(measure, self.profile, trained=self.case.trained)
-        return None if recipe is None else recipe.model_dump(mode="json")
+        if recipe is None:
+            return None
+        rates = rates_of(measure, self.profile)
+        return recipe.model_dump(mode="json") | ({"rates": [*rates]} if rates else {})
 
     @property
     def done(self) -> bool:
