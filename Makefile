@@ -20,7 +20,7 @@ PLAINER := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYP
 PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run notebooks desk test test-faults test-plain lint audit lab bench report clean
+.PHONY: help install run notebooks desk test test-faults test-plain lint audit lab bench bench-check report clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -63,8 +63,11 @@ desk: $(STAMP) ## on two CPU cores, days: advance the studies of `desk`, then re
 	@OMP_NUM_THREADS=1 nice -n 19 $(BIN)/lcmae study --profile desk --seeds 5 --jobs $(JOBS) $(if $(DATA),--data $(DATA)) $(ARGS)
 	@$(BIN)/lcmae report --profile desk
 
-bench: $(STAMP) ## time a training step against the Hugging Face implementation
+bench: $(STAMP) ## time training steps against other implementations, in turns: 10 minutes on two cores
 	@$(BIN)/lcmae bench $(ARGS)
+
+bench-check: $(STAMP) ## fail where a ratio of speeds is below 0.9 of the one recorded for this kind of processor
+	@$(BIN)/lcmae bench --check $(ARGS)
 
 report: $(STAMP) ## rebuild the report of what was executed
 	@$(BIN)/lcmae report --profile $(PROFILE) $(ARGS)

@@ -1,7 +1,8 @@
 """The training step of a small model on one CPU thread: `python benchmarks/step.py [--batch 32] [--json OUT]`.
 
 Ours at the shapes of `quick` (64 px, patch 8, 4 blocks of 128, decoder 2 of 96), crops and optimiser included, against
-a plain textbook loop of the same model (`textbook.py`), in turns in one run, and other methods against plain MAE. Times
+a plain textbook loop of the same model (`lcmae_core/bench/textbook.py`), in turns in one run, and other methods against
+plain MAE. Times
 are CPU seconds of this process, so that other work on the machine distorts them less. `lcmae bench` times ViT-B.
 """
 
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from textbook import TextbookStep
 
+from lcmae_core.bench.textbook import TextbookMae, TextbookStep
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.data.loader import Loader
 from lcmae_core.data.sources import open_source
@@ -77,7 +78,10 @@ def main() -> None:
     torch.set_num_threads(1)
     base = replace(profile("quick"), batch_size=options.batch, source=options.data, device="cpu")
     ours = {name: OurStep(replace(base, changes)) for name, changes in CASES.items()}
-    steps: dict[str, Callable[[], Any]] = {"textbook mae": TextbookStep(ours["mae"].pictures, options.batch), **ours}
+    steps: dict[str, Callable[[], Any]] = {
+        "textbook mae": TextbookStep(ours["mae"].pictures, TextbookMae(), options.batch),
+        **ours,
+    }
     seconds = alternate(steps, options.rounds)
     found = {"batch": options.batch, "rounds": options.rounds, "seconds": seconds} | provenance(torch.device("cpu"))
     print(report(found))

@@ -72,9 +72,9 @@ class _Moved(MetaPathFinder, Loader):
         """The module at its new path."""
         new = str(_now(spec.name))
         warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
-        found = import_module(new)
-        self._spec = found.__spec__
-        return found
+        module = import_module(new)
+        self._spec = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """It is loaded already; its spec stays its own."""

@@ -18,14 +18,15 @@ from lcmae_core.config import LcmaeError, nearest
 
 Reduction = Literal["mean", "sum"]
 Pool = Callable[[Tensor], Tensor]
-"""From the number of active terms here to the one that "mean" divides by: where a batch is shared out, the mean over
-its shares, so that the mean of their losses is the loss of the whole batch."""
+"""What the reduction "mean" divides by, given the number of active terms in this process. A process that holds the
+whole batch divides by that number (`alone`). Where ranks share a batch, each divides by the mean of their numbers: then
+the mean of the ranks' losses is the loss of the whole batch."""
 EPS = 1e-6
 """Vectors shorter than this have no direction: their cosine with anything is 0, and so is its gradient."""
 
 
 def alone(count: Tensor) -> Tensor:
-    """For a batch that lies here as a whole."""
+    """The `Pool` of a process that holds the whole batch."""
     return count
 
 

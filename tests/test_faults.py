@@ -120,12 +120,12 @@ CKA = {
     "mean over features": ("layer.mean(dim=1)", "layer.mean(dim=2)"),
 }  # fmt: skip
 JUDGE = {
-    "one end is enough": ("test.low < found.low and found.high", "test.low < found.low or found.high"),
-    "the value decides": ("test.low < found.low and found.high <", "test.low < found.value and found.value <"),
+    "one end is enough": ("test.low < interval.low and interval.high", "test.low < interval.low or interval.high"),
+    "the value decides": ("interval.low and interval.high < test", "interval.value and interval.value < test"),
     "one side of a margin is enough": ("holds = False if False in both", "holds = True if True in both"),
-    "the better side is shown": ("found = max(found, other", "found = min(found, other"),
+    "the better side is shown": ("measured = max(measured, other", "measured = min(measured, other"),
     "an open gate opens": ("if gate.holds is not True", "if gate.holds is False"),
-    "what is not defined is judged": ("if np.isnan([found.value, found.low, found.high]).any()", "if False"),
+    "what is not defined is judged": ("if np.isnan([measured.value, measured.low, measured.high]).any()", "if False"),
     "a variance scales as a value": ("scale**2 * float(getattr", "scale * float(getattr"),
     "all weights 1": ("reduced = weight * _reduced", "reduced = _reduced"),
     "images of one seed count as everyone's": ("if test.nested and seeds > 1", "if False"),

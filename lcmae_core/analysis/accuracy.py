@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
 from lcmae_core.analysis.intervals import Interval, interval, judged_df, two_way
 from lcmae_core.config import LcmaeError
@@ -37,8 +35,10 @@ def exact_interval(right: int, count: int, level: float = 0.95) -> Interval:
     """
     if count < 1:
         raise LcmaeError(f"count: got {count} images, expected at least 1")
-    found = binomtest(right, count).proportion_ci(level, method="exact")
-    return Interval(float(found.low), float(found.high))
+    from scipy.stats import binomtest  # half a second, which few who import this module need
+
+    interval = binomtest(right, count).proportion_ci(level, method="exact")
+    return Interval(float(interval.low), float(interval.high))
 
 
 def share_interval(right: Bool[np.ndarray, "S M"] | Bool[np.ndarray, "M"], level: float = 0.95) -> Interval:
@@ -85,4 +85,6 @@ def confusion(predictions: Predictions, classes: int) -> Int[np.ndarray, "classe
     most = int(max(predictions.label.max(), predictions.predicted.max()))
     if most >= classes:
         raise LcmaeError(f"classes: got {classes}, expected at least {most + 1}: class {most} occurs")
+    from sklearn.metrics import confusion_matrix  # half a second, which few who import this module need
+
     return confusion_matrix(predictions.label, predictions.predicted, labels=np.arange(classes))

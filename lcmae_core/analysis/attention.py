@@ -41,10 +41,10 @@ def attention_maps(
             than `budget_gb` (10^9 bytes).
     """
     chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
-    found: dict[int, Tensor] = {}
+    maps: dict[int, Tensor] = {}
     select = _Selection(chosen, heads, queries, kept=len(chosen), budget_gb=budget_gb)
-    _walk(model, images, found.__setitem__, part, mask, select)
-    return torch.stack([found[layer] for layer in chosen], dim=1)
+    _walk(model, images, maps.__setitem__, part, mask, select)
+    return torch.stack([maps[layer] for layer in chosen], dim=1)
 
 
 def visit_attention(
@@ -93,9 +93,9 @@ def _walk(
         def hook(tokens: Tensor, made: Any) -> None:
             attn = blocks[layer].attn
             _refuse_large(select, tokens, attn.num_heads)
-            found = project(attn, tokens)
-            refuse_unlike(layer, attn, found, made)
-            visit(layer, _maps(attn, found, select.heads, select.queries))
+            projected = project(attn, tokens)
+            refuse_unlike(layer, attn, projected, made)
+            visit(layer, _maps(attn, projected, select.heads, select.queries))
 
         return hook
 
@@ -135,8 +135,8 @@ def attention_of(
     return _maps(attn, project(attn, tokens), heads, queries)
 
 
-def _maps(attn: Any, found: Projected, heads: Sequence[int] | None, queries: Tensor | None) -> Tensor:
-    q, k, _ = found
+def _maps(attn: Any, projected: Projected, heads: Sequence[int] | None, queries: Tensor | None) -> Tensor:
+    q, k, _ = projected
     if queries is not None:
         indices_of("query", queries.tolist(), q.shape[2])
         q = q[:, :, queries.to(q.device)]
@@ -161,7 +161,7 @@ CHECKED = 16
 """Rows of the first image that are compared, evenly spaced from the first token to the last."""
 
 
-def refuse_unlike(layer: int, attn: Any, found: Projected, made: Any) -> None:
+def refuse_unlike(layer: int, attn: Any, projected: Projected, made: Any) -> None:
     """See on the tokens at hand whether an attention layer's output is softmax(q k^T / sqrt(d)) v through its own
     projection (and the norm before it, where timm has one); a layer with rotary positions, a bias on the scores, gates,
     mixed heads or another order of q, k and v has the same parts but shows something else.
@@ -173,14 +173,14 @@ def refuse_unlike(layer: int, attn: Any, found: Projected, made: Any) -> None:
         LcmaeError: naming the layer and its class; also where the output is no finite number, or drawn by dropout.
     """
     name = f"layer {layer}: got {type(attn).__name__}"
-    if not isinstance(made, Tensor) or made.shape[:2] != (found.q.shape[0], found.q.shape[2]):
+    if not isinstance(made, Tensor) or made.shape[:2] != (projected.q.shape[0], projected.q.shape[2]):
         raise LcmaeError(f"{name}, which gives no tensor of its tokens, expected timm's Attention")
     if attn.training and any(isinstance(m, nn.Dropout) and m.p > 0 for m in attn.modules()):
         raise LcmaeError(f"{name} in training mode, with dropout, expected a model in evaluation mode: model.eval()")
     count = made.shape[1]
     rows = torch.linspace(0, count - 1, min(count, CHECKED), device=made.device).round().long()
     with torch.autocast(made.device.type, enabled=False):
-        gap, allowed = _gap(attn, found, made[:1, rows], rows)
+        gap, allowed = _gap(attn, projected, made[:1, rows], rows)
     if not math.isfinite(gap):
         raise LcmaeError(f"{name} with an output that is NaN or infinite, expected finite weights and images")
     if gap > allowed:
@@ -190,9 +190,9 @@ def refuse_unlike(layer: int, attn: Any, found: Projected, made: Any) -> None:
         )
 
 
-def _gap(attn: Any, found: Projected, made: Tensor, rows: Tensor) -> tuple[float, float]:
+def _gap(attn: Any, projected: Projected, made: Tensor, rows: Tensor) -> tuple[float, float]:
     """How far the output lies from what the maps and values of the first image give, and how far it may."""
-    q, k, v = (part[:1] for part in found)
+    q, k, v = (part[:1] for part in projected)
     real = _real(made)
     mixed = (_softmax(attn, q[:, :, rows], k) @ v.to(_real(q))).to(real).transpose(1, 2).flatten(2)  # (1, R, D)
     norm = getattr(attn, "norm", None)

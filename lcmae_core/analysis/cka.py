@@ -85,10 +85,10 @@ def both_grams(model: nn.Module, batches: Iterable[Tensor]) -> LayerGrams:
     Raises:
         LcmaeError: fewer than 5 images, or as `patch_features`.
     """
-    found = [patch_features(model, images, kind="outputs").cpu() for images in batches]  # (B, L, N, D)
-    if not found:
+    features = [patch_features(model, images, kind="outputs").cpu() for images in batches]  # (B, L, N, D)
+    if not features:
         raise LcmaeError(f"examples: got 0, expected at least {FEWEST}")
-    layers = torch.cat(found).unbind(1)  # L times (M, N, D)
+    layers = torch.cat(features).unbind(1)  # L times (M, N, D)
     placed = torch.stack([gram(layer.flatten(1)) for layer in layers])
     return LayerGrams(placed, torch.stack([gram(layer.mean(dim=1)) for layer in layers]))
 

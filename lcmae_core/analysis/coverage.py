@@ -114,8 +114,8 @@ def _divided(above: float | np.ndarray, below: float | np.ndarray) -> float:
     return float(above / below)
 
 
-def _holds(found: Interval, truth: float) -> Bool[np.ndarray, "*repetitions"]:
-    return np.asarray((found.low < truth) & (truth < found.high))
+def _holds(drawn: Interval, truth: float) -> Bool[np.ndarray, "*repetitions"]:
+    return np.asarray((drawn.low < truth) & (truth < drawn.high))
 
 
 KINDS = (

@@ -40,19 +40,19 @@ def patch_features(
         raise LcmaeError(f"kind: got {kind!r}, {nearest(kind, KINDS)}")
     blocks, prefix = attention_blocks(model, part), geometry(model, part).prefix
     chosen = indices_of("layer", layers, len(blocks))
-    found: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
 
     def keys(layer: int) -> Callable[[Tensor, Any], None]:
         def hook(tokens: Tensor, made: Any) -> None:
             parts = project(blocks[layer].attn, tokens)
             refuse_unlike(layer, blocks[layer].attn, parts, made)
-            found[layer] = parts.k.transpose(1, 2).flatten(2)[:, prefix:]
+            features[layer] = parts.k.transpose(1, 2).flatten(2)[:, prefix:]
 
         return hook
 
     def outputs(layer: int) -> Callable[[Tensor], None]:
         def hook(tokens: Tensor) -> None:
-            found[layer] = tokens[:, prefix:]
+            features[layer] = tokens[:, prefix:]
 
         return hook
 
@@ -60,4 +60,4 @@ def patch_features(
         run_with_hooks(model, images, part, mask, both={blocks[layer].attn: keys(layer) for layer in chosen})
     else:
         run_with_hooks(model, images, part, mask, outputs={blocks[layer]: outputs(layer) for layer in chosen})
-    return torch.stack([found[layer] for layer in chosen], dim=1)
+    return torch.stack([features[layer] for layer in chosen], dim=1)

@@ -24,20 +24,20 @@ class Fidelity(NamedTuple):
     mse: Float[Tensor, "B"]
 
 
-def fidelity(found: Float[Tensor, "B C H W"], truth: Float[Tensor, "B C H W"]) -> Fidelity:
+def fidelity(guess: Float[Tensor, "B C H W"], truth: Float[Tensor, "B C H W"]) -> Fidelity:
     """The four measures of HLV (arXiv 2306.04898) for every image; values beyond [0, 1] are clipped first.
 
     Raises:
         LcmaeError: a side shorter than SSIM's window; piq is not installed.
     """
     piq = _piq()
-    if min(found.shape[2:]) < WINDOW:
-        height, width = found.shape[2:]
+    if min(guess.shape[2:]) < WINDOW:
+        height, width = guess.shape[2:]
         raise LcmaeError(f"image_size: got {height}x{width} px, expected at least {WINDOW} px a side for SSIM")
-    found, truth = found.clamp(0, 1), truth.clamp(0, 1)
-    ssim, psnr = (measure(found, truth, reduction="none") for measure in (piq.ssim, piq.psnr))
-    fsim = piq.fsim(found, truth, reduction="none", chromatic=found.shape[1] == 3)
-    return Fidelity(ssim, fsim, psnr, (found - truth).square().mean(dim=(1, 2, 3)))
+    guess, truth = guess.clamp(0, 1), truth.clamp(0, 1)
+    ssim, psnr = (measure(guess, truth, reduction="none") for measure in (piq.ssim, piq.psnr))
+    fsim = piq.fsim(guess, truth, reduction="none", chromatic=guess.shape[1] == 3)
+    return Fidelity(ssim, fsim, psnr, (guess - truth).square().mean(dim=(1, 2, 3)))
 
 
 def _piq() -> Any:

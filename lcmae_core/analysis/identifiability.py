@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable
 from itertools import combinations
 from typing import NamedTuple
 
-import networkx as nx
-
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.data.hierarchical import Tree
 
@@ -71,16 +69,18 @@ def brute_force_set(tree: Tree, hidden: Collection[str]) -> Identifiable:
         LcmaeError: as `identifiable_set`.
     """
     _check(tree, hidden)
+    import networkx as nx  # a tenth of a second, which few who import this module need
+
     graph, shown = nx.DiGraph(tree.edges), set(tree.leaves) - set(hidden)
-    found: list[tuple[int, int, tuple[str, ...]]] = []
+    separators: list[tuple[int, int, tuple[str, ...]]] = []
     for size in range(len(tree.latents) + 1):
         for chosen in combinations(tree.latents, size):
             dimension = sum(tree.dimension(name) for name in chosen)
             if nx.is_d_separator(graph, set(hidden), shown, set(chosen)):
                 rest = graph.to_undirected().subgraph(set(graph) - set(chosen))
                 reached = set().union(*(nx.node_connected_component(rest, leaf) for leaf in hidden))
-                found.append((dimension, len(reached), chosen))
-    dimension, _, latents = min(found)
+                separators.append((dimension, len(reached), chosen))
+    dimension, _, latents = min(separators)
     return Identifiable(latents, dimension)
 
 

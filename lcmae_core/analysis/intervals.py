@@ -3,8 +3,8 @@ held-out images are samples.
 
 A number of seed s on image m is read as y_sm = mean + seed_s + image_m + cell_sm. Its mean over both varies by
 V = V_seed + V_image - V_cell (Cameron, Gelbach and Miller, 2011; Owen's pigeonhole bootstrap, 2007, in closed form):
-the spread of the seeds' means and that of the images' means both hold the cells' share, which is counted once. Groups
-of images, or masks, may stand in the place of images.
+the spread of the seeds' means and that of the images' means both contain the variance of the cells, which would be
+counted twice otherwise. Groups of images, or masks, may stand in the place of images.
 
 Letters: S seeds, M images, B blocks of images, R rows of a table.
 """
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student
 
 Number = Any
 """A float, or an array of them over repetitions."""
 BLOCKS = 50
 """Blocks of images that the jackknife deletes one at a time; up to twice as many images are deleted one by one."""
 FEW_SEEDS = 5
-"""Below this many seeds, where their spread is not pooled, an interval has one degree of freedom less than seeds."""
+"""Below this many seeds, where their spread is not pooled, an interval has one degree of freedom less than seeds:
+Satterthwaite's number is then itself a guess from few numbers (`coverage` simulates both)."""
 
 
 class Interval(NamedTuple):
@@ -53,8 +53,7 @@ class Parts(NamedTuple):
 
     @property
     def df(self) -> Number:
-        """Satterthwaite's degrees of freedom: V^2 / sum of V_i^2 / df_i; those of the least sure part if nothing
-        varies."""
+        """Satterthwaite's degrees of freedom: V^2 / sum of V_i^2 / df_i; the fewest of any part if nothing varies."""
         parts = [(self.seed, self.seed_df), (self.image, self.image_df), (self.cell, self.cell_df)]
         varying = [(part, free) for part, free in parts if np.all(np.asarray(free) > 0)]
         spread = sum((np.square(part) / free for part, free in varying), np.float64(0))
@@ -69,6 +68,8 @@ def interval(value: Number, parts: Parts, *, df: Number | None = None, level: fl
     free = parts.df if df is None else df
     if np.any(free <= 0):
         return Interval(-np.inf, np.inf)
+    from scipy.stats import t as student  # half a second, which few who import this module need
+
     half = student.ppf((1 + level) / 2, free) * np.sqrt(parts.variance)
     return Interval(value - half, value + half)
 

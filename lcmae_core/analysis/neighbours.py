@@ -43,12 +43,12 @@ def knn_votes(
     if not 0 < k <= len(train.values):
         raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
     real = torch.float32 if values.device.type == "mps" else torch.float64
-    known, classes, found = unit(train.values.to(real)), int(labels.max()) + 1, []
+    known, classes, parts_of_votes = unit(train.values.to(real)), int(labels.max()) + 1, []
     for part in values.to(real).split(1024):  # never Q x M at once
         close = (unit(part) @ known.T).topk(k, dim=1)  # (q, k)
         votes = close.values.new_zeros(len(part), classes)
-        found.append(votes.scatter_add_(1, labels[close.indices], (close.values / temperature).exp()))
-    return torch.cat(found)
+        parts_of_votes.append(votes.scatter_add_(1, labels[close.indices], (close.values / temperature).exp()))
+    return torch.cat(parts_of_votes)
 
 
 def knn_predictions(train: Features, test: Features, k: int = 20, temperature: float = 0.07) -> Predictions:

@@ -28,9 +28,9 @@ def gradient_energy(
     """
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_()
-        said = tokens(pixels)  # (B, N, D)
+        out = tokens(pixels)  # (B, N, D)
         of_query = [
-            [torch.autograd.grad((said[:, q] * w).sum(), pixels, retain_graph=True)[0] for w in probes] for q in queries
+            [torch.autograd.grad((out[:, q] * w).sum(), pixels, retain_graph=True)[0] for w in probes] for q in queries
         ]
     energies = [torch.stack([patchify(g, patch).square().sum(-1) for g in parts]).mean(0) for parts in of_query]
     return torch.stack(energies, dim=1)  # (B, Q, N)

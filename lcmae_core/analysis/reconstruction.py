@@ -112,7 +112,7 @@ def reconstruct(
     _one_patch(model)
     target, patches = patchify(images, model.arch.patch_size), _pixels(images, model.arch.patch_size)  # (B, N, P)
     pred, hidden = model(images, mask).pred, mask.hidden
-    found = {
+    guesses = {
         "mean colour": mean_colour_fill(patches, hidden, model.channels),
         "neighbours": neighbour_colour_fill(patches, hidden, model.grid, model.channels),
     }
@@ -123,10 +123,10 @@ def reconstruct(
     else:
         predicted = {"pixel": pred}
     for name, values in predicted.items():
-        found[name] = _pixels(unpatchify(values, model.arch.patch_size, model.grid), model.arch.patch_size)
+        guesses[name] = _pixels(unpatchify(values, model.arch.patch_size, model.grid), model.arch.patch_size)
     return {
         name: Reconstruction(keep_visible(guess.clamp(0, 1), patches, hidden), psnr(guess, patches, hidden))
-        for name, guess in found.items()
+        for name, guess in guesses.items()
     }
 
 

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from scipy.stats import rankdata
-from sklearn.kernel_ridge import KernelRidge
 from threadpoolctl import threadpool_limits
 
 from lcmae_core.analysis.identifiability import determined, identifiable_set
@@ -108,6 +106,8 @@ def held_out_r2(
     features = features - features[:fitted].mean(axis=0)
     features = features / (features[:fitted].std() + 1e-12)
     mean = targets[:fitted].mean(axis=0)
+    from sklearn.kernel_ridge import KernelRidge  # half a second, which few who import this module need
+
     regressor = KernelRidge(alpha=RIDGE, kernel="rbf", gamma=REACH / features.shape[1])
     regressor.fit(features[:fitted], targets[:fitted] - mean)
     rest = targets[fitted:]
@@ -132,16 +132,16 @@ def measure_recovery(
     """Every latent under `probes.masks` fixed masks drawn from `seed`, on images that no training has seen."""
     generator = torch.Generator().manual_seed(10_000 + seed)
     sample = model.sample(probes.fitted + probes.tested, generator)
-    found = []
+    by_mask = []
     for _ in range(probes.masks):
         mask = leaf_mask(model, setting, generator)
         order = torch.randperm(len(sample.patches), generator=generator).numpy()
         tokens = [_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
         with threadpool_limits(1, user_api="blas"):  # on two cores twice as fast: the kernels are small
-            found.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
-    names = tuple(found[0])
+            by_mask.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
+    names = tuple(by_mask[0])
     levels = np.array([len(model.tree.path(name)) - 1.0 for name in names])
-    return Recovery(names, levels, *np.array([[of[name] for name in names] for of in found]).transpose(2, 0, 1))
+    return Recovery(names, levels, *np.array([[of[name] for name in names] for of in by_mask]).transpose(2, 0, 1))
 
 
 def _of_mask(
@@ -151,7 +151,7 @@ def _of_mask(
     tree = model.tree
     visible = [tree.leaves[i] for i in mask.keep[0].tolist()]
     known = determined(tree, identifiable_set(tree, hidden_leaves(tree, mask)).latents)
-    seen, found = determined(tree, visible), {}
+    seen, quantities = determined(tree, visible), {}
     for name in tree.latents:
         own, whole = sample.noise[name].numpy(), sample.latents[name].numpy()
         if not own.shape[1]:
@@ -161,8 +161,8 @@ def _of_mask(
         size = own.shape[1]
         start = held_out_r2(with_untrained, own, fitted)
         parts = (r2[:size], start, r2[size : 2 * size], r2[2 * size :])
-        found[name] = (float(name in known), float(name in seen), *(float(part.mean()) for part in parts))
-    return found
+        quantities[name] = (float(name in known), float(name in seen), *(float(part.mean()) for part in parts))
+    return quantities
 
 
 @torch.no_grad()
@@ -181,6 +181,8 @@ def rank_correlation(levels: Levels, predicted: Means, measured: Means) -> float
 
     Means are rounded to nine digits: shares that are equal must tie, whatever the order in which they were summed.
     """
+    from scipy.stats import rankdata  # half a second, which few who import this module need
+
     ranks = [rankdata(level_means(values, levels).round(9)) for values in (predicted, measured)]
     return float(np.corrcoef(ranks)[0, 1])
 

@@ -40,6 +40,6 @@ def percentile_bootstrap(
     values: Sequence[np.ndarray], statistic: Callable[..., float], seed: int = 0, draws: int = DRAWS
 ) -> Percentiles:
     """The statistic of the means of `values` and its percentile interval, as rules before these were judged."""
-    found = [statistic(*means) for means in resampled_means(values, draws, seed)]
-    low, high = np.quantile(found, (0.025, 0.975))
+    statistics = [statistic(*means) for means in resampled_means(values, draws, seed)]
+    low, high = np.quantile(statistics, (0.025, 0.975))
     return Percentiles(float(statistic(*(each.mean((0, 1)) for each in values))), float(low), float(high))

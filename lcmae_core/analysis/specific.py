@@ -1,13 +1,15 @@
 """The query-specific attention distance: how far a query looks beyond what every query looks at (our control for C8).
 
-Attention on a few tokens that all queries share (sinks) has a distance like any other, that of their places, and says
-nothing of the query. What is left when the mean over the queries is taken away does.
+Where all queries attend to the same few tokens (sinks), the attention distance is large or small by where the sinks
+lie, and says nothing about the queries. So the mean map over the queries is subtracted first; what remains, where it
+is positive, depends on the query, and its distance is measured.
 
 Letters: T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -16,7 +18,8 @@ from lcmae_core.analysis.metrics import Side, patch_distances
 from lcmae_core.analysis.rows import in_chunks, patch_rows
 
 LEAST_MASS = 0.05
-"""Mean query-specific attention of a query below which a layer has no query-specific distance."""
+"""Query-specific attention of a query, mean over queries, below which a layer has no query-specific distance: hardly
+anything in it depends on the query then (C8 is open there)."""
 
 
 class Specific(NamedTuple):
@@ -53,7 +56,9 @@ def query_specific(
     return Specific(far, in_chunks(lambda maps: own(maps).sum(-1).mean(-1), rows))
 
 
-def specific_distance(far: float, mass: float, least: float = LEAST_MASS) -> float | None:
-    """sum(d R) / sum(R) of a layer from the means of `far` and `mass` over its images and heads; None where the mean
-    mass of a query is below `least`: such a layer has no query-specific attention to measure."""
-    return None if mass < least else far / mass
+def specific_distance(
+    far: Float[np.ndarray, "*layers"], mass: Float[np.ndarray, "*layers"]
+) -> Float[np.ndarray, "*layers"]:
+    """sum(d R) / sum(R) of every layer in pixels, from the means of `far` and `mass` over its images and heads (and
+    seeds); NaN where the mean mass of a query is below `LEAST_MASS`: there is nothing query-specific to measure."""
+    return np.where(mass < LEAST_MASS, np.nan, far / np.maximum(mass, 1e-12))

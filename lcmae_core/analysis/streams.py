@@ -71,22 +71,22 @@ def attention_profile(
     queries = None if mask is None else _queries(mask, part)
     masked = part == "encoder" and mask is not None  # then maps know the visible patches alone
     chosen = indices_of("layer", layers, len(attention_blocks(model, part)))
-    found: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
+    by_layer: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
 
     def visit(place: _Place, layer: int, maps: Tensor) -> None:
         for name, values in place.measure(place.widened(maps) if masked else maps, radii).items():
-            found[name, layer].append(values.double().cpu())  # (B, H)
+            by_layer[name, layer].append(values.double().cpu())  # (B, H)
 
     for images in batches:
         shared = None if mask is None else for_batch(mask, len(images))
         place = _Place(*geometry(model, part, images), queries=queries)
         rows = None if masked or queries is None else queries + place.prefix
         visit_attention(model, images, partial(visit, place), part=part, layers=chosen, mask=shared, queries=rows)
-    if not found:
+    if not by_layer:
         raise LcmaeError("images: got none, expected at least one batch")
 
     def stacked(name: str) -> Tensor:
-        return torch.stack([torch.cat(found[name, layer]) for layer in chosen], dim=1)
+        return torch.stack([torch.cat(by_layer[name, layer]) for layer in chosen], dim=1)
 
     near = {radius: stacked(f"near {radius}") for radius in radii}
     return Profile(**{name: stacked(name) for name in MEASURES}, near=near)
@@ -243,10 +243,10 @@ def semantic_profile(
     Raises:
         LcmaeError: no images, an unknown kind, or as `attention_maps`.
     """
-    (found,) = semantic_profiles(
+    (profile,) = semantic_profiles(
         model, reference, batches, mask, ways=((centred, shuffled),), kind=kind, reference_kind=reference_kind
     )
-    return found
+    return profile
 
 
 def semantic_profiles(

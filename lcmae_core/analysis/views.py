@@ -26,7 +26,7 @@ class Pair(NamedTuple):
     tokens: Float[Tensor, "2 B _ D"]
 
 
-class Said(NamedTuple):
+class Whole(NamedTuple):
     """v of all patches, where a model has any, and the encoder's tokens, CLS first."""
 
     v: Float[Tensor, "B N V"] | None
@@ -58,16 +58,16 @@ def mirrored_pair(model: nn.Module, images: Float[Tensor, "B C h w"], grid: tupl
 
 
 @torch.no_grad()
-def whole(model: nn.Module, images: Float[Tensor, "B C h w"]) -> Said:
+def whole(model: nn.Module, images: Float[Tensor, "B C h w"]) -> Whole:
     """Of images with nothing hidden; v: the projection, the prediction without a projector, else None (an encoder)."""
     if isinstance(model, Siamese):
-        said = model(images)
-        return Said(said.projected, said.latent)
+        output = model(images)
+        return Whole(output.projected, output.latent)
     if isinstance(model, MAE) and model.decoder is not None:
         output = model(images, no_mask(len(images), model.num_patches, images.device))
-        return Said(_vectors(output), output.latent)
+        return Whole(_vectors(output), output.latent)
     encoder: nn.Module = getattr(model, "encoder", model)
-    return Said(None, encoder(images))
+    return Whole(None, encoder(images))
 
 
 def mirrored_places(grid: tuple[int, int]) -> Int64[Tensor, "N"]:

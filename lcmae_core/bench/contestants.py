@@ -1,6 +1,6 @@
-"""The contestants of the benchmark: our models and Hugging Face's, of equal shape, each as one training step.
+"""The contestants of the benchmark: our models and other people's, of equal shape, each as one training step.
 
-Letters: B images, N patches.
+Letters: B images, N patches, T tokens.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lcmae_core.bench.loops import LOOPS
+from lcmae_core.bench.peers import PEERS, Built
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.models.linear import Linear
 from lcmae_core.models.mae import build_mae
@@ -21,11 +23,45 @@ MODELS = {
     "mae": "our MAE",
     "mae-plain": "our MAE, nn.Linear",
     "hf": "HF ViTMAE",
+    "hf-compiled": "HF ViTMAE, compiled",
+    "lightly": "lightly's MAE",
+    "textbook": "textbook MAE",
     "mae-d2": "our MAE, decoder 2",
     "lcmae": "our LC-MAE, decoder 2",
+    "loop": "our loop, crops included",
+    "textbook-loop": "textbook loop, crops included",
 }
 """Name -> what the table calls it. `mae-plain` is our model with PyTorch's own linear layers (see models/linear.py)."""
 QUICK = {"width": 64, "depth": 2, "heads": 2, "decoder_width": 32, "decoder_heads": 2, "image_size": 64}
+
+
+class Case(NamedTuple):
+    """A size of model that all are compared at.
+
+    models: who takes part unless others are asked for. threads: of a CPU; None means all cores.
+    """
+
+    title: str
+    profile: str
+    batch: int
+    image_size: int
+    models: tuple[str, ...]
+    threads: int | None = None
+
+
+CASES = {
+    "vit-b": Case(
+        "ViT-B/16", "paper", 8, 224, ("mae", "hf", "hf-compiled", "lightly", "textbook", "mae-d2", "lcmae")
+    ),
+    "desk": Case(
+        "desk model", "desk", 32, 64,
+        ("mae", "hf", "hf-compiled", "lightly", "textbook", "lcmae", "loop", "textbook-loop"), 1,
+    ),
+}  # fmt: skip
+"""Batches are those of a CPU; a GPU takes `GPU_BATCH`."""
+GPU_BATCH = 256
+SHALLOW = ("mae-d2", "lcmae", "loop", "textbook-loop")
+"""Whose decoder has the depth of the profile, 2, and not the 8 of the public MAE code, in ViT-B/16."""
 
 
 class Shape(NamedTuple):
@@ -35,6 +71,7 @@ class Shape(NamedTuple):
     image_size: int
     quick: bool
     device: torch.device
+    case: str = "vit-b"
 
 
 class Inputs(NamedTuple):
@@ -45,57 +82,103 @@ class Inputs(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """A model ready to be timed: one training step as a call, and the FLOPs of one."""
+    """A model ready to be timed: one training step as a call, and what shows that the work is the same.
 
-    step: Callable[[], Tensor]
+    tokens: images times tokens that enter the first block of the encoder, and of the decoder. FLOPs: of a step, by
+    torch's counter.
+    """
+
+    step: Callable[[], Any]
     flops: int
+    tokens: tuple[int, int]
+    parameters: int
 
 
 def settings_of(name: str, shape: Shape) -> Settings:
-    """ViT-B/16 with the decoder of the public MAE code, or of depth 2; two views and all three losses for LC-MAE."""
-    depth = 2 if name in ("mae-d2", "lcmae") else 8
-    changes: dict[str, Any] = {"image_size": shape.image_size, "decoder_depth": depth}
+    """The model of a case; two views and all three losses for LC-MAE. Every peer gets the shape of our plain MAE."""
+    base = profile(CASES[shape.case].profile)
+    deep = shape.case == "vit-b" and name not in SHALLOW
+    changes: dict[str, Any] = {"image_size": shape.image_size, "decoder_depth": 8 if deep else 2}
     if shape.quick:
         changes = QUICK | changes
     if name == "lcmae":
         changes |= {"cross_view": 1.0, "in_view": 1.0}
-    return replace(profile("paper"), changes | {"batch_size": shape.batch, "base_lr": 1e-5})
+    plain = {"source": "photos", "device": str(shape.device), "compile": False, "workers": 0, "progress": False,
+             "cache_gb": 0.0, "epochs": None, "steps": 1000, "batch_size": shape.batch, "base_lr": 1e-5}  # fmt: skip
+    return replace(base, changes | plain)
 
 
 def draw_inputs(shape: Shape) -> Inputs:
     """Random images and noise, the same for every model."""
     generator = torch.Generator().manual_seed(0)
-    batch, size = shape.batch, shape.image_size
+    batch, size, patches = shape.batch, shape.image_size, settings_of("mae", shape).num_patches
     images = torch.randn(batch, 3, size, size, generator=generator)
-    first, second = (torch.rand(batch, (size // 16) ** 2, generator=generator) for _ in range(2))
+    first, second = (torch.rand(batch, patches, generator=generator) for _ in range(2))
     return Inputs(images.to(shape.device), (first.to(shape.device), second.to(shape.device)))
 
 
-def prepare(name: str, shape: Shape, inputs: Inputs) -> Contestant:
-    """Model, optimiser and step of one contestant, warmed up; its FLOPs are counted in the warm-up."""
+def prepare(name: str, shape: Shape) -> Contestant:
+    """Model, optimiser and step of one contestant, warmed up; its FLOPs and tokens are counted in the first step,
+    before anything is compiled."""
     settings = settings_of(name, shape)
-    model, loss = (_hf if name == "hf" else _ours)(settings, inputs, shape.device)
+    if name in LOOPS:
+        loop = LOOPS[name](settings)
+        step, model, blocks = loop.step, loop.model, loop.blocks
+    else:
+        built = build(name, settings, draw_inputs(shape))
+        model, blocks, step = built.model, built.blocks, step_of(built, settings, shape.device)
+    flops, tokens = count(step, blocks)
+    if name.endswith("-compiled"):
+        model.compile()
+        step()
+    step()
+    return Contestant(step, flops, tokens, sum(p.numel() for p in model.parameters()))
+
+
+def build(name: str, settings: Settings, inputs: Inputs) -> Built:
+    """Model and loss of a contestant, on the device of the inputs."""
+    peer = PEERS.get(name)
+    built = _ours(settings, inputs) if peer is None else peer.build(settings, inputs.images, inputs.noise[0])
     if name == "mae-plain":
-        for module in model.modules():
+        for module in built.model.modules():
             if type(module) is Linear:
                 module.__class__ = nn.Linear  # type: ignore[assignment]
-    optimizer = build_optimizer(model, settings.optim)
+    return built
+
+
+def step_of(built: Built, settings: Settings, device: torch.device) -> Callable[[], Tensor]:
+    """Forward, backward and the same fused AdamW for all; bf16 on CUDA."""
+    optimizer = build_optimizer(built.model, settings.optim)
 
     def step() -> Tensor:
-        with torch.autocast(shape.device.type, torch.bfloat16, enabled=shape.device.type == "cuda"):
-            value = loss()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            value = built.loss()
         value.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return value.detach()
 
-    step()
+    return step
+
+
+def count(step: Callable[[], Any], blocks: tuple[nn.Module, nn.Module]) -> tuple[int, tuple[int, int]]:
+    """FLOPs of a step by torch's counter, and the tokens that enter these two blocks in it."""
+    seen = [0, 0]
+
+    def note(place: int, inputs: tuple[Any, ...]) -> None:
+        seen[place] += inputs[0].shape[0] * inputs[0].shape[1]
+
+    hooks = [block.register_forward_pre_hook(lambda _, inputs, place=place: note(place, inputs))
+             for place, block in enumerate(blocks)]  # fmt: skip
     with FlopCounterMode(display=False) as counter:
         step()
-    return Contestant(step, counter.get_total_flops())
+    for hook in hooks:
+        hook.remove()
+    return counter.get_total_flops(), (seen[0], seen[1])
 
 
-def _ours(settings: Settings, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Callable[[], Tensor]]:
+def _ours(settings: Settings, inputs: Inputs) -> Built:
+    device = inputs.images.device
     model = build_mae(settings).to(device).train()
     patches, patch = settings.num_patches, settings.model.patch_size
 
@@ -106,21 +189,5 @@ def _ours(settings: Settings, inputs: Inputs, device: torch.device) -> tuple[nn.
         with torch.autocast(device.type, enabled=False):
             return loss_terms(output, inputs.images, masks, patch, settings.loss).total
 
-    return model, loss
-
-
-def _hf(settings: Settings, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Callable[[], Tensor]]:
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
-
-    arch = settings.model
-    config = ViTMAEConfig(  # type: ignore[call-arg]
-        hidden_size=arch.width, num_hidden_layers=arch.depth, num_attention_heads=arch.heads,
-        intermediate_size=int(arch.width * arch.mlp_ratio), image_size=settings.data.image_size[0],
-        patch_size=arch.patch_size, decoder_hidden_size=arch.decoder_width,
-        decoder_num_hidden_layers=arch.decoder_depth, decoder_num_attention_heads=arch.decoder_heads,
-        decoder_intermediate_size=int(arch.decoder_width * arch.mlp_ratio), mask_ratio=settings.masking.mask_ratio,
-        norm_pix_loss=True, attn_implementation="sdpa",
-    )  # fmt: skip
-    model: nn.Module = ViTMAEForPreTraining(config)
-    model.to(device).train()
-    return model, lambda: model(inputs.images, noise=inputs.noise[0]).loss
+    decoder: Any = model.decoder
+    return Built(model, loss, (model.encoder.blocks[0], decoder.blocks[0]))

@@ -36,7 +36,7 @@ WARM_UP = 2
 
 class Rehearsed(NamedTuple):
     """losses: of every step. waits: lines that waited for the device after the warm-up, where it was watched. graphs:
-    compiled until the end of the warm-up, and in all; 0 of an eager model."""
+    how many were compiled by the end of the warm-up, and how many in all; both 0 of an eager model."""
 
     losses: list[float]
     waits: list[str]

@@ -1,40 +1,78 @@
-"""The table that the benchmark prints."""
+"""The tables of the benchmark: the one that is printed, and the one of the README."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from lcmae_core.bench.company import busy
 from lcmae_core.bench.contestants import MODELS
+from lcmae_core.bench.ratios import PAIRS, same_work
 
-TARGETS = {("mae", "hf"): "target: at most 0.952 (1.05 x HF)", ("lcmae", "mae-d2"): "target: at most 2.15"}
+
+def render(result: Mapping[str, Any]) -> str:
+    """Everything as text."""
+    said = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    lines = [f"{result['device']}, {result['processor']}, commit {result['commit']}, {result['date']}, {said}"]
+    if result["quick"]:
+        lines.append("tiny models: a smoke test, no measurement")
+    for name, case in result["cases"].items():
+        lines += ["", *_case(name, case, result["quick"])]
+    memory = "max_memory_allocated"
+    if result["device_type"] != "cuda":
+        memory = "peak RSS of a process of its own, libraries, model and optimiser included"
+    lines += [
+        "",
+        "FLOPs: torch.utils.flop_counter (products and attention, forward and backward), each model's own count",
+        f"peak memory: {memory}",
+        busy(result) or "the machine had no other work",
+    ]
+    return "\n".join(lines)
 
 
-def render(result: dict[str, Any]) -> str:
-    """The table as text."""
-    about = f"{result['device']}, {result['threads']} threads, {result['precision']}, batch {result['batch']}"
-    top = result["matmul_ceiling_gflops"]
+def _case(name: str, case: Mapping[str, Any], quick: bool) -> list[str]:
+    top = case["matmul_ceiling_gflops"]
+    kept = ", freed memory kept" if case["freed_memory_kept"] else ""
     lines = [
-        f"{about}, {result['image_size']} px, median of {result['steps']} alternating steps [quartiles]",
-        f"commit {result['commit']}, {result['date']}, " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()),
+        f"{case['title']}, batch {case['batch']}, {case['image_size']} px, {case['threads']} threads, "
+        f"{case['precision']}{kept}: medians of {case['rounds']} alternating steps [95 %]",
         f"matmul ceiling: torch.mm {top['torch.mm']:.0f} GFLOP/s, our linear layers {top['linear']:.0f} GFLOP/s",
-        f"{'model':<24}{'images/s':>9}{'[quartiles]':>18}{'ms/step':>9}{'GFLOP/s':>9}{'of ceiling':>12}"
+        f"{'model':<30}{'images/s':>10}{'[95 %]':>20}{'ms/step':>10}{'GFLOP/step':>12}{'of ceiling':>12}"
         f"{'peak MiB':>10}",
     ]
-    for name, row in result["models"].items():
+    for model, row in case["models"].items():
         spread = f"[{row['images_per_s_low']:.2f}, {row['images_per_s_high']:.2f}]"
+        memory = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         lines.append(
-            f"{MODELS[name]:<24}{row['images_per_s']:>9.2f}{spread:>18}{row['seconds'] * 1e3:>9.0f}"
-            f"{row['gflops']:>9.0f}{row['gflops'] / max(top.values()):>12.0%}{row['peak_mib'] or float('nan'):>10.0f}"
+            f"{MODELS[model]:<30}{row['images_per_s']:>10.2f}{spread:>20}{row['seconds'] * 1e3:>10.1f}"
+            f"{row['gflop_per_step']:>12.1f}{row['share_of_ceiling']:>12.0%}{memory:>10}"
         )
-    for pair, ratio in result["ratios"].items():
-        target = "" if result["quick"] else TARGETS.get(tuple(pair.split("/")), "")
-        time_text = f"{ratio['time']:.3f} of the time [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-        lines.append(f"{pair}: {time_text}, {1 / ratio['time']:.2f} x the speed  {target}".rstrip())
-    if result["freed_memory_kept"]:
-        lines.append("freed memory is kept for reuse (glibc mallopt), for all models alike")
-    if result["transformers_missing"]:
-        lines.append("transformers is not installed: HF not measured (pip install 'lcmae-core[sources]')")
-    lines.append(
-        "FLOPs: torch.utils.flop_counter (products and attention, forward and backward), each model's own count"
-    )
-    memory = "max_memory_allocated" if result["device_type"] == "cuda" else "peak RSS of a process of its own"
-    lines.append(f"peak memory: {memory}, two steps, model and optimiser included")
+    lines += [f"{MODELS[model]}: left out, {why}" for model, why in case["left_out"].items()]
+    return lines + [_ratio(pair.name, case["ratios"][pair.name], quick)
+                    for pair in PAIRS[name] if pair.name in case["ratios"]]  # fmt: skip
+
+
+def _ratio(name: str, ratio: Mapping[str, Any], quick: bool) -> str:
+    text = f"{name}: {ratio['speed']:.3f} x the speed [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+    if ratio["work"] > 1:
+        text += f", a step takes {1 / ratio['speed']:.2f} of theirs"
+    if ratio["target"] and not quick:
+        text += f", target {ratio['target']:.2f}: {'reached' if ratio['speed'] >= ratio['target'] else 'missed'}"
+    return f"{text}; {same_work(ratio) or 'the same work'}"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table of the README: all contestants of all cases, and ours over each."""
+    lines = ["| | images/s [95 %] | of the ceiling | peak MiB | ours is faster by [95 %] |", "|---|---|---|---|---|"]
+    for name, case in result["cases"].items():
+        over = {pair.theirs: (pair.ours, case["ratios"][pair.name]) for pair in PAIRS[name]
+                if pair.name in case["ratios"] and pair.work == 1}  # fmt: skip
+        threads = "1 thread" if case["threads"] == 1 else f"{case['threads']} threads"
+        lines.append(f"| **{case['title']}, batch {case['batch']}, {threads}** | | | | |")
+        for model, row in case["models"].items():
+            against = ""
+            if model in over:
+                ratio = over[model][1]
+                against = f"{ratio['speed']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            speed = f"{row['images_per_s']:.2f} [{row['images_per_s_low']:.2f}, {row['images_per_s_high']:.2f}]"
+            share, memory = f"{row['share_of_ceiling']:.0%}", f"{row['peak_mib'] or 0:.0f}"
+            lines.append(f"| {MODELS[model]} | {speed} | {share} | {memory} | {against} |")
     return "\n".join(lines)

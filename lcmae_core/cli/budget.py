@@ -15,7 +15,7 @@ def seconds_of(budget: str | None) -> float | None:
     """
     if budget is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
-    if not found or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
+    if not match or not float(match[1]):
         raise LcmaeError(f"--budget: got {budget!r}, expected a time such as 90s, 25m or 1.5h")
-    return float(found[1]) * UNITS[found[2]]
+    return float(match[1]) * UNITS[match[2]]

@@ -91,12 +91,12 @@ class Requirement(NamedTuple):
 
 def requirements() -> list[Requirement]:
     """What the installed package's metadata asks for, extras included."""
-    found = []
+    required = []
     for line in metadata.requires("lcmae-core") or []:
         match = re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?.*?(?:extra\s*==\s*['\"](\w+)['\"])?$", line)
         if match and match[1] != "lcmae-core" and "[" not in line:
-            found.append(Requirement(match[1], match[2] or "", match[3] or ""))
-    return found
+            required.append(Requirement(match[1], match[2] or "", match[3] or ""))
+    return required
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -141,7 +141,7 @@ def _device() -> Iterator[Finding]:
         seen = shutil.which("nvidia-smi")
         advice = "the driver is older than torch's CUDA, or torch is a CPU build" if seen else ""
         yield Finding("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
-    if "mps" in accelerator.found():
+    if "mps" in accelerator.kinds():
         yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
     cores = usable_cores()
     yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
@@ -174,8 +174,8 @@ def _cache(folder: Path) -> Finding:
 
     count, size = taken(folder)
     limit = Runtime().cache_gb
-    found = f"{size / GB:.2f} GB in {count} sets of decoded pictures, at most {limit:g} GB (cache_gb)"
-    return Finding("outputs", str(folder), "ok", found, "may be deleted at any time" if count else "")
+    contents = f"{size / GB:.2f} GB in {count} sets of decoded pictures, at most {limit:g} GB (cache_gb)"
+    return Finding("outputs", str(folder), "ok", contents, "may be deleted at any time" if count else "")
 
 
 def check_data() -> Iterator[Finding]:
@@ -186,8 +186,8 @@ def check_data() -> Iterator[Finding]:
     try:
         source = open_source(Data())
         source.train.read(0)
-        found = f"{len(source.train)} training and {len(source.validation)} validation images"
-        yield Finding("data", "photos", "ok", found)
+        counts = f"{len(source.train)} training and {len(source.validation)} validation images"
+        yield Finding("data", "photos", "ok", counts)
     except Exception as error:
         advice = "reinstall: pip install --force-reinstall --no-deps lcmae-core"
         yield Finding("data", "photos", "missing", f"{type(error).__name__}: {error}", advice)

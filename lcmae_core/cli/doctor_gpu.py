@@ -24,12 +24,12 @@ def main() -> int:
     if device.type == "cpu":
         console.print(NO_GPU + (OLD_DRIVER if shutil.which("nvidia-smi") else ""), soft_wrap=True)
     with console.status("starting") as status:
-        found = check(bench_of(device), say=status.update)
-    show(console, found, provenance(device))
-    return 1 if any(row.problems for row in found.rows) else 0
+        checkup = check(bench_of(device), say=status.update)
+    show(console, checkup, provenance(device))
+    return 1 if any(row.problems for row in checkup.rows) else 0
 
 
-def show(console: Any, found: Checkup, about: dict[str, Any]) -> None:
+def show(console: Any, checkup: Checkup, about: dict[str, Any]) -> None:
     """The table, then what to report and the lines that a report needs beside it."""
     from rich.markup import escape
     from rich.table import Table
@@ -37,12 +37,12 @@ def show(console: Any, found: Checkup, about: dict[str, Any]) -> None:
     table = Table(show_edge=False, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
-    said: list[str] = []
-    for row in found.rows:
-        said += [f"{len(said) + number}. {row.method}: {line}" for number, line in enumerate(row.problems, 1)]
-        table.add_row(*map(escape, [*cells(row), report_of(row, len(said))]))
+    problems: list[str] = []
+    for row in checkup.rows:
+        problems += [f"{len(problems) + number}. {row.method}: {line}" for number, line in enumerate(row.problems, 1)]
+        table.add_row(*map(escape, [*cells(row), report_of(row, len(problems))]))
     console.print(table)
-    for line in [*said, *words(found, about)]:
+    for line in [*problems, *words(checkup, about)]:
         console.print(escape(line), soft_wrap=True)
 
 
@@ -63,18 +63,18 @@ def report_of(row: Row, last: int) -> str:
     return "; ".join([*lines, *(f"no time: {what}" for what in row.left_out)]) or "nothing"
 
 
-def words(found: Checkup, about: dict[str, Any]) -> Sequence[str]:
+def words(checkup: Checkup, about: dict[str, Any]) -> Sequence[str]:
     """Device, versions, rates, and what to do next."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [f"{about['device']}, commit {about['commit']}, {about['date']}, {versions}"]
-    if found.floors:
-        rate, memory = found.floors.flops / 1e12, found.floors.bytes / 1e9
+    if checkup.floors:
+        rate, memory = checkup.floors.flops / 1e12, checkup.floors.bytes / 1e9
         lines.append(f"measured here: large products {rate:.2f} TFLOP/s, memory {memory:,.0f} GB/s")
     lines.append(
-        f"{found.seconds:.0f} s in all; graphs: compiled in the first steps + later; waits: after the first steps"
+        f"{checkup.seconds:.0f} s in all; graphs: compiled in the first steps + later; waits: after the first steps"
     )
-    if any(row.left_out for row in found.rows):
+    if any(row.left_out for row in checkup.rows):
         lines.append(f"not all fitted into {BUDGET:.0f} s: run it again, what was compiled is kept")
-    count = sum(len(row.problems) for row in found.rows)
+    count = sum(len(row.problems) for row in checkup.rows)
     lines.append(f"{count} to report: file all that is printed here as an issue" if count else "nothing to report")
     return lines

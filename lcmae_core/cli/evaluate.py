@@ -1,20 +1,45 @@
 """`lcmae evaluate`: how good an encoder is, by kNN, a linear probe or fine-tuning, from a run or a checkpoint."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lcmae_core.cli.train import settings_from
+from lcmae_core.cli.train import asked_of, settings_from
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.config.downstream import RECIPES, vary
 from lcmae_core.config.resolve import Asked
 
 
-def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
-    """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder.
+class Judging(NamedTuple):
+    """An encoder, its images, and how it is judged; no recipe means kNN."""
 
-    `source`: a run's folder, a checkpoint that lcmae reads, or "untrained". Settings by name go to the recipe where it
-    has them, else to data and model; a run brings its own.
+    origin: Any
+    images: Any
+    recipe: Any
+
+
+def main(options: Namespace) -> int:
+    """What `lcmae evaluate` does of its options: judge an encoder here, or have torchrun do it by several ranks.
+
+    Raises:
+        LcmaeError: what is asked for cannot be, or not together.
+    """
+    from lcmae_core.cli.ranks import check_ranks, launch, wanted_of
+
+    wanted = wanted_of(options)
+    judging = judging_of(options.source, options.by, asked_of(options), options.preset)
+    if wanted is None:
+        return evaluate(judging)
+    check_ranks(wanted, judging.recipe.batch_size if hasattr(judging.recipe, "batch_size") else 0)
+    return launch(options.words, wanted)
+
+
+def judging_of(source: str, way: str, asked: Asked, preset: str) -> Judging:
+    """All that is known before an encoder is judged. Settings by name go to the recipe where it has them, else to data
+    and model; a run brings its own.
+
+    source: a run's folder, a checkpoint that lcmae reads, or "untrained".
 
     Raises:
         LcmaeError: nothing is there, it does not fit the images, or the images have no labels, one class, or are fewer
@@ -36,17 +61,30 @@ def evaluate(source: str, way: str, asked: Asked, preset: str) -> int:
     refuse_unread_by(way, names, asked.own)
     origin = _origin(source, base, asked)
     images = open_source(origin.settings.data)
-    if recipe is None:
-        _say(_neighbours(origin, images), f"kNN of {origin.name}", images.classes)
-        return 0
+    if recipe is not None:
+        recipe = vary(recipe, mine)
+        recipe = recipe if "batch_size" in mine else clip_batch(recipe, len(images.train))
+    return Judging(origin, images, recipe)
+
+
+def evaluate(judging: Judging) -> int:
+    """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder."""
+    from lcmae_core.config.downstream import FineTune
+    from lcmae_core.training.distributed import joined
     from lcmae_core.training.finetune import fine_tune
     from lcmae_core.training.probe import linear_probe
 
-    recipe = vary(recipe, mine)
-    recipe = recipe if "batch_size" in mine else clip_batch(recipe, len(images.train))
-    found = (linear_probe if way == "probe" else fine_tune)(origin, recipe)
-    _say(found.predictions, f"{found.recipe.kind} of {found.origin}", images.classes)
-    print(f"evaluation: {found.path}")
+    origin, images, recipe = judging
+    with joined(origin.settings.runtime.device) as group:
+        if recipe is None:
+            predictions = _neighbours(origin, images)
+            if group.first:
+                _say(predictions, f"kNN of {origin.name}", images.classes)
+            return 0
+        evaluation = (fine_tune if isinstance(recipe, FineTune) else linear_probe)(origin, recipe)
+    if group.first:
+        _say(evaluation.predictions, f"{evaluation.recipe.kind} of {evaluation.origin}", images.classes)
+        print(f"evaluation: {evaluation.path}")
     return 0
 
 
@@ -72,8 +110,8 @@ def _origin(source: str, base: Settings, asked: Asked) -> Any:
         return Origin.of_model(load_mae(path, **heads).encoder, base)
     except LcmaeError as error:
         words = {"give encoder_heads=": "expected -p heads=N", "give decoder_heads=": "expected -p decoder_heads=N"}
-        said = next((str(error).replace(*pair) for pair in words.items() if pair[0] in str(error)), str(error))
-        raise LcmaeError(said) from None
+        message = next((str(error).replace(*pair) for pair in words.items() if pair[0] in str(error)), str(error))
+        raise LcmaeError(message) from None
 
 
 def settings_to_judge(known: Settings, base: Settings, asked: Asked) -> Settings:
@@ -84,7 +122,7 @@ def settings_to_judge(known: Settings, base: Settings, asked: Asked) -> Settings
             raise LcmaeError(f"{name}: got {given[name]!r}, expected {fixed!r}, that of the run")
     changes = {name: getattr(base.data, name) for name in type(base.data).model_fields if name in given}
     changes |= {"source": base.data.source} if asked.data else {}
-    changes |= {"seed": base.seed} if asked.said("seed") else {}
+    changes |= {"seed": base.seed} if asked.given("seed") else {}
     always = {"device", "workers", "device_cache_gb", "out"}
     runtime = base.runtime.model_dump(include=always | (given.keys() & type(base.runtime).model_fields.keys()))
     return replace(known, {"train_images": None} | changes | runtime)
@@ -102,10 +140,10 @@ def _neighbours(origin: Any, source: Any) -> Any:
 def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
     from lcmae_core.analysis.accuracy import accuracy, confusion
 
-    found = accuracy(predictions)
-    low, high = found.exact or found.two_way
+    share = accuracy(predictions)
+    low, high = share.exact or share.two_way
     names = names or ()
-    print(f"{title}: {found.mean:.1%} [{low:.1%}, {high:.1%}] of {found.images} held-out images, {len(names)} classes")
+    print(f"{title}: {share.mean:.1%} [{low:.1%}, {high:.1%}] of {share.images} held-out images, {len(names)} classes")
     if len(names) <= MOST:
         print("true class by predicted class, in the same order:")
         for name, row in zip(names, confusion(predictions, len(names))):

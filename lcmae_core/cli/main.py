@@ -18,6 +18,7 @@ from lcmae_core.cli.parser import (
     add_doctor,
     add_out,
     add_published,
+    add_ranks,
     fail,
     nearest,
     slurm_of,
@@ -83,9 +84,7 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
     parser.add_argument("--fresh", action="store_true", help="train again from the start, not from the last checkpoint")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own settings")
-    parser.add_argument("--nproc", type=int, metavar="N", help="train by N processes of torchrun on this machine")
-    parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="and on N machines, each told the same")
-    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where these machines meet")
+    add_ranks(parser)
     parser.add_argument("--list", action="store_true", help="show every setting and stop")
 
 
@@ -151,14 +150,14 @@ def _add_evaluate(parser: Parser) -> None:
         "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
     )
     add_common(parser, "setting of the recipe, the data or the model")
+    add_ranks(parser)
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from lcmae_core.cli.evaluate import evaluate
-    from lcmae_core.cli.train import asked_of
+    from lcmae_core.cli.evaluate import main as evaluate
 
-    return evaluate(options.source, options.by, asked_of(options), options.preset)
+    return evaluate(options)
 
 
 def _add_export(parser: Parser) -> None:
@@ -191,7 +190,7 @@ def _add_report(parser: Parser) -> None:
 
 
 def _add_bench(parser: Parser) -> None:
-    known = "--batch, --steps, --image-size, --device, --models, --json, --quick"
+    known = "--cases, --models, --batch, --steps, --image-size, --device, --json, --record, --check, --quick"
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=known)
 
 
@@ -230,7 +229,7 @@ COMMANDS: dict[str, Command] = {
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
-    "bench": (_add_bench, _bench, "time a training step against the Hugging Face implementation"),
+    "bench": (_add_bench, _bench, "time training steps against other implementations, or check recorded ratios"),
     "doctor": (add_doctor, _doctor, "say what this machine has and what to do about what is missing"),
 }
 """Command -> its options, what it does, and its line of help."""

@@ -101,6 +101,13 @@ def add_published(parser: Parser) -> None:
     parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")
 
 
+def add_ranks(parser: Parser) -> None:
+    """By how many processes it is trained."""
+    parser.add_argument("--nproc", type=int, metavar="N", help="train by N processes of torchrun on this machine")
+    parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="and on N machines, each told the same")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where these machines meet")
+
+
 def add_doctor(parser: Parser) -> None:
     """Where it looks, and whether it tries the GPU."""
     what = "train every method for a few steps on the GPU, compare with the CPU, time, say what to report"

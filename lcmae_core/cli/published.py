@@ -145,15 +145,15 @@ def show(lane: Any) -> None:
 
     records = [lane.record(checkpoint) for checkpoint in lane.checkpoints]
     _print("numbers [95 % interval over images]", *table(records))
-    found = judge(records)
-    for judged in found:
+    verdicts = judge(records)
+    for judged in verdicts:
         beside = f" beside {' and '.join(judged.beside)}" if judged.beside else ""
         _print(f"{judged.name}{beside}", COLUMNS, lines_of(judged))
-    if not found:
+    if not verdicts:
         _say("no claim is judged: there is no MAE among the models")
     _say("not judged here, because they are about training: every claim but C1, C2, C7, C13, C14 and C20")
     path = lane.out / "published.csv"
-    text = as_csv({judged.name: judged.verdicts for judged in found})
+    text = as_csv({judged.name: judged.verdicts for judged in verdicts})
     write_atomic(path, partial(Path.write_text, data=text, encoding="utf-8"))
     _say(f"every test with its number: {path}")
     for record in records:

@@ -1,4 +1,4 @@
-"""`lcmae train --nproc 8 --nnodes 2`: the torchrun call that trains by several processes, printed and made."""
+"""`lcmae train --nproc 8 --nnodes 2`: torchrun trains or evaluates by several processes; its call is printed first."""
 
 import os
 import shlex
@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lcmae_core.cli.words import without
-from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.config import LcmaeError
 from lcmae_core.store.cores import usable_cores
 from lcmae_core.store.stopping import stop_requests
 
@@ -18,20 +20,36 @@ RESTARTS = 3
 """How often the ranks are started again, from the last checkpoint, after one of them was lost."""
 
 
-def check_ranks(settings: Settings, nproc: int, nnodes: int, rendezvous: str | None) -> None:
-    """See, before anything is started, whether so many ranks can train these settings.
+class Wanted(NamedTuple):
+    """The processes that were asked for."""
+
+    nproc: int
+    nnodes: int
+    rendezvous: str | None
+
+
+def wanted_of(options: Namespace) -> Wanted | None:
+    """What the options say; None for this process alone."""
+    if options.nproc is None and options.nnodes == 1:
+        return None
+    return Wanted(1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
+
+
+def check_ranks(wanted: Wanted, batch_size: int, accum_steps: int = 1) -> None:
+    """See, before anything is started, whether so many ranks can share batches of this size.
 
     Raises:
         LcmaeError: a number below 1, a batch that does not divide, or several machines that are not told where to meet.
     """
     from lcmae_core.training.distributed import Ranks, share_of
 
-    for name, count in (("nproc", nproc), ("nnodes", nnodes)):
+    for name, count in (("nproc", wanted.nproc), ("nnodes", wanted.nnodes)):
         if count < 1:
             raise LcmaeError(f"--{name}: got {count}, expected at least 1")
-    if nnodes > 1 and not rendezvous:
-        raise LcmaeError(f"--rendezvous: got none with --nnodes {nnodes}, expected HOST:PORT of one of the machines")
-    share_of(settings, Ranks(0, nproc * nnodes))
+    if wanted.nnodes > 1 and not wanted.rendezvous:
+        got = f"got none with --nnodes {wanted.nnodes}"
+        raise LcmaeError(f"--rendezvous: {got}, expected HOST:PORT of one of the machines")
+    share_of(batch_size, accum_steps, Ranks(0, wanted.nproc * wanted.nnodes))
 
 
 def torchrun(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | None = None) -> list[str]:
@@ -43,13 +61,13 @@ def torchrun(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str 
     return [sys.executable, "-m", "torch.distributed.run", *meet, *each, *without(words, *OWN)]
 
 
-def launch(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | None = None) -> int:
+def launch(words: Sequence[str], wanted: Wanted) -> int:
     """Print the command, run it, and return its exit code; at a signal the ranks are saved first, and the code is the
     signal's own."""
-    command = torchrun(words, nproc, nnodes, rendezvous)
+    command = torchrun(words, *wanted)
     print(shlex.join(command), flush=True)
     cores = usable_cores()
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // nproc))}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // wanted.nproc))}
     # a restart after a lost rank hung in one of three trials where the store is shared
     environment = threads | os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with stop_requests() as stop:

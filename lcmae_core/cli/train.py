@@ -48,25 +48,24 @@ def main(options: Namespace) -> int:
     refuse_unread(settings, asked.own)
     if options.list:
         return list_settings(settings)
-    if options.nproc is None and options.nnodes == 1:
-        return train(settings, resume=not options.fresh)
-    from lcmae_core.cli.ranks import check_ranks, launch
+    from lcmae_core.cli.ranks import check_ranks, launch, wanted_of
 
-    where = (1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
-    check_ranks(settings, *where)
-    return launch(options.words, *where)
+    if (wanted := wanted_of(options)) is None:
+        return train(settings, resume=not options.fresh)
+    check_ranks(wanted, settings.optim.batch_size, settings.optim.accum_steps)
+    return launch(options.words, wanted)
 
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
     """Settings that may affect results, by name, in which two runs differ: one's value, then the other's."""
-    found = {}
+    changed = {}
     for name, group in LEAVES.items():
         if group == "runtime":
             continue
         values = tuple(getattr(getattr(one, group) if group else one, name) for one in (before, after))
         if values[0] != values[1]:
-            found[name] = values
-    return found
+            changed[name] = values
+    return changed
 
 
 def settings_of_run(folder: str, asked: Asked) -> Settings:
@@ -78,12 +77,12 @@ def settings_of_run(folder: str, asked: Asked) -> Settings:
     from lcmae_core.store.runs import load_run
 
     for name in ("profile", "out"):
-        if asked.said(name):
+        if asked.given(name):
             raise LcmaeError(f"resume: got --{name} beside it, expected the run's folder alone, which says it")
     run = load_run(folder)
     common = {"source": "data", "seed": "seed", "device": "device"}
-    said = {key: getattr(asked, name) for key, name in common.items() if asked.said(name)}
-    wanted = replace(run.settings, asked.own | said)
+    given = {key: getattr(asked, name) for key, name in common.items() if asked.given(name)}
+    wanted = replace(run.settings, asked.own | given)
     if changed := differences(run.settings, wanted):
         what = ", ".join(f"{name} {after!r} (the run has {before!r})" for name, (before, after) in changed.items())
         raise LcmaeError(f"resume: got {what}, expected the run's own: leave it out, or train without --resume")
@@ -95,7 +94,7 @@ def unfinished_beside(settings: Settings) -> list[str]:
     meant to go on with it sees why another one begins."""
     from lcmae_core.store.runs import RESULTS, load_run, run_label
 
-    said = []
+    lines = []
     for file in sorted(Path(settings.runtime.out).glob(f"runs/{run_label(settings)}-s{settings.seed}-*/settings.json")):
         if (file.parent / RESULTS).exists() or not any((file.parent / "checkpoints").glob("step-*")):
             continue
@@ -105,8 +104,8 @@ def unfinished_beside(settings: Settings) -> list[str]:
             continue
         if changed:
             what = ", ".join(f"{name} {before!r}, now {after!r}" for name, (before, after) in changed.items())
-            said.append(f"another run than the unfinished {file.parent.name}, which has {what}")
-    return said
+            lines.append(f"another run than the unfinished {file.parent.name}, which has {what}")
+    return lines
 
 
 def list_settings(settings: Settings) -> int:
@@ -160,8 +159,8 @@ def export(source: str, target: str, layout: str) -> int:
     model, path = interop.load_mae(source), Path(target).expanduser().absolute()
     if layout == "timm":
         file, name, kwargs = interop.export_timm(model, path)
-        said = "".join(f", {key}={value!r}" for key, value in kwargs.items())
-        print(f"load it with: timm.create_model({name!r}, checkpoint_path={file!r}{said})")
+        arguments = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+        print(f"load it with: timm.create_model({name!r}, checkpoint_path={file!r}{arguments})")
     elif layout == "official":
         reader = "facebookresearch/mae" + (" (encoder alone, as for fine-tuning)" if model.decoder is None else "")
         print(f"{reader} reads: {interop.export_official(model, path)}")

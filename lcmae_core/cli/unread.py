@@ -1,4 +1,5 @@
-"""What of a study's or an evaluation's `-p` is read by nothing: refused, or named where some of the runs read it."""
+"""Settings given by `-p` to a study or an evaluation that no run of it reads are refused; those that only some of its
+runs read are named."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,8 @@ def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mappin
             raise _refused(name, value, base, [case for *_, case in chosen])
         if left:
             rest = "; passed to the others" if len(left) < len(chosen) else ""
-            said = f"{name}: not read, or set by itself, in {_in_words(left, chosen)}{rest}"
-            print(said, file=sys.stderr, flush=True)
+            line = f"{name}: not read, or set by itself, in {_in_words(left, chosen)}{rest}"
+            print(line, file=sys.stderr, flush=True)
 
 
 def _another(name: str, chosen: Sequence[Case], every: Sequence[Case]) -> bool:
@@ -37,19 +38,19 @@ def _another(name: str, chosen: Sequence[Case], every: Sequence[Case]) -> bool:
 
 def _in_words(left: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, Case]]) -> str:
     """The studies, with their rows in brackets where it is not all of them."""
-    found = []
+    words = []
     for study in dict.fromkeys(name for name, _ in left):
         mine = [row for name, row in left if name == study]
         whole = len(mine) == sum(name == study for name, *_ in rows)
-        found.append(study if whole else f"{study} ({', '.join(mine)})")
-    return ", ".join(found)
+        words.append(study if whole else f"{study} ({', '.join(mine)})")
+    return ", ".join(words)
 
 
 def _refused(name: str, value: Any, base: Settings, cases: Sequence[Case]) -> LcmaeError:
     readers = [case for case in cases if _reads(case, name)]
     if readers:
-        found = sorted({str(value_of(case.settings, name)) for case in readers})
-        return LcmaeError(f"{name}: got {value!r}, which these studies set themselves, expected {', '.join(found)}")
+        own = sorted({str(value_of(case.settings, name)) for case in readers})
+        return LcmaeError(f"{name}: got {value!r}, which these studies set themselves, expected {', '.join(own)}")
     why = f"no run of these studies reads: {why_unread(base, name)}"
     return unread(name, value, why, LEAVES.keys() - unused(base))
 

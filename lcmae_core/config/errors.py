@@ -2,8 +2,10 @@
 
 import difflib
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError  # which the losses need not load
 
 
 class LcmaeError(ValueError):
@@ -27,7 +29,7 @@ class NoLabelsError(LabelsError):
     """Labels are asked for where there are none at all: what needs them can be left out."""
 
 
-def one_line(error: ValidationError, names: Collection[str]) -> LcmaeError:
+def one_line(error: "ValidationError", names: Collection[str]) -> LcmaeError:
     """The first thing that pydantic found wrong; `names` are the settings that its line may name."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "")

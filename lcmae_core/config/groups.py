@@ -31,9 +31,9 @@ Odd = Annotated[int, AfterValidator(_odd)]
 
 
 def one_length(changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes, in which steps take epochs back and epochs steps: a training has one length."""
-    said = {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}
-    return dict.fromkeys({"steps", "epochs"} - said) | changes if said else changes
+    """The changes, with `epochs` cleared where `steps` is set and the other way round: a training has one length."""
+    given = {"steps", "epochs"} & {name for name, value in changes.items() if value is not None}
+    return dict.fromkeys({"steps", "epochs"} - given) | changes if given else changes
 
 
 class Group(BaseModel):

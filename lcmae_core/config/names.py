@@ -51,5 +51,5 @@ def plain(name: str) -> str:
 
 def spellings(name: str) -> Iterable[str]:
     """What a disk may call a file so named: as said, with the bytes that `printable` spells out, NFC, NFD."""
-    raw = re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), name)
+    raw = re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda escape: chr(int(escape[1], 16)), name)
     return dict.fromkeys((name, raw, unicodedata.normalize("NFC", raw), unicodedata.normalize("NFD", raw)))

@@ -39,17 +39,18 @@ class Theory:
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that depends on the profile. Leaves are departures: from the defaults (`pretraining`), from the
-    profile's pre-training (`ablation`, `costly`, `short`, `units`, `dino`, `supervised`, `one_image`), or from the
+    """Everything that depends on the profile. Leaves are settings that override others: the defaults (`pretraining`),
+    the profile's own pre-training (`ablation`, `costly`, `short`, `units`, `dino`, `supervised`, `one_image`), or the
     published recipe (`probe`, `fine_tuning`).
 
     purpose, command, cost, expect: for whoever chooses one. pretraining: of the main MAE. ablation: of the rows of a
     table. costly: of rows whose step costs several of MAE's. short: the shorter of two horizons, at which collapse and
-    attention distance are judged. units: a grid that mask cells of 4 patches divide. seeds: on which claims are judged.
+    attention distance are judged. units: an image size whose grid of patches can be cut into mask cells of up to 4 x 4
+    patches. seeds: those by which claims are judged.
     epoch: training images of its data, for the cost of runs. in_notebook: whether notebooks train it by themselves.
-    images: held-out ones of the measures that train nothing. every: those among which an image is to be found again
-    (None: all). conflicts: cue-conflict images. severities: of the corruptions. ridge: the probe in closed form.
-    decoder: blocks of the deep decoder.
+    images: how many held-out images the measures use that train nothing. every: how many images retrieval searches
+    (C20; None: all). conflicts: how many cue-conflict images. severities: of the corruptions. ridge: whether the probe
+    is fitted in closed form. decoder: number of blocks of the deep decoder.
     """
 
     purpose: str
@@ -97,6 +98,7 @@ QUICK = Profile(
     command="lcmae run",
     cost="8 minutes on two CPU cores, once",
     expect="signs and shapes; accuracies are not judged",
+    # 200 times the published rate, for 500 steps on ten photographs: by a sweep (CHANGELOG, "Learning-rate sweep")
     pretraining={"steps": 500, "batch_size": 16, "base_lr": 3.2e-2, "log_every": 10, "tensorboard": False},
     ablation={"steps": 80},  # shorter than the main run, at the same rate
     costly={"steps": 40},
@@ -179,8 +181,8 @@ PAPER = Profile(
 PROFILES: dict[str, Profile] = {"smoke": SMOKE, "quick": QUICK, "desk": DESK, "lab": LAB, "paper": PAPER}
 """By name, from the smallest. Rates of quick and lab: CHANGELOG, "Learning-rate sweep"; quick's references: CHANGELOG,
 "References at quick". Supervised and DINO have the published augmentation from desk up; smoke and quick are too short
-for it. LARS moves a probe's matrix by lr * trust of its length a step: a small source needs the published peak rate
-(6.4, whatever the batch) and as many steps."""
+for it. A step of LARS changes a probe's matrix by a fixed share of its norm, the rate times the trust coefficient: a
+small source needs the published peak rate (6.4, whatever the batch) and as many steps."""
 IN_NOTEBOOK = tuple(name for name, one in PROFILES.items() if one.in_notebook)
 """Profiles whose runs a notebook trains by itself; those of the others are trained by `lcmae study`."""
 
@@ -197,7 +199,8 @@ def profile_of(name: str) -> Profile:
 
 
 def profile(name: str) -> Settings:
-    """The plain-MAE settings of a profile (with the sizes of DINO for the day it is asked for); studies change leaves.
+    """The settings of a profile's main MAE. The sizes of DINO's head are in them too: they are read when a study asks
+    for a DINO with these settings.
 
     Raises:
         LcmaeError: there is none of that name.

@@ -20,6 +20,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 DEVICES = ("auto", "cuda", "mps", "cpu", "xpu")
 """Kinds of device; of several, cuda:1 is the second."""
 SCHEMES = ("photos", "folder:", "parquet:", "wds:", "hf:", "torchvision:")
+"""How a source begins. `data.sources` has what opens each; here they are names alone, so that a mistyped one is refused
+before torch is loaded (a test holds both lists together)."""
 
 
 def project_root() -> Path:
@@ -157,15 +159,15 @@ class Asked:
         common = {key for entry in COMMON.values() for key in entry.keys}
         return todays({name: value for name, value in self.parameters.items() if name not in common})
 
-    def said(self, name: str) -> bool:
+    def given(self, name: str) -> bool:
         """Whether an option or a parameter says it (not the environment)."""
         return bool(self._routes(name))
 
     def _routes(self, name: str) -> list[tuple[str, Any]]:
         keys = COMMON[name].keys
-        said = [(f"--{name}", self.options.get(name))]
-        said += [("-p" if key == name else f"-p {key}", self.parameters.get(key)) for key in keys]
-        return [(route, value) for route, value in said if value is not None]
+        values = [(f"--{name}", self.options.get(name))]
+        values += [("-p" if key == name else f"-p {key}", self.parameters.get(key)) for key in keys]
+        return [(route, value) for route, value in values if value is not None]
 
     def _answer(self, name: str) -> Any:
         routes, variable = self._routes(name), COMMON[name].variable
@@ -173,11 +175,11 @@ class Asked:
             value = os.environ.get(variable) if variable else None
             return self._checked(name, value) if value else None
         (route, value), *others = routes
-        found = self._checked(name, value)
+        answer = self._checked(name, value)
         for other, second in others:
-            if self._same(name, self._checked(name, second)) != self._same(name, found):
+            if self._same(name, self._checked(name, second)) != self._same(name, answer):
                 raise LcmaeError(f"{name}: got {value!r} by {route} and {second!r} by {other}, expected one of the two")
-        return found
+        return answer
 
     def _checked(self, name: str, value: Any) -> Any:
         kind = COMMON[name].kind

@@ -66,14 +66,14 @@ def canvas_of(
     """
     if cache is None or split.identity is None:
         return make()
-    found = _whole(cache, split, shortest, largest)
-    if found is not None:
-        return found
+    kept = _whole(cache, split, shortest, largest)
+    if kept is not None:
+        return kept
     entry = _Entry(cache, _name(split, shortest, split.rows))
     with entry.alone() as mine:  # whoever waited finds what the other one made
-        found = entry.read() if mine else None
-        if found is not None:
-            return found if found.pixels.numel() <= largest else None
+        kept = entry.read() if mine else None
+        if kept is not None:
+            return kept if kept.pixels.numel() <= largest else None
         canvas = make()
         return entry.write(canvas) if mine and canvas is not None else canvas
 

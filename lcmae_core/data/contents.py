@@ -37,11 +37,11 @@ def contents_of(source: str, *, follow_links: bool = False) -> Contents:
         LcmaeError: nothing is there, no picture is in it, a link leads out of it, an archive is not whole and plain.
     """
     path = resolve(source.removeprefix("folder:"), "folder")
-    found = _of_folder(path, follow_links) if path.is_dir() else _of_archive(path)
-    if not found.files:
-        passed = f" (left out: {', '.join(found.left_out)})" if found.left_out else ""
+    contents = _of_folder(path, follow_links) if path.is_dir() else _of_archive(path)
+    if not contents.files:
+        passed = f" (left out: {', '.join(contents.left_out)})" if contents.left_out else ""
         raise LcmaeError(f"{path.name}: no image in it, expected class/name.jpg, or a tar of them{passed}")
-    return found
+    return contents
 
 
 def _of_folder(root: Path, follow_links: bool) -> Contents:

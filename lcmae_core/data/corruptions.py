@@ -72,19 +72,19 @@ def corrupted(
 @lru_cache(maxsize=1)
 def _corrupted(pixels: bytes, shape: tuple[int, ...], severities: tuple[int, ...]) -> np.ndarray:
     images, names = np.frombuffer(pixels, np.uint8).reshape(shape), corruption_names()
-    found = np.empty((len(names), len(severities), *shape), np.uint8)
+    corrupted = np.empty((len(names), len(severities), *shape), np.uint8)
     for k, name in enumerate(names):
         for s, severity in enumerate(severities):
             for m, image in enumerate(images):
-                found[k, s, m] = _one(image, name, severity, seed=1000 * k + m)
-    found.setflags(write=False)  # it is kept and handed out again
-    return found
+                corrupted[k, s, m] = _one(image, name, severity, seed=1000 * k + m)
+    corrupted.setflags(write=False)  # it is kept and handed out again
+    return corrupted
 
 
 def _one(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
-    said = {"seed": seed} if name in _SEEDED else {}
+    seeded = {"seed": seed} if name in _SEEDED else {}
     with _global_seed(seed):
-        out = _package().corrupt(image, severity=severity, corruption_name=name, **said)
+        out = _package().corrupt(image, severity=severity, corruption_name=name, **seeded)
     return out if image.shape[2] == 3 else out.mean(axis=2, keepdims=True).round().astype(np.uint8)
 
 

@@ -95,5 +95,5 @@ def positions(seed: int, step: int, batch_size: int, size: int, share: Share = W
     epoch = place // size
     first, last = step * batch_size // size, ((step + 1) * batch_size - 1) // size
     orders = torch.stack([epoch_order(seed, e, size) for e in range(first, last + 1)])  # (epochs, M)
-    found = Positions(epoch, orders[epoch - first, place % size])
-    return found if share.of == 1 else Positions(*(values[share.rows(batch_size)] for values in found))
+    at = Positions(epoch, orders[epoch - first, place % size])
+    return at if share.of == 1 else Positions(*(values[share.rows(batch_size)] for values in at))

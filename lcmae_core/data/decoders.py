@@ -105,8 +105,8 @@ def _by_simplejpeg(image: Image.Image, content: bytes, enough: tuple[int, int], 
     """Reduced by eighths to the least size of which both sides are `enough`."""
     colours = {"RGB": "RGB", "L": "GRAY"}[image.mode]
     pixels = import_module("simplejpeg").decode_jpeg(content, colours, min_width=enough[0], min_height=enough[1])
-    found = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if image.mode == "L" else pixels))
-    if found.size == image.size:
-        return found
-    eighths = (n for n in range(1, 8) if tuple(-(-side * n // 8) for side in image.size) == found.size)
-    return _fitted(found, image.size, 8 / next(eighths), how.least)
+    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if image.mode == "L" else pixels))
+    if picture.size == image.size:
+        return picture
+    eighths = (n for n in range(1, 8) if tuple(-(-side * n // 8) for side in image.size) == picture.size)
+    return _fitted(picture, image.size, 8 / next(eighths), how.least)

@@ -40,10 +40,10 @@ def evenly(count: int, most: int) -> list[int]:
 def _looked_at(place: Path) -> tuple[int, int]:
     """Size, and when it was changed (which only says whether to read it again); -1 for what is no readable file."""
     try:
-        found = os.stat(place)
+        status = os.stat(place)
     except OSError:
         return -1, 0
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, 0)
 
 
 @lru_cache(maxsize=2**14)
@@ -52,12 +52,12 @@ def _content(place: str, size: int, changed: int, blocks: int) -> str:
     if size < 0:
         return ""
     starts = range(0, size, BLOCK) if size <= blocks * BLOCK else np.linspace(0, size - BLOCK, blocks).astype(int)
-    found = sha256()
+    digest = sha256()
     try:
         with Path(place).open("rb") as file:
             for start in starts:
                 file.seek(int(start))
-                found.update(file.read(BLOCK))
+                digest.update(file.read(BLOCK))
     except OSError:  # it cannot be read: opening the picture will say so
         return "unreadable"
-    return found.hexdigest()
+    return digest.hexdigest()

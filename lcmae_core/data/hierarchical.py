@@ -58,10 +58,10 @@ class Tree:
         """
         if name not in self.noise:
             raise LcmaeError(f"variable: got {name!r}, {nearest(name, self.names)}")
-        found = [name]
-        while found[-1] in self.parent:
-            found.append(self.parent[found[-1]])
-        return tuple(found)
+        names = [name]
+        while names[-1] in self.parent:
+            names.append(self.parent[names[-1]])
+        return tuple(names)
 
     def dimension(self, name: str) -> int:
         """The noise of a variable and of all its ancestors."""
@@ -244,12 +244,12 @@ class HierarchicalModel:
         """
         if name not in self.tree.leaves:
             raise LcmaeError(f"leaf: got {name!r}, {nearest(name, self.tree.leaves)}")
-        found, value = {}, leaf
+        noise, value = {}, leaf
         above = self.tree.path(name)[1:]
         for function, ancestor in zip(self._functions[:0:-1], above):
             value = function.inverse(value)[:, : self.tree.dimension(ancestor)]
-            found[ancestor] = value
-        return found
+            noise[ancestor] = value
+        return noise
 
 
 def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -84,7 +84,7 @@ def _hf_found(tables: dict[str, Any], spec: str, channels: int, root: Path | Non
     values = [list(t[label]) if label in t.column_names else None for t in chosen.values()]
     labels = number_labels(spec, values[0], values[1] if held_out else None, names)
     splits = [_hf_split(table, name, spec, channels, root) for name, table in chosen.items()]
-    first, *others = (replace(split, labels=found) for split, found in zip(splits, labels[:2]))
+    first, *others = (replace(split, labels=numbers) for split, numbers in zip(splits, labels[:2]))
     return Found(first, others[0] if others else None, labels.classes)
 
 

@@ -40,8 +40,8 @@ def number_labels(
     number: dict[Plain, int]
     if known is None:
         _same_kind(where, plain)
-        found = {value for value in plain["train"] if value is not None}
-        order = sorted(found, key=natural)
+        distinct = {value for value in plain["train"] if value is not None}
+        order = sorted(distinct, key=natural)
         number = {value: i for i, value in enumerate(order)}
         classes = tuple(str(value) for value in order)
     else:
@@ -100,10 +100,10 @@ def _refuse(where: str, split: str, value: Any) -> NoReturn:
 def _same_kind(where: str, plain: dict[str, list[Plain] | None]) -> None:
     words = {int: "numbers", str: "names"}
     kinds = {split: sorted({words[type(v)] for v in values or () if v is not None}) for split, values in plain.items()}
-    every = {kind for found in kinds.values() for kind in found}
+    every = {kind for of_split in kinds.values() for kind in of_split}
     if len(every) > 1:
-        said = ", ".join(f"{' and '.join(found)} in {split}" for split, found in kinds.items() if found)
-        raise LcmaeError(f"source {where!r}: got labels that are {said}, expected the same kind everywhere")
+        mixture = ", ".join(f"{' and '.join(of_split)} in {split}" for split, of_split in kinds.items() if of_split)
+        raise LcmaeError(f"source {where!r}: got labels that are {mixture}, expected the same kind everywhere")
 
 
 def _numbered(

@@ -30,8 +30,8 @@ def _spelt(name: str) -> str:
 def _ranked(folders: Iterable[str], names: Sequence[str]) -> list[str]:
     """The folders called by one of the names, best first; the plain spelling before all others."""
     pattern = re.compile(f"({'|'.join(names)}){_MORE}")
-    found = {folder: match for folder in folders if (match := pattern.fullmatch(_spelt(folder)))}
-    return sorted(found, key=lambda folder: (names.index(found[folder][1]), folder not in names, folder))
+    matches = {folder: match for folder in folders if (match := pattern.fullmatch(_spelt(folder)))}
+    return sorted(matches, key=lambda folder: (names.index(matches[folder][1]), folder not in names, folder))
 
 
 def below(files: Iterable[Path], folder: Path) -> list[Path]:
@@ -71,9 +71,9 @@ def find_splits(files: Sequence[Path]) -> Splits:
     around = list(folders) if len(tops) == 1 else [name for name in folders if _WRAPPER.fullmatch(_spelt(name))]
     inner = below(files, Path(*around)) if len(around) == 1 else []
     if _ranked({part for file in inner for part in file.parts[:-1]}, TRAIN):
-        found = find_splits(inner)
-        if found.train != Path():
-            return Splits(around[0] / found.train, found.held_out and around[0] / found.held_out)
+        splits = find_splits(inner)
+        if splits.train != Path():
+            return Splits(around[0] / splits.train, splits.held_out and around[0] / splits.held_out)
     return Splits(Path(), None)
 
 

@@ -46,9 +46,9 @@ class Listing:
             (self.repeated, "to what counts already"),
             (self.broken, "to nothing"),
         )
-        said = [f"{n} link{'s' * (n > 1)} {where}" for n, where in links if n]
+        lines = [f"{n} link{'s' * (n > 1)} {where}" for n, where in links if n]
         shut = [f"{self.closed} folder{'s' * (self.closed > 1)} that may not be opened"] if self.closed else []
-        return (*formats, *said, *shut)
+        return (*formats, *lines, *shut)
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:
@@ -87,11 +87,11 @@ class _Walk:
         self.entered.add(folder)
         try:
             with os.scandir(folder) as entries:
-                found = [entry for entry in entries if not entry.name.startswith(".")]
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError:
             self.closed += 1
             return
-        for entry in found:
+        for entry in visible:
             place = relative / entry.name
             if entry.is_symlink():
                 self.links.append(place)
@@ -142,7 +142,7 @@ def list_files(root: Path, extensions: Collection[str]) -> Listing:
         for link in links:
             walk.follow(link)
     files: dict[str, Path] = {}
-    for _, relative, real in sorted(walk.candidates, key=lambda found: (found[0], _first(found[1]))):
+    for _, relative, real in sorted(walk.candidates, key=lambda candidate: (candidate[0], _first(candidate[1]))):
         files.setdefault(real, relative)
     repeated = walk.repeated + len(walk.candidates) - len(files)
     ordered = tuple(sorted(files.values(), key=natural))

@@ -48,7 +48,8 @@ class Batch(NamedTuple):
     places: tuple[Place, ...] = ()
     """Where each of `crops` lies in its picture."""
     at: Positions | None = None
-    """Epoch and index once more, on the CPU: what is drawn there for a batch need not wait for a device."""
+    """Epoch and index once more, on the CPU: random numbers that are drawn there for this batch need them, and to read
+    them back from a GPU would make the host wait."""
 
     @property
     def first(self) -> tuple[int, int]:
@@ -232,10 +233,14 @@ class Loader:
         """Batches start, ..., stop - 1; a streamed split is read ahead by `workers` processes."""
         return self._run(stop - start, lambda: (self._positions(step) for step in range(start, stop)))
 
-    def evaluation(self, batch_size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
-        """The first `limit` images in order, central view, not mirrored; epoch is -1. Draws nothing."""
+    def evaluation(
+        self, batch_size: int | None = None, limit: int | None = None, share: Share = WHOLE
+    ) -> Iterator[Batch]:
+        """The first `limit` images in order, central view, not mirrored; epoch is -1. Draws nothing. Of several
+        processes each takes the next part of them (`share`), all as long as the others' or one shorter."""
         count = self.size if limit is None else min(limit, self.size)
-        index = torch.arange(count).split(batch_size or self.batch_size) if count else ()
+        part = torch.arange(count).tensor_split(share.of)[share.number]
+        index = part.split(batch_size or self.batch_size) if len(part) else ()
         return self._run(len(index), lambda: (Positions(torch.full_like(i, EVALUATION), i) for i in index))
 
     def _positions(self, step: int) -> Positions:
@@ -268,8 +273,8 @@ class Loader:
 
     def _from_pictures(self, epoch: Tensor, index: Tensor) -> Batch:
         with ThreadPoolExecutor(THREADS) as pool:
-            found = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
-        *pictures, boxes = map(torch.stack, zip(*found))
+            crops = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
+        *pictures, boxes = map(torch.stack, zip(*crops))
         return self._finish(epoch, index, [self._send(crop) for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:

@@ -37,7 +37,7 @@ def checked(title: str, files: Sequence[Path], *, whole: bool) -> dict[Path, Kno
         LcmaeError: a file differs from its manifest, is missing or not listed, or the manifest is not complete.
     """
     folders = {file.parent for file in files}
-    manifests = {folder: found for folder in sorted(folders) if (found := _manifest(folder)) is not None}
+    manifests = {folder: content for folder in sorted(folders) if (content := _manifest(folder)) is not None}
     expected: dict[Path, dict[str, Any]] = {}
     known: dict[Path, Known] = {}
     for folder, manifest in manifests.items():
@@ -92,10 +92,10 @@ def _refuse_different(title: str, known: Sequence[tuple[Path, dict[str, Any]]]) 
     wrong = [(f, f"{s:,} bytes") for f, e in known if (s := f.stat().st_size) != e.get("bytes", s)]
     if not wrong:
         with ThreadPoolExecutor(THREADS) as pool, progress_bar(f"checking {title}", len(known), "file") as bar:
-            for (file, entry), found in zip(known, pool.map(_digest, (file for file, _ in known))):
+            for (file, entry), digest in zip(known, pool.map(_digest, (file for file, _ in known))):
                 bar.update()
-                if found != entry["sha256"]:
-                    wrong.append((file, f"sha256 {found[:12]}..."))
+                if digest != entry["sha256"]:
+                    wrong.append((file, f"sha256 {digest[:12]}..."))
     if wrong:
         file, got = wrong[0]
         entry = dict(known)[file]

@@ -76,8 +76,8 @@ def class_names(files: Iterable[Path]) -> tuple[str, ...] | None:
 
 def _folder_split(root: Path, name: str, files: list[Path], channels: int, classes: tuple[str, ...] | None) -> Split:
     labels = None
-    if classes and (found := class_names(files)):
-        unknown = [c for c in found if c not in classes]
+    if classes and (names := class_names(files)):
+        unknown = [c for c in names if c not in classes]
         if unknown:
             raise LcmaeError(f"{root.name}/: class {unknown[0]!r} is not in train: {nearest(unknown[0], classes)}")
         number = {c: k for k, c in enumerate(classes)}

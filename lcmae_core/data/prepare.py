@@ -101,15 +101,15 @@ class _Work:
 
         path = self.folder / name
         write_atomic(path, fill)
-        said = {"bytes": path.stat().st_size, "sha256": sha256(path), "index": None}
+        entry = {"bytes": path.stat().st_size, "sha256": sha256(path), "index": None}
         if counts:
             write_json(path.with_suffix(INDEX), index, indent=None)
-            said["index"] = sha256(path.with_suffix(INDEX))
+            entry["index"] = sha256(path.with_suffix(INDEX))
         else:
             path.unlink()
-            said |= {"bytes": 0, "sha256": None}
+            entry |= {"bytes": 0, "sha256": None}
         classes = self.classes or ()
-        return said | {
+        return entry | {
             "file": name,
             "images": sum(counts.values()),
             "classes": {classes[label]: count for label, count in counts.items() if label is not None},

@@ -61,15 +61,15 @@ def rand_augment(policy: str, size: tuple[int, int], channels: int) -> Any:
     grey = [round(255 * value) for value in IMAGENET_MEAN]
     fill = {"img_mean": tuple(grey) if channels == 3 else round(sum(grey) / 3)}
     try:
-        found = rand_augment_transform(policy, {"translate_const": int(min(size) * 0.45), **fill})
+        transform = rand_augment_transform(policy, {"translate_const": int(min(size) * 0.45), **fill})
     except (AssertionError, ValueError, KeyError):
         raise LcmaeError(
             f"rand_augment: got {policy!r}, expected timm's form, such as 'rand-m9-mstd0.5-inc1'"
         ) from None
-    for operation in found.ops:
+    for operation in transform.ops:
         if operation.aug_fn is posterize:
             operation.aug_fn = _posterize
-    return found
+    return transform
 
 
 def _posterize(picture: Image.Image, bits: int, **more: Any) -> Image.Image:

@@ -45,9 +45,9 @@ def shares(length: int, out: int) -> csr_matrix:
     raw = _cubic((offset + 0.5 - centre) / scale) * ((offset >= 0) & (offset < length))
     so_far = np.round(raw * FINE).cumsum(axis=1)  # whole numbers: exact, however many zeros stand before them
     border = np.round(so_far / so_far[:, -1:] * SHARES) / SHARES
-    found = np.diff(border, axis=1, prepend=0.0).astype(np.float32)
+    weights = np.diff(border, axis=1, prepend=0.0).astype(np.float32)
     place = offset.clip(0, length - 1).astype(np.int32)  # shares beyond are zeros
-    return csr_matrix((found.ravel(), place.ravel(), np.arange(0, out * reach + 1, reach)), shape=(out, length))
+    return csr_matrix((weights.ravel(), place.ravel(), np.arange(0, out * reach + 1, reach)), shape=(out, length))
 
 
 def resized(picture: Image.Image, across: csr_matrix, down: csr_matrix) -> Image.Image:
@@ -80,12 +80,12 @@ def cut_many(
     _, channels, height, width = images.shape
     if channels * size[1] * height * (width + size[0]) < DENSE:
         return crop_resize(images, boxes, size).byte()
-    found = []
+    cuts = []
     for image, (top, left, high, wide) in zip(images, boxes.tolist()):
         cut = image[:, top : top + high, left : left + wide].permute(1, 2, 0).contiguous().numpy()
         picture = Image.fromarray(cut[..., 0] if channels == 1 else cut)
-        found.append(cut_one(picture, (0, 0, high, wide), size))
-    return torch.stack(found)
+        cuts.append(cut_one(picture, (0, 0, high, wide), size))
+    return torch.stack(cuts)
 
 
 def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:

@@ -26,12 +26,12 @@ def split_of(root: Path, file: Path) -> str:
 
 def by_split(root: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Files of train and of the held-out split, which is validation, else test; without train files all are train."""
-    found: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
+    files_of: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
     for file in files:
-        found[split_of(root, file)].append(file)
-    if not found["train"]:
+        files_of[split_of(root, file)].append(file)
+    if not files_of["train"]:
         return [*files], []
-    return found["train"], found["validation"] or found["test"]
+    return files_of["train"], files_of["validation"] or files_of["test"]
 
 
 def shards(address: str) -> tuple[Path, list[Path]]:
@@ -46,9 +46,9 @@ def shards(address: str) -> tuple[Path, list[Path]]:
         root, pattern = _existing(base / expanded(address))
         if not pattern and root.is_file():
             return root.parent, [root]
-        found = [root / f for f in files_under(root, [".tar"])] if not pattern else _matching(root, pattern, address)
-        if found:
-            return root, found
+        tars = [root / f for f in files_under(root, [".tar"])] if not pattern else _matching(root, pattern, address)
+        if tars:
+            return root, tars
     raise NoDataError(f"source 'wds:{address}': no such shards, expected a folder of *.tar or train-{{000..009}}.tar")
 
 
@@ -65,15 +65,15 @@ def _existing(path: Path) -> tuple[Path, str]:
 
 
 def _matching(root: Path, pattern: str, address: str) -> list[Path]:
-    found: list[str] = []
+    matching: list[str] = []
     missing = []
     for one in braces(pattern):
         there = [one] if (root / one).exists() else sorted(glob.glob(one, root_dir=root))
-        found += there
+        matching += there
         missing += [one] if not there else []
-    if found and missing:
+    if matching and missing:
         raise LcmaeError(f"source 'wds:{address}': no such shards, {missing[0]!r} is not in {root.name!r}")
-    return [root / name for name in dict.fromkeys(found)]
+    return [root / name for name in dict.fromkeys(matching)]
 
 
 def braces(text: str) -> list[str]:

@@ -68,8 +68,8 @@ def planned(contents: Contents, recipe: Recipe) -> Plan:
         for k, start in enumerate(range(0, len(items), recipe.shard_images)):
             shards[f"{split}-{k:06d}.tar"] = items[start : start + recipe.shard_images]
     outside = len(contents.files) - used
-    said = [f"{outside} image{'s' * (outside > 1)} outside the splits"] if outside else []
-    return Plan(shards, classes, (*contents.left_out, *said))
+    lines = [f"{outside} image{'s' * (outside > 1)} outside the splits"] if outside else []
+    return Plan(shards, classes, (*contents.left_out, *lines))
 
 
 def _items(

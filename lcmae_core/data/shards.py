@@ -53,10 +53,10 @@ class _Sample:
         if "cls" in self.texts:
             return self.texts["cls"].decode("utf-8", "surrogateescape").strip()
         try:
-            said = json.loads(self.texts.get("json", b"null"))
+            fields = json.loads(self.texts.get("json", b"null"))
         except ValueError:
             return None
-        value = next((said[name] for name in COLUMNS if name in said), None) if isinstance(said, dict) else None
+        value = next((fields[name] for name in COLUMNS if name in fields), None) if isinstance(fields, dict) else None
         return value if isinstance(value, str) or value is None else str(value)
 
 
@@ -97,9 +97,9 @@ def _part(path: Path, index: Path | None) -> _Shard:
 
 @lru_cache(maxsize=2**12)
 def _read_index(path: Path, size: int, changed: int) -> _Shard:
-    said = json.loads(path.read_bytes())
-    places = tuple(zip(said["starts"], said["sizes"], strict=True))
-    return _Shard(tuple(said["names"]), places, tuple(said["labels"]), None)
+    index = json.loads(path.read_bytes())
+    places = tuple(zip(index["starts"], index["sizes"], strict=True))
+    return _Shard(tuple(index["names"]), places, tuple(index["labels"]), None)
 
 
 def _is_plain(path: Path) -> bool:
@@ -143,8 +143,8 @@ def _add(sample: _Sample, extension: str, member: tarfile.TarInfo, tar: tarfile.
     elif f".{last}" in EXTENSIONS:
         sample.picture = (member.name, member.offset_data, member.size)
     elif last in ("cls", "json") and last not in sample.texts:
-        found = tar.extractfile(member)
-        sample.texts[last] = found.read() if found else b""
+        stream = tar.extractfile(member)
+        sample.texts[last] = stream.read() if stream else b""
 
 
 def _say_what_is_left_out(path: Path, samples: list[_Sample]) -> None:
@@ -227,7 +227,7 @@ def open_wds(address: str, data: Data) -> Found:
         values = [[next(known) for _ in each] for each in values]
     one = names.pop() if len(names) == 1 else None
     labels = number_labels(f"wds:{address}", values[0], values[1] if held_out else None, one)
-    first, *others = (replace(part[0], labels=found) for part, found in zip(parts, labels[:2]))
+    first, *others = (replace(part[0], labels=numbers) for part, numbers in zip(parts, labels[:2]))
     return Found(first, others[0] if others else None, labels.classes)
 
 

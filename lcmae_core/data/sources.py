@@ -92,7 +92,8 @@ look_again = _identity_from.cache_clear
 def open_source(settings: Data) -> Source:
     """Open `settings.source`; a source without a validation split gets one by `hold_out`.
 
-    What it holds and does not give is said in one line on stderr, once a process, and kept as `left_out`.
+    Files and pictures that it holds and that are not used are counted in one line on stderr, once a process, and kept
+    as `left_out`.
 
     Raises:
         LcmaeError: unknown scheme, missing path, empty folder, missing package, unreachable hub.
@@ -104,13 +105,14 @@ def open_source(settings: Data) -> Source:
 
 @lru_cache(maxsize=4)
 def _opened(settings: Data, identity: str, *where: str | None) -> Source:
-    """Opened once a process for the same settings, as long as it holds the same."""
+    """Opened once a process for the same settings, as long as it holds the same. Four are kept: a process that compares
+    models has the same pictures with other settings beside them, and each holds an index of all its files."""
     spec = settings.source
     check_decoder(settings.image_decoder)
-    found = _scheme(spec).open(spec.partition(":")[2], settings)
+    source = _scheme(spec).open(spec.partition(":")[2], settings)
     how = Decoding(settings.image_decoder, most=settings.max_megapixels * 1e6)
-    train = large_enough(decoded_by(found.train, how), settings.min_side)
-    validation = found.validation and large_enough(decoded_by(found.validation, how), settings.min_side)
+    train = large_enough(decoded_by(source.train, how), settings.min_side)
+    validation = source.validation and large_enough(decoded_by(source.validation, how), settings.min_side)
     skipped: tuple[str, ...] = ()
     if settings.on_unreadable == "skip":
         train, skipped = without_unreadable(train)
@@ -132,7 +134,7 @@ def _opened(settings: Data, identity: str, *where: str | None) -> Source:
     if settings.train_images is not None:
         train = train.first(settings.train_images)
     labelled = train.labels is not None
-    left_out = _left_out(spec, found.left_out, skipped)
+    left_out = _left_out(spec, source.left_out, skipped)
     if left_out:
         say_once(left_out)
-    return Source(spec, identity, found.classes if labelled else None, train, validation, skipped, left_out)
+    return Source(spec, identity, source.classes if labelled else None, train, validation, skipped, left_out)

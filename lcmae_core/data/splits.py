@@ -36,7 +36,8 @@ class Split:
     period: int | None = None
     """Pictures repeat after so many; None where all differ."""
     identity: str | None = None
-    """What the pictures are, wherever they lie: `data.cache` keeps them under it, and none that have none."""
+    """A digest of the pictures themselves, wherever they lie; the name under which `data.cache` keeps them. None:
+    unknown, so they are not kept."""
     rows: np.ndarray | None = None
     """Numbers of these pictures among those that `identity` names; None for all of them."""
 

@@ -123,14 +123,14 @@ def _labels(files: Sequence[Path], column: str | None) -> list[Any] | None:
     """What a column says of each row; None for the rows of a file that lacks it."""
     import pyarrow.parquet as pq
 
-    found: list[Any] = []
+    labels: list[Any] = []
     for file in files:
         schema = pq.read_schema(file)
         if column is not None and column in schema.names:
-            found += _column(file, column).to_pylist()
+            labels += _column(file, column).to_pylist()
         else:
-            found += [None] * pq.read_metadata(file).num_rows
-    return found if column and files else None
+            labels += [None] * pq.read_metadata(file).num_rows
+    return labels if column and files else None
 
 
 def _class_names(root: Path, first: Path, column: str) -> list[str] | None:
@@ -175,7 +175,7 @@ def open_parquet(path: str, data: Data) -> Found:
         labels = number_labels(f"parquet:{path}", _labels(train, column), _labels(held_out, column), names)
         named = [(name, part) for name, part in (("train", train), ("validation", held_out)) if part]
         splits = [_split(root, part, name, data.channels) for name, part in named]
-    first, *others = (replace(split, labels=found) for split, found in zip(splits, labels[:2]))
+    first, *others = (replace(split, labels=numbers) for split, numbers in zip(splits, labels[:2]))
     return Found(first, others[0] if others else None, labels.classes)
 
 
@@ -233,5 +233,5 @@ def _lacking_bytes(metadata: Any) -> bool:
     """Whether some row has no bytes, or the table does not say."""
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
     columns = [group.column(c) for group in groups for c in range(group.num_columns)]
-    found = [column.statistics for column in columns if column.path_in_schema == "image.bytes"]
-    return not found or any(one is None or not one.has_null_count or one.null_count for one in found)
+    statistics = [column.statistics for column in columns if column.path_in_schema == "image.bytes"]
+    return not statistics or any(one is None or not one.has_null_count or one.null_count for one in statistics)

@@ -19,7 +19,8 @@ from lcmae_core.execute.watch import SAVING
 ALIASES = ("mem_gb", "timeout_min", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")
 """Names that submitit understands on any cluster; the others go to SLURM alone."""
 OWN = {"max_num_timeout": 1000}
-"""What we tell submitit ourselves: how often a job may run into its time limit. Each time it has trained further."""
+"""What we tell submitit ourselves: how often a job may run into its time limit. Each time it has trained further, so
+there is no reason to stop at submitit's three; 1000 is only there to end a job that never gets anywhere."""
 ALIVE = {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "RESIZING", "SUSPENDED", "STOPPED", "COMPLETING",
          "CONFIGURING", "PREEMPTED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "REQUEUE_FED"}  # fmt: skip
 """States from which SLURM may still run a job to its end."""
@@ -54,7 +55,7 @@ class ProcessJob(Generic[W]):
 
         if self._process is not None:
             self._process.terminate()
-            _wait_for(self._process.pid, 2 * SAVING + 5)
+            _wait_for(self._process.pid, 2 * SAVING + 5)  # it waits that long for its kernel, after TERM and after INT
         return submitit.helpers.DelayedSubmission(ProcessJob(self._start), work)
 
 
@@ -184,8 +185,8 @@ class ClusterExecutor:
     def start_array(self, name: str, commands: Sequence[Sequence[str]]) -> list[ClusterHandle]:
         """Submit commands of `lcmae`, each without its own name, as the tasks of one array job."""
         self._executor.update_parameters(name=f"lcmae-{name}")
-        found = self._executor.map_array(ProcessJob(start_command), commands)
-        return [ClusterHandle(job, self._queue) for job in found]
+        tasks = self._executor.map_array(ProcessJob(start_command), commands)
+        return [ClusterHandle(job, self._queue) for job in tasks]
 
 
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,9 +132,9 @@ def _end_here(path: Path, failure: Mapping[str, Any]) -> None:
     notebook = nbformat.read(path, 4)
     raised = [any(o["output_type"] == "error" for o in cell.get("outputs", [])) for cell in notebook.cells]
     last = raised.index(True) if True in raised else len(raised) - 1
-    said = str(failure["error"]).partition(": ")[2]
+    reason = str(failure["error"]).partition(": ")[2]
     end = nbformat.v4.new_markdown_cell(
-        f"**This notebook ends here.** What follows needs what is not there yet. {said}"
+        f"**This notebook ends here.** What follows needs what is not there yet. {reason}"
     )
     notebook.cells = [*notebook.cells[:last], end]
     nbformat.write(notebook, path)
@@ -222,7 +222,7 @@ def _failure(path: Path) -> dict[str, Any]:
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 frames = ANSI.sub("", "\n".join(output.get("traceback", []))).splitlines()
-                arrows = [found for line in frames if (found := re.match(r"-+> (\d+) ?(.*)", line))]
+                arrows = [arrow for line in frames if (arrow := re.match(r"-+> (\d+) ?(.*)", line))]
                 line = f"line {arrows[0][1]}: {arrows[0][2].strip()}" if arrows else ""
                 error = f"{output['ename']}: {output['evalue']}"
                 return {"cell": number, "line": line, "error": ANSI.sub("", error)}
@@ -231,12 +231,12 @@ def _failure(path: Path) -> dict[str, Any]:
 
 def _unfinished(path: Path) -> dict[str, Any]:
     """An error, or the first code cell that never ran: papermill reports the cells of a dead kernel as completed."""
-    found = _failure(path)
+    failure = _failure(path)
     for number, cell in enumerate(_cells(path), start=1):
         source = "".join(cell["source"]).strip()
-        if not found and cell["cell_type"] == "code" and source and cell.get("execution_count") is None:
-            found = {"cell": number, "line": source.splitlines()[0], "error": "the cell did not run: kernel died"}
-    return found
+        if not failure and cell["cell_type"] == "code" and source and cell.get("execution_count") is None:
+            failure = {"cell": number, "line": source.splitlines()[0], "error": "the cell did not run: kernel died"}
+    return failure
 
 
 def _ended(path: Path, error: Exception) -> dict[str, Any]:

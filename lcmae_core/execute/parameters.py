@@ -54,13 +54,13 @@ def parse_assignments(pairs: Sequence[str], option: str = "-p") -> dict[str, Any
     Raises:
         LcmaeError: a text without '=', or a name that is no identifier.
     """
-    found: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip().isidentifier():
             raise LcmaeError(f"{option}: got {pair!r}, expected name=value, such as mask_ratio=0.5")
-        found[name.strip()] = parse_value(text)
-    return found
+        assigned[name.strip()] = parse_value(text)
+    return assigned
 
 
 def read_parameters(notebook: NotebookFile) -> dict[str, Parameter]:
@@ -84,7 +84,7 @@ def _assignments(source: str) -> dict[str, Parameter]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    found = {}
+    parameters = {}
     for node in ast.parse(source).body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
@@ -95,8 +95,8 @@ def _assignments(source: str) -> dict[str, Parameter]:
             except ValueError:
                 default = UNKNOWN
             choices = _choices(comments.get(node.end_lineno or 0, ""), default)
-            found[target.id] = Parameter(target.id, default, choices)
-    return found
+            parameters[target.id] = Parameter(target.id, default, choices)
+    return parameters
 
 
 def _choices(comment: str, default: Any) -> tuple[str, ...]:

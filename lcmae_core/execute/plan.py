@@ -61,7 +61,7 @@ def make_plan(request: Request) -> Plan:
     profile, data, out = asked.profile, asked.data, asked.out
     common = {"data": data, "seed": asked.seed, "device": asked.device}
     chosen = select(request.names, notebook_folder(request.notebooks))
-    shares, notes = assign({name: value for name, value in common.items() if asked.said(name)} | asked.own, chosen)
+    shares, notes = assign({name: value for name, value in common.items() if asked.given(name)} | asked.own, chosen)
     leaves = {name: value for name, value in asked.own.items() if name in LEAVES}
     refuse_unread(replace(load_profile(profile), leaves), leaves)
     if data and is_local(data, project_root()):

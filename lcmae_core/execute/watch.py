@@ -11,7 +11,8 @@ from lcmae_core.store.stopping import TRAINING
 KERNEL_PID = "LCMAE_KERNEL_PID"
 """Environment variable: the file in which the kernel says its number."""
 GRACE, SAVING = 3.0, 30.0
-"""Seconds that a kernel gets to stop before it is interrupted, and while it trains, to end a step and save it."""
+"""Seconds that a kernel gets between one signal and the next: GRACE where it trains nothing, SAVING where it trains and
+has to end a step and write a checkpoint."""
 STOPPING = threading.Event()
 """Set when this process was told to stop."""
 
@@ -29,8 +30,9 @@ def watch() -> None:
 
 
 def _stop_on_request() -> None:
-    """Wait for SIGTERM, then end the kernel: checkpoint (if it trains), interrupt, kill; if it stops by itself, the job
-    ends in the ordinary way meanwhile. A thread does it because nbclient takes over the process's signal handlers."""
+    """Wait for SIGTERM, then end the kernel: ask it to save (if it trains), interrupt it, kill it. A kernel that stops
+    when asked ends the job in the ordinary way, and with it this thread. It is a thread because nbclient takes over the
+    process's signal handlers."""
     signal.sigwait({signal.SIGTERM})
     STOPPING.set()
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):

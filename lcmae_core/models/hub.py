@@ -76,8 +76,8 @@ def fetch(repo: str, needed: Needed, revision: str | None = None) -> Fetched:
 
 def _placed(repo: str, needed: Needed) -> tuple[Path, ...] | None:
     folder = place_of(repo)
-    found = [next((folder / name for name in names if (folder / name).is_file()), None) for names in needed]
-    return None if None in found else tuple(path for path in found if path is not None)
+    paths = [next((folder / name for name in names if (folder / name).is_file()), None) for names in needed]
+    return None if None in paths else tuple(path for path in paths if path is not None)
 
 
 def _file(repo: str, names: tuple[str, ...], commit: str) -> Path:
@@ -96,7 +96,7 @@ def _file(repo: str, names: tuple[str, ...], commit: str) -> Path:
 def _cached(repo: str, needed: Needed, revision: str | None, cause: Exception) -> Fetched:
     from huggingface_hub import try_to_load_from_cache
 
-    found = []
+    paths = []
     for names in needed:
         kept = (try_to_load_from_cache(repo, name, revision=revision) for name in names)
         path = next((Path(each) for each in kept if isinstance(each, str)), None)
@@ -105,8 +105,8 @@ def _cached(repo: str, needed: Needed, revision: str | None, cause: Exception) -
                 f"hub: got no answer for {repo!r} ({type(cause).__name__}), expected a hub that answers, or the files "
                 f"here: {where_to_put(repo, needed, revision)}"
             ) from None
-        found.append(path)
-    return Fetched(tuple(found), found[0].parent.name)  # <cache>/models--.../snapshots/<commit>/model.safetensors
+        paths.append(path)
+    return Fetched(tuple(paths), paths[0].parent.name)  # <cache>/models--.../snapshots/<commit>/model.safetensors
 
 
 def where_to_put(repo: str, needed: Needed, revision: str | None = None) -> str:
@@ -119,10 +119,10 @@ def _commit(repo: str, name: str, revision: str | None) -> str:
     """The commit that a revision means on the hub now."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    found = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=DEADLINE).commit_hash
-    if found is None:
+    commit = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=DEADLINE).commit_hash
+    if commit is None:
         raise ConnectionError("the hub named no commit")
-    return found
+    return commit
 
 
 def _within(seconds: float, question: Callable[[], T]) -> T:

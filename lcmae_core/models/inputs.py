@@ -60,8 +60,8 @@ def own_statistics(cfg: Mapping[str, Any], channels: int) -> tuple[list[float], 
 
     Grey models take the means of the colour statistics, as `normalize` does; a single number counts for every channel.
     """
-    found = [_spread(cfg.get(name), channels) for name in ("mean", "std")]
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
+    stated = [_spread(cfg.get(name), channels) for name in ("mean", "std")]
+    return None if stated[0] is None or stated[1] is None else (stated[0], stated[1])
 
 
 def _spread(values: Any, channels: int) -> list[float] | None:

@@ -108,22 +108,22 @@ def _load_file(file: Path, heads: Heads) -> MAE:
     if any("embeddings.patch_embeddings" in key or "attention.attention." in key for key in tensors):
         return _load_hf(file.parent, heads, file)
     if not any(re.match(r"blocks\.\d", key) for key in tensors):
-        found = ", ".join(map(repr, sorted(tensors)[:3])) or "none"
-        raise LcmaeError(f"checkpoint: got {str(file)!r} with keys {found}, expected those of a masked autoencoder")
+        keys = ", ".join(map(repr, sorted(tensors)[:3])) or "none"
+        raise LcmaeError(f"checkpoint: got {str(file)!r} with keys {keys}, expected those of a masked autoencoder")
     return _load_official(tensors, heads, file)
 
 
 def _load_own(file: Path, heads: Heads) -> MAE:
     places = [folder / SETTINGS for folder in (file.parent, file.parent.parent)]  # snapshots lie one folder deeper
-    if (found := next((place for place in places if place.exists()), None)) is None:
+    if (stated := next((place for place in places if place.exists()), None)) is None:
         raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
-    refuse_damaged(found.parent, file)
-    settings, tensors = config.parse(read_json(found)), read_tensors(file)
-    if settings.method not in ("mae", "ae"):  # a reference: of DINO the teacher's encoder, without the rest
+    refuse_damaged(stated.parent, file)
+    settings, tensors = config.parse(read_json(stated)), read_tensors(file)
+    if settings.method not in ("mae", "ae"):  # a reference has an encoder alone (DINO: its teacher's)
         tensors = {key: value for key, value in tensors.items() if key.startswith("encoder.")}
     arch, data = settings.model, settings.data
-    agree("encoder_heads", heads.encoder, arch.heads, found)
-    agree("decoder_heads", heads.decoder, arch.decoder_heads, found)
+    agree("encoder_heads", heads.encoder, arch.heads, stated)
+    agree("decoder_heads", heads.decoder, arch.decoder_heads, stated)
     parts = {key.partition(".")[0] for key in tensors}
     kinds = ("decoder" in parts, "projector" in parts, settings.predicted_block)
     shape = _Shape(arch, data.image_size, data.channels, *kinds)
@@ -173,8 +173,8 @@ def _load_hf(folder: Path, heads: Heads, file: Path | None = None) -> MAE:
     prepared, model = folder / "preprocessor_config.json", _build(shape, tensors, names, file)
     if not prepared.exists():
         return model
-    found = read_json(prepared)
-    return _adapted(model, {"mean": found.get("image_mean"), "std": found.get("image_std")})
+    preparation = read_json(prepared)
+    return _adapted(model, {"mean": preparation.get("image_mean"), "std": preparation.get("image_std")})
 
 
 def _zero_biases(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
@@ -263,10 +263,10 @@ def _adapted(model: MAE, cfg: Mapping[str, Any]) -> MAE:
 
 def _first(folder: Path, names: Sequence[str]) -> Path:
     """The first of the files that is there."""
-    found = next((folder / name for name in names if (folder / name).exists()), None)
-    if found is None:
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
         raise LcmaeError(f"checkpoint: got folder {str(folder)!r} without weights, expected {' or '.join(names)} in it")
-    return found
+    return path
 
 
 def _depth(tensors: Mapping[str, Tensor], stem: str) -> int:

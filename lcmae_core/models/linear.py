@@ -1,14 +1,17 @@
 """Linear layers whose float32 products run in oneDNN on a CPU, where eager PyTorch would call MKL.
 
 MKL takes its AVX2 path on AMD processors even where they have AVX-512; oneDNN does not ask who made the processor. On
-two Zen 5 cores it multiplies the shapes of ViT-B at 430-480 GFLOP/s instead of MKL's 200-215. (On Intel's, MKL is the
-quicker of the two, by a tenth.) PyTorch sends float32 convolutions to oneDNN but not float32 matrix products, and a 1x1
-convolution over rows laid out as a channels-last image is that product, without a copy and with PyTorch's own
-gradients. Elsewhere (other devices, types, autocast, other CPUs, `torch.compile`) nothing changes.
+two Zen 5 cores it multiplies the shapes of ViT-B at 430-480 GFLOP/s instead of MKL's 200-215; on Zen 4 a tenth faster,
+and only where there are many rows. (On Intel's, MKL is the quicker of the two, by a tenth.) PyTorch sends float32
+convolutions to oneDNN but not float32 matrix products, and a 1x1 convolution over rows laid out as a channels-last
+image is that product, without a copy and with PyTorch's own gradients. Elsewhere (other devices, types, autocast, other
+CPUs, `torch.compile`) nothing changes.
 """
 
 import platform
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -49,8 +52,9 @@ def _onednn_is_quicker(rows: Tensor, weight: Tensor) -> bool:
         rows.device.type == "cpu"
         and rows.dtype == weight.dtype == torch.float32
         and rows.numel() > _SMALLEST
-        and rows.numel() * len(weight) > _WORTH_IT
         and _MKL_AVOIDS_AVX512
+        and rows.numel() // rows.shape[-1] >= _LEAST.rows
+        and rows.numel() * len(weight) > _LEAST.multiplications
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -59,17 +63,34 @@ def _onednn_is_quicker(rows: Tensor, weight: Tensor) -> bool:
 
 _SMALLEST = 20480
 """PyTorch itself keeps convolutions of images up to this many values from oneDNN."""
-_WORTH_IT = 25_000_000
-"""Multiplications below which what surrounds a convolution costs more than oneDNN gains: on one Zen 5 core forward and
-backward of 2 080 rows, 96 to 96, take 1.54 ms as a convolution and 1.38 ms by MKL; 544 rows, 128 to 384, the same."""
 
 
-def _made_by_amd() -> bool:
-    """Whether the processor says so: in /proc/cpuinfo on Linux, in its name elsewhere."""
+class Least(NamedTuple):
+    """Rows and multiplications below which what surrounds a convolution costs more than oneDNN gains."""
+
+    rows: int
+    multiplications: int
+
+
+WHOLE, HALVED = Least(1, 25_000_000), Least(800, 150_000_000)
+"""Where AVX-512 is computed in one pass (Zen 5), and in two halves (Zen 4), so that MKL's AVX2 is nearly as quick. One
+Zen 5 core: forward and backward of 2 080 rows, 96 to 96, take 1.54 ms as a convolution and 1.38 ms by MKL; 544 rows,
+128 to 384, the same. One Zen 4 core, times of oneDNN by MKL's: 100 rows, 768 to 3 072, 1.19; 400 rows 1.01; 1 600 rows
+0.92; 1 600 rows, 512 to 2 048, 0.90; 544 rows, 128 to 512, 1.13."""
+ZEN_5 = 26
+"""Family by which AMD's processors say it."""
+
+
+def _processor() -> tuple[bool, int]:
+    """Whether AMD made it, and its family: by /proc/cpuinfo on Linux, by its name elsewhere; 0 where none is said."""
     listed = Path("/proc/cpuinfo")
-    return "AuthenticAMD" in (listed.read_text() if listed.exists() else platform.processor())
+    text = listed.read_text() if listed.exists() else platform.processor()
+    family = re.search(r"(?i)(?:cpu family\s*:|family) (\d+)", text)
+    return "AuthenticAMD" in text, int(family[1]) if family else 0
 
 
+_AMD, _FAMILY = _processor()
+_LEAST = WHOLE if _FAMILY >= ZEN_5 else HALVED
 _MKL_AVOIDS_AVX512 = (
-    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512" and _made_by_amd()
+    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512" and _AMD
 )

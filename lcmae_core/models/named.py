@@ -67,8 +67,8 @@ def named(word: str) -> Named:
         LcmaeError: nothing is there, or an unknown part.
     """
     role, word = _role_said(word)
-    found = _found(word)
-    return replace(found, role=role or found.role or role_of(found.name))
+    model = _found(word)
+    return replace(model, role=role or model.role or role_of(model.name))
 
 
 def at_hand(model: Named) -> Named:
@@ -111,11 +111,11 @@ class Wanted(NamedTuple):
 def wanted() -> tuple[Wanted, ...]:
     """The three ViT-B of v2 Fig. 2, 3 and 5: MAE with its decoder, DINO, DeiT."""
     names = ("mae_visualize_vit_base.pth", "dino_vitbase16_pretrain.pth", "deit_base_patch16_224-b5f2ef4d.pth")
-    found = []
+    files = []
     for name in names:
         put, role = checkpoints() / name, role_of(name)
-        found.append(Wanted(role or "", name, OFFICIAL[name], put, put.is_file()))
-    return tuple(found)
+        files.append(Wanted(role or "", name, OFFICIAL[name], put, put.is_file()))
+    return tuple(files)
 
 
 def role_of(name: str) -> str | None:
@@ -128,12 +128,12 @@ def role_of(name: str) -> str | None:
 
 
 def _role_said(word: str) -> tuple[str | None, str]:
-    said, sign, rest = word.partition("=")
-    if not sign or "/" in said or Path(word).expanduser().exists():
+    role, sign, rest = word.partition("=")
+    if not sign or "/" in role or Path(word).expanduser().exists():
         return None, word
-    if said.lower() not in ALIASES:
-        raise LcmaeError(f"model: got {word!r}, which says the part {said!r}, {nearest(said, ROLES)}")
-    return ALIASES[said.lower()], rest
+    if role.lower() not in ALIASES:
+        raise LcmaeError(f"model: got {word!r}, which says the part {role!r}, {nearest(role, ROLES)}")
+    return ALIASES[role.lower()], rest
 
 
 def _found(word: str) -> Named:

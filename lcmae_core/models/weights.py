@@ -18,7 +18,8 @@ from lcmae_core.store.checkpoint import load_tensors
 Names = Callable[[str], list[str]]
 """From a key of `MAE.state_dict()` to the keys that hold it in a file: one, or three for query, key and value apart."""
 WRAPPERS = ("model", "state_dict", "module", "model_state_dict", "model_ema", "state_dict_ema", "ema_state_dict", "ema")
-"""Where files keep their weights, the trained ones before their moving average."""
+"""Keys under which files keep their state dict, looked up in this order: the trained weights before their moving
+average."""
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

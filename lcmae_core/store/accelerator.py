@@ -25,7 +25,7 @@ class Card(NamedTuple):
     memory: int
 
 
-def found() -> list[str]:
+def kinds() -> list[str]:
     """Kinds of accelerators that are there, the preferred one first."""
     return [kind for kind, there in (("cuda", cuda.is_available()), ("mps", mps.is_available())) if there]
 
@@ -100,16 +100,16 @@ def peak(device: torch.device) -> float:
 @contextmanager
 def waits_said(device: torch.device) -> Iterator[list[str]]:
     """On CUDA, what made the host wait for the device inside (torch's sync debug mode); fills the list at the end."""
-    said: list[str] = []
+    places: list[str] = []
     if device.type != "cuda":
-        yield said
+        yield places
         return
     before = cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         cuda.set_sync_debug_mode("warn")
         try:
-            yield said
+            yield places
         finally:
             cuda.set_sync_debug_mode(before)
-    said += [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing" in str(w.message)]
+    places += [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing" in str(w.message)]

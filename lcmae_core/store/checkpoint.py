@@ -71,15 +71,20 @@ def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dic
 
 class Shards(NamedTuple):
     """How several processes write one checkpoint together. write: this one's share, into a folder; all call it at once.
-    first: whether this one does the rest. wait: until all are here."""
+    size: bytes of all shares. first: whether this one does the rest. wait: until all are here."""
 
     write: Callable[[Path], None]
+    size: int
     first: bool
     wait: Callable[[], None]
 
 
 def save_shared(folder: Path, step: int, rest: dict[str, Any], shards: Shards, keep: int = 2) -> None:
-    """As `save_checkpoint`, weights and optimiser written by all processes at once; every one has to call it."""
+    """As `save_checkpoint`, weights and optimiser written by all processes at once; every one has to call it.
+
+    Raises:
+        DiskFullError: there is no room for it, in every process; the checkpoints before it stay.
+    """
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}-shards"
     if shards.first:
@@ -87,10 +92,15 @@ def save_shared(folder: Path, step: int, rest: dict[str, Any], shards: Shards, k
         folder.mkdir(exist_ok=True)
         temporary.mkdir()
     shards.wait()
-    shards.write(temporary)
-    shards.wait()
-    if shards.first:
-        _complete(temporary, target, {"step": step, **rest}, keep)
+    try:
+        with room_for(target, shards.size):
+            shards.write(temporary)
+            shards.wait()
+            if shards.first:
+                _complete(temporary, target, {"step": step, **rest}, keep)
+    finally:
+        if shards.first:
+            shutil.rmtree(temporary, ignore_errors=True)
     shards.wait()
 
 
@@ -108,8 +118,8 @@ def _complete(temporary: Path, target: Path, rest: dict[str, Any], keep: int) ->
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Weights and the rest of the newest checkpoint whose bytes agree with its manifest; None if there is none."""
-    found = newest(folder)
-    return None if found is None else (load_tensors(found / WEIGHTS), load_rest(found))
+    newest_whole = newest(folder)
+    return None if newest_whole is None else (load_tensors(newest_whole / WEIGHTS), load_rest(newest_whole))
 
 
 def newest(folder: Path) -> Path | None:

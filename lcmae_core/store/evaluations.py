@@ -1,8 +1,9 @@
 """A downstream evaluation: a run of its own, below <out>/evaluations, whose digest names what it started from.
 
 The folder is a run's folder (settings, history, checkpoints, weights, results) with two files more: recipe.json, and
-predictions.npz with what the classifier says of every held-out image. Data, encoder shape, seed and runtime stand in
-`settings`; how the encoder was pre-trained is only in the origin, a run's name, which ends in that run's digest.
+predictions.npz with the classifier's answer for every held-out image. `settings` has the data, the encoder's shape, the
+seed and the runtime of the evaluation. How the encoder was pre-trained is not in them: `origin` is the name of that
+run.
 """
 
 import hashlib
@@ -103,9 +104,9 @@ def load_evaluation(path: Path | str) -> Evaluation:
     folder = Path(path).resolve()
     if not (folder / RECIPE).exists():
         raise LcmaeError(f"evaluation: got {str(path)!r}, expected an evaluation's folder with {RECIPE}")
-    said = read_json(folder / RECIPE)
-    recipe = parse_recipe(KINDS[said["kind"]], said["recipe"])
-    return Evaluation(folder, parse(read_json(folder / SETTINGS)), recipe, said["origin"])
+    kept = read_json(folder / RECIPE)
+    recipe = parse_recipe(KINDS[kept["kind"]], kept["recipe"])
+    return Evaluation(folder, parse(read_json(folder / SETTINGS)), recipe, kept["origin"])
 
 
 def evaluation_digest(settings: Settings, recipe: AnyRecipe, origin: str, data_identity: str) -> str:
@@ -146,8 +147,8 @@ def load_predictions(path: Path) -> Predictions:
     try:
         with np.load(
             BytesIO(path.read_bytes()), allow_pickle=False
-        ) as found:  # of a broken file np.load leaves it open
-            label, predicted = (found[name].astype(np.int64) for name in ("label", "predicted"))
-            return Predictions(label, predicted, found["confidence"])
+        ) as arrays:  # of a broken file np.load leaves it open
+            label, predicted = (arrays[name].astype(np.int64) for name in ("label", "predicted"))
+            return Predictions(label, predicted, arrays["confidence"])
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise LcmaeError(f"predictions: got {str(path)!r}, expected a readable npz ({error})") from None

@@ -30,13 +30,13 @@ def pick_device(name: str = "auto") -> torch.device:
         LcmaeError: the named device is not there.
     """
     if name == "auto":
-        name = [*accelerator.found(), "cpu"][0]
+        name = [*accelerator.kinds(), "cpu"][0]
     if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun starts a process a GPU
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         torch.empty(1, device=name).cpu()  # which the device "meta" cannot
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        known = ", ".join(["auto", *accelerator.found(), "cpu"])
+        known = ", ".join(["auto", *accelerator.kinds(), "cpu"])
         raise LcmaeError(f"device: got {name!r}, expected one of: {known}") from error
     return torch.device(name)
 
@@ -113,13 +113,13 @@ def commit() -> str:
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in ("lcmae-core", "torch", "timm", "torchvision", "numpy"):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            installed[package] = "absent"
+    return installed
 
 
 def provenance(device: torch.device) -> dict[str, object]:

@@ -9,6 +9,7 @@ Letters: M images.
 
 import base64
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from lcmae_core.store.runs import TIMINGS, Run
 
 POINTS = 60
 """Points of a curve that a record keeps, spread over its length."""
+FRESH = 100_000_000
+"""Nanoseconds in which a file may change again without its time telling."""
 Values = dict[str, Any]
 """What a measure found: numbers, and lists of them."""
 
@@ -49,12 +52,19 @@ class Record:
 
     @property
     def content(self) -> dict[str, Any]:
-        """All that is known; empty before anything is.
+        """All that is known; empty before anything is. A file is parsed again only after it has changed; whoever asks
+        gets the same dictionary, which must not be modified.
 
         Raises:
             DamagedError: the file is broken.
         """
-        return read_json(self.path) if self.path.exists() else {}
+        try:
+            seen = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        if time.time_ns() - seen.st_mtime_ns < FRESH:
+            return read_json(self.path)
+        return dict(_parsed(self.path, seen.st_ino, seen.st_mtime_ns, seen.st_size))
 
     @property
     def measures(self) -> dict[str, Values]:
@@ -73,16 +83,20 @@ class Record:
         values = self.measures[measure]["values"]
         if key not in values:
             raise LcmaeError(f"record: got {key!r} of measure {measure!r}, {nearest(key, values)}")
-        found = values[key]
-        return unpacked(found) if isinstance(found, dict) else np.asarray(found, dtype=np.float64)
+        stored = values[key]
+        return unpacked(stored) if isinstance(stored, dict) else np.asarray(stored, dtype=np.float64)
 
     def begin(self, run: Run | None, settings: Settings) -> None:
         """Keep what is known of a finished run, or of an encoder that is never trained; a record of another run, or
         of the same one on data that changed since, is begun afresh."""
         name = None if run is None else run.name
         old = self.content if self.content.get("run") == name else {}
-        said = {"run": name, "settings": plain_settings(settings), "training": None if run is None else _training(run)}
-        self._write(old | said | ({} if self.fingerprint is None else {"fingerprint": self.fingerprint}))
+        fields = {
+            "run": name,
+            "settings": plain_settings(settings),
+            "training": None if run is None else _training(run),
+        }
+        self._write(old | fields | ({} if self.fingerprint is None else {"fingerprint": self.fingerprint}))
 
     def note(self, measure: str, values: Values, seconds: float, where: Mapping[str, Any]) -> None:
         """Keep a measure with the time it took and where it was taken."""
@@ -107,6 +121,13 @@ class Record:
     def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, content, indent=None)
+
+
+@lru_cache(maxsize=2**9)
+def _parsed(path: Path, *_: int) -> dict[str, Any]:
+    """A record as it was at some moment, which the other words tell from any other: a report asks for each of its
+    records some two hundred times."""
+    return read_json(path)
 
 
 def open_record(out: Path, name: str, fingerprint: str | None = None) -> Record:
@@ -156,12 +177,12 @@ def curves(run: Run) -> dict[str, list[list[float]]]:
     """Every logged quantity as [steps, values], thinned."""
     history = run.history
     names = sorted({key for entry in history for key in entry} - {"step", "time", *TIMINGS})
-    found = {}
+    series = {}
     for name in names:
         steps, values = run.curve(name)
         keep = np.unique(np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int))
-        found[name] = [[steps[i] for i in keep], [float(f"{values[i]:.5g}") for i in keep]]
-    return found
+        series[name] = [[steps[i] for i in keep], [float(f"{values[i]:.5g}") for i in keep]]
+    return series
 
 
 def averaged(values: Sequence[float]) -> list[list[float]]:
@@ -189,7 +210,7 @@ def packed(right: Bool[np.ndarray, "M"]) -> dict[str, Any]:
     return {"bits": base64.b64encode(np.packbits(right).tobytes()).decode(), "count": len(right)}
 
 
-def unpacked(found: Mapping[str, Any]) -> Bool[np.ndarray, "M"]:
+def unpacked(kept: Mapping[str, Any]) -> Bool[np.ndarray, "M"]:
     """What `packed` made."""
-    bits = np.frombuffer(base64.b64decode(found["bits"]), dtype=np.uint8)
-    return np.unpackbits(bits, count=found["count"]).astype(bool)
+    bits = np.frombuffer(base64.b64decode(kept["bits"]), dtype=np.uint8)
+    return np.unpackbits(bits, count=kept["count"]).astype(bool)

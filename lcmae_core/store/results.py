@@ -55,8 +55,8 @@ class Notebook:
     @property
     def _asked(self) -> Asked:
         """The parameters cell; a relative folder in it lies in the project, wherever the kernel was started."""
-        said = {"profile": self.profile, "data": self.data, "seed": self.seed, "out": self.out}
-        return Asked(parameters=said, base=project_root())
+        cell = {"profile": self.profile, "data": self.data, "seed": self.seed, "out": self.out}
+        return Asked(parameters=cell, base=project_root())
 
     @property
     def profile_name(self) -> str:

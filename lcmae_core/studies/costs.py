@@ -55,14 +55,14 @@ def trained_images(job: Trial) -> int:
 def measured_speed(every: Sequence[Trial]) -> dict[str, float]:
     """Median seconds an image of training of each kind ("train <kind>") and of each measure, over what is finished."""
     known = {job.record.path: job for job in every}
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for job in known.values():
         content = job.record.content
         if (training := content.get("training")) and training["images_per_s"]:
-            found.setdefault(f"train {kind_of(job.case.settings)}", []).append(1 / training["images_per_s"])
+            seconds.setdefault(f"train {kind_of(job.case.settings)}", []).append(1 / training["images_per_s"])
         for name, entry in content.get("measures", {}).items():
-            found.setdefault(name, []).append(entry["seconds"])
-    return {name: median(times) for name, times in found.items()}
+            seconds.setdefault(name, []).append(entry["seconds"])
+    return {name: median(times) for name, times in seconds.items()}
 
 
 def to_go(left: Sequence[Trial], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> Time:

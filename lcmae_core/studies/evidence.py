@@ -28,21 +28,23 @@ def evidence(*studies: str) -> Iterator[Picture | Table]:
         base, seeds = shipped(name), judged_seeds(name)
         for study in studies:
             done = rows(study, base, name, seeds, do=False)
-            found = {m: taken(study, base, name, m) for m in STUDIES[study].measures}
-            if any(found.values()):
-                print(_count(study, name, done, found, len(seeds[: STUDIES[study].most])))
-                yield from drawn_of(study, found)
+            by_measure = {m: taken(study, base, name, m) for m in STUDIES[study].measures}
+            if any(by_measure.values()):
+                print(_count(study, name, done, by_measure, len(seeds[: STUDIES[study].most])))
+                yield from drawn_of(study, by_measure)
             else:
                 print(f"{name}, {STUDIES[study].title}: {ABSENT} (lcmae study {study} --profile {name})")
 
 
-def _count(study: str, name: str, done: Rows, found: Mapping[str, Rows], seeds: int) -> str:
+def _count(study: str, name: str, done: Rows, by_measure: Mapping[str, Rows], seeds: int) -> str:
     """How many runs of a study are in, and which rows lack some."""
     runs = {row: len(records) for row, records in done.items()}
     short = [f"{row} ({count} of {seeds})" for row, count in runs.items() if count < seeds]
-    said = f"{name}, {STUDIES[study].title}: {sum(runs.values())} of {seeds * len(runs)} runs are measured in full"
+    line = f"{name}, {STUDIES[study].title}: {sum(runs.values())} of {seeds * len(runs)} runs are measured in full"
     parts = [
-        f"{m} {sum(map(len, f.values()))}" for m, f in found.items() if sum(map(len, f.values())) > sum(runs.values())
+        f"{m} {sum(map(len, f.values()))}"
+        for m, f in by_measure.items()
+        if sum(map(len, f.values())) > sum(runs.values())
     ]
-    said += f" (of single measures {', '.join(parts)})" if parts else ""
-    return said + (f"; short of seeds: {', '.join(short)}" if short else "")
+    line += f" (of single measures {', '.join(parts)})" if parts else ""
+    return line + (f"; short of seeds: {', '.join(short)}" if short else "")

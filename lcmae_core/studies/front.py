@@ -28,9 +28,9 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     columns = {profile: own} if own else {}
     columns |= {one.title: dict(zip((claim.name for claim in CLAIMS), one.verdicts)) for one in measured}
     for name in SHIPPED:
-        found = {v.claim.name: v.verdict for v in score(shipped(name), name, do=False)}
-        if name != profile and set(found.values()) != {NOTHING}:
-            columns[name] = found
+        verdicts = {v.claim.name: v.verdict for v in score(shipped(name), name, do=False)}
+        if name != profile and set(verdicts.values()) != {NOTHING}:
+            columns[name] = verdicts
     lines = [
         Score(claim.name, claim.statement, tuple(column.get(claim.name, NOTHING) for column in columns.values()))
         for claim in CLAIMS
@@ -64,8 +64,8 @@ def checkpoint_pictures(out: Path) -> Iterator[tuple[str, Drawn]]:
 def _own(out: Path, profile: str) -> dict[str, str]:
     path = out / "results" / "10.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8")).get("values", {})
-        return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in found.items() if name[1:].isdigit()}
+        values = json.loads(path.read_text(encoding="utf-8")).get("values", {})
+        return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in values.items() if name[1:].isdigit()}
     if any((out / "results" / "runs").glob("*.json")):
         return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, do=False)}
     return {}

@@ -14,6 +14,7 @@ from lcmae_core.analysis.neighbours import encoded_predictions
 from lcmae_core.analysis.recovery import QUANTITIES, measure_recovery
 from lcmae_core.analysis.streams import semantic_profiles
 from lcmae_core.config import LabelsError
+from lcmae_core.config.downstream import vary
 from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.store.evaluations import Evaluation, Predictions
@@ -24,11 +25,13 @@ from lcmae_core.studies.measures_hlv import corruptions, cues, fidelity
 from lcmae_core.studies.measures_vectors import collapse, invariance, terms
 from lcmae_core.studies.registry import beside
 from lcmae_core.studies.specimen import Specimen, blocked
+from lcmae_core.studies.tables import judged_seeds
+from lcmae_core.training.choose import choose_rate
 from lcmae_core.training.features import encoded
 from lcmae_core.training.finetune import fine_tune
 from lcmae_core.training.latents import new_mae, train_on_latents
 from lcmae_core.training.loop import pretrain
-from lcmae_core.training.presets import FINE_TUNED
+from lcmae_core.training.presets import FINE_TUNED, rates_of
 
 PART = 64
 """Images run at once."""
@@ -64,7 +67,15 @@ def finetune_anchor(specimen: Specimen) -> Values:
 
 
 def _fine_tuned(specimen: Specimen, measure: str) -> Values:
-    return _evaluated(fine_tune(specimen.origin, specimen.recipe(measure), settings=specimen.labelled))
+    """With what `_evaluated` says. Where a profile has several rates, also base_lr, the one that was chosen on training
+    images of the first judged seed, and by_rate, what each of them reached there."""
+    recipe, rates = specimen.recipe(measure), rates_of(measure, specimen.profile)
+    if not rates:
+        return _evaluated(fine_tune(specimen.origin, recipe, settings=specimen.labelled))
+    first = specimen.of_seed(judged_seeds(specimen.profile)[0])
+    choice = choose_rate(first.origin, recipe, rates, settings=first.labelled)
+    tuned = fine_tune(specimen.origin, vary(recipe, base_lr=choice.best), settings=specimen.labelled)
+    return _evaluated(tuned) | {"base_lr": choice.best, "by_rate": [[*rate] for rate in choice.accuracy.items()]}
 
 
 def semantic(specimen: Specimen) -> Values:
@@ -77,8 +88,8 @@ def semantic(specimen: Specimen) -> Values:
     plain, other, centred, centred_other = (
         of_way.terms for of_way in semantic_profiles(model, dino, specimen.split(images), mask, ways=ways)
     )
-    found = {"s_sim": plain, "gain": plain - other, "gain_centred": centred - centred_other}
-    return {key: rounded(blocked(values), 5) for key, values in found.items()}
+    by_name = {"s_sim": plain, "gain": plain - other, "gain_centred": centred - centred_other}
+    return {key: rounded(blocked(values), 5) for key, values in by_name.items()}
 
 
 def cka(specimen: Specimen) -> Values:
@@ -91,16 +102,16 @@ def cka(specimen: Specimen) -> Values:
     def grams(model: Any) -> LayerGrams:
         return both_grams(model.encoder.to(images.device).eval(), images.split(PART))
 
-    found: Values = {}
+    values: Values = {}
     own, own_pooled = grams(specimen.model())
     for name, other in _others(specimen):
         theirs, pooled = grams(other)
         terms = torch.stack([cka_terms(a, b) for a, b in zip(own, theirs)], dim=1)  # (M, L)
-        found[f"cka_{name}"] = rounded(blocked(terms), 5)
-        found[f"pooled_{name}"] = rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
+        values[f"cka_{name}"] = rounded(blocked(terms), 5)
+        values[f"pooled_{name}"] = rounded(torch.stack([cka_of_grams(a, b) for a, b in zip(own_pooled, pooled)]), 5)
         pairs = torch.stack([torch.stack([cka_of_grams(a, b) for b in theirs]) for a in own])
-        found[f"layers_{name}"] = rounded(pairs, 5)
-    return found
+        values[f"layers_{name}"] = rounded(pairs, 5)
+    return values
 
 
 def _others(specimen: Specimen) -> Iterator[tuple[str, Any]]:
@@ -122,17 +133,17 @@ def recovery(specimen: Specimen) -> Values:
     masks = Setting(settings.masking.mask_ratio, settings.masking.mask_unit)
     trained = train_on_latents(model, settings.model, settings.optim, masks.ratio, masks.unit, seed)
     untrained = new_mae(model, settings.model, seed).eval()
-    found = measure_recovery(model, trained.mae, untrained, masks, seed, plan.probes)
-    every = {q: getattr(found, q).round(5) for q in QUANTITIES}
+    recovered = measure_recovery(model, trained.mae, untrained, masks, seed, plan.probes)
+    every = {q: getattr(recovered, q).round(5) for q in QUANTITIES}
     chosen = {"kept": every["visible"] * every["predicted"], "dropped": every["visible"] * (1 - every["predicted"])}
     held = {f"{q}_{name}": every[q] * one for name, one in chosen.items() for q in ("trained", "untrained")}
-    arrays = {"levels": found.levels[None]} | every | chosen | held
-    said = {"names": [*found.names], "loss": averaged(trained.loss)}
-    return said | {name: values.tolist() for name, values in arrays.items()}
+    arrays = {"levels": recovered.levels[None]} | every | chosen | held
+    about = {"names": [*recovered.names], "loss": averaged(trained.loss)}
+    return about | {name: values.tolist() for name, values in arrays.items()}
 
 
-def _judged(said: Predictions, suffix: str = "") -> Values:
-    return {f"accuracy{suffix}": float(said.right.mean()), f"right{suffix}": packed(said.right)}
+def _judged(predictions: Predictions, suffix: str = "") -> Values:
+    return {f"accuracy{suffix}": float(predictions.right.mean()), f"right{suffix}": packed(predictions.right)}
 
 
 def _evaluated(evaluation: Evaluation) -> Values:

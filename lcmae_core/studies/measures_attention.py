@@ -1,7 +1,7 @@
 """Measures of where a model looks: attention distance in three forms, similarity, receptive field, the decoder's reach.
 
-A number of an image comes one by one up to `BLOCKS` images, in blocks of images beyond. "_far" and "_mass" of a
-layer make its query-specific distance, mean(far) / mean(mass).
+Values have a row for each image, or for each block of images where there are more than `specimen.BLOCKS`. The
+query-specific distance of a layer is mean(specific_far) / mean(specific_mass), both over all rows.
 Letters: M images (or blocks of them), G groups of images, L layers, H heads.
 """
 
@@ -30,7 +30,8 @@ RADII = (0, 1, 2, 3)
 NEAR = 2
 """Patches within which attention counts as near (C13)."""
 GROUPS, LARGEST = 8, 64
-"""S_attn is taken of groups of at most 64 images, smaller ones where that gives fewer than 8 groups."""
+"""S_attn (Eq. 7) compares pairs of images, so its interval is over groups of images: of at most 64, and smaller ones
+where that would give fewer than 8 groups, too few for an interval."""
 DIGITS = {
     "distance": 2, "distance_renormalized": 2, "specific_far": 3, "specific_mass": 4, "nmi": 4, "entropy": 3,
     "prefix_mass": 4,
@@ -40,25 +41,28 @@ NO_BLOCKS = {"left_out": "no decoder of attention blocks"}
 
 
 def distance(specimen: Specimen) -> Values:
-    """Attention distance of the encoder on whole images, px: (M, L) as the authors of ViT and renormalised, the
-    query-specific far and mass, normalised mutual information, entropy and CLS mass; heads (L, H) of both distances and
-    the CLS mass; near_<radius> (M, L), where the specimen has `radii`; and what uniform attention would give without
-    CLS. Of a masked model also, named masked_, the same at
-    its training-time number of tokens, under one mask that all images share."""
+    """Where the encoder looks on whole images.
+
+    (M, L) each: distance, px, as the authors of ViT define it, and distance_renormalized, among patches alone;
+    specific_far, px, and specific_mass; nmi, the normalised mutual information of query and key; entropy, nats;
+    prefix_mass, the attention to CLS; near_<radius>, the share within so many patches, where the specimen has `radii`.
+    (L, H) each: heads_<key> of both distances and of prefix_mass. uniform: the distance of uniform attention without
+    CLS. A masked model has all the (M, L) once more under masked_<key>: the encoder given as many tokens as in
+    training, under one mask that all images share."""
     images = specimen.held.images
     encoder = specimen.encoder().to(images.device)
-    found, place = attention_profile(encoder, specimen.split(images), radii=specimen.radii), geometry(encoder)
-    heads = {f"heads_{key}": rounded(getattr(found, key).mean(0), DIGITS[key])
+    profile, place = attention_profile(encoder, specimen.split(images), radii=specimen.radii), geometry(encoder)
+    heads = {f"heads_{key}": rounded(getattr(profile, key).mean(0), DIGITS[key])
              for key in ("distance", "distance_renormalized", "prefix_mass")}  # fmt: skip
-    near = {f"near_{radius}": rounded(blocked(mass.mean(2)), 4) for radius, mass in found.near.items()}
-    said = _layers(found) | heads | near
+    near = {f"near_{radius}": rounded(blocked(mass.mean(2)), 4) for radius, mass in profile.near.items()}
+    measured = _layers(profile) | heads | near
     if specimen.hides and specimen.mask().keep.shape[1] > 1:  # a lone patch has nothing to look at
-        said |= {f"masked_{key}": values for key, values in _layers(_at_training(specimen)).items()}
-    return said | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
+        measured |= {f"masked_{key}": values for key, values in _layers(_at_training(specimen)).items()}
+    return measured | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
 
 
-def _layers(found: Profile) -> Values:
-    return {key: rounded(blocked(getattr(found, key).mean(2)), digits) for key, digits in DIGITS.items()}
+def _layers(profile: Profile) -> Values:
+    return {key: rounded(blocked(getattr(profile, key).mean(2)), digits) for key, digits in DIGITS.items()}
 
 
 def _at_training(specimen: Specimen) -> Profile:
@@ -86,11 +90,11 @@ def _similar(specimen: Specimen, model: MAE) -> Values:
     size = min(LARGEST, max(2, count // GROUPS))
     groups = images[order.to(images.device)].split(size)
     whole = groups if len(groups[-1]) > 1 else groups[:-1]  # one image makes no pair
-    found = decoder_looks(model.to(images.device), whole, mask.to(images.device), NEAR)
+    looks = decoder_looks(model.to(images.device), whole, mask.to(images.device), NEAR)
     hidden = mask.hidden[0].nonzero()[:, 0] if bool(mask.hidden.any()) else None
-    near = found.near / uniform_near_mass(geometry(model, "decoder").grid, NEAR, hidden)
+    near = looks.near / uniform_near_mass(geometry(model, "decoder").grid, NEAR, hidden)
     kept = order[: len(near)].argsort()  # back to the order of the images
-    return {"s_attn": rounded(found.s_attn, 5), "near": rounded(blocked(near[kept]), 4)}
+    return {"s_attn": rounded(looks.s_attn, 5), "near": rounded(blocked(near[kept]), 4)}
 
 
 def receptive(specimen: Specimen) -> Values:
@@ -131,11 +135,11 @@ def reach(specimen: Specimen) -> Values:
         return NO_BLOCKS
     images = specimen.held.images
     model, mask = model.to(images.device), specimen.mask().to(images.device)
-    found = attention_profile(model, specimen.split(images), part="decoder", mask=mask, radii=())
+    profile = attention_profile(model, specimen.split(images), part="decoder", mask=mask, radii=())
     full = _losses(specimen, model)
     with attending_alone(model):
         alone = _losses(specimen, model)
-    shares = {key: rounded(blocked(getattr(found, key).mean(2)), DIGITS[key]) for key in DIGITS if "specific" in key}
+    shares = {key: rounded(blocked(getattr(profile, key).mean(2)), DIGITS[key]) for key in DIGITS if "specific" in key}
     return {"loss_full": rounded(blocked(full), 6), "loss_self": rounded(blocked(alone), 6)} | shares
 
 

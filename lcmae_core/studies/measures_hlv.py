@@ -33,14 +33,14 @@ def fidelity(specimen: Specimen) -> Values:
     the images in which every patch has its mean colour: the structure that is kept without any pixel."""
     held, patch, norm_pix = specimen.held, specimen.settings.model.patch_size, specimen.settings.loss.norm_pix
     model = specimen.model().to(held.images.device)
-    found: dict[str, list[Tensor]] = {}
+    by_name: dict[str, list[Tensor]] = {}
     for images in held.images.split(PART):
         truth = denormalize(images)
         guesses = {"": rebuild_whole(model, images, norm_pix=norm_pix), "colour_": mosaic(truth, patch)}
         for kind, guess in guesses.items():
             for name, values in reconstruction_fidelity.fidelity(guess, truth)._asdict().items():
-                found.setdefault(kind + name, []).append(values)
-    return {name: rounded(blocked(torch.cat(parts)), 6) for name, parts in found.items()}
+                by_name.setdefault(kind + name, []).append(values)
+    return {name: rounded(blocked(torch.cat(parts)), 6) for name, parts in by_name.items()}
 
 
 def mosaic(images: Tensor, patch: int) -> Tensor:
@@ -70,8 +70,8 @@ def cues(specimen: Specimen) -> Values:
     if len(labels.unique()) < 2:
         return {"left_out": "the held-out photographs are of one class"}
     images, pairs = conflicts(batch, seed=0)  # the same for every run
-    said = _reader(specimen, images.device)(255 * images)
-    return {name: packed((said == labels[getattr(pairs, name)]).numpy()) for name in Pairs._fields}
+    classes = _reader(specimen, images.device)(255 * images)
+    return {name: packed((classes == labels[getattr(pairs, name)]).numpy()) for name in Pairs._fields}
 
 
 def corruptions(specimen: Specimen) -> Values:
@@ -85,8 +85,9 @@ def corruptions(specimen: Specimen) -> Values:
     severities = SEVERITIES[specimen.profile]
     spoiled = corrupted(pixels.permute(0, 2, 3, 1).cpu().numpy(), severities)  # (corruptions, severities, M, H, W, C)
     every, read = torch.tensor(spoiled), _reader(specimen, batch.images.device)
-    said = read(every.flatten(0, 2).permute(0, 3, 1, 2)).view(every.shape[:3])
-    right, clean = (said == labels).numpy(), (read(pixels) == labels).numpy()  # (corruptions, severities, M) and (M,)
+    classes = read(every.flatten(0, 2).permute(0, 3, 1, 2)).view(every.shape[:3])
+    right = (classes == labels).numpy()  # (corruptions, severities, M)
+    clean = (read(pixels) == labels).numpy()  # (M,)
     accuracy, share = right.mean(axis=2), right.mean(axis=(0, 1))
     return {
         "names": list(corruption_names()), "severities": list(severities), "clean": packed(clean),

@@ -51,13 +51,13 @@ def collapse(specimen: Specimen) -> Values:
     pair = _pair(specimen, model, batch)
     untrained = specimen.control().to(batch.images.device)
     control = _pair(specimen, untrained, batch)
-    said = _encoder(model, batch, pair) | {"chance": 1 / len(batch.images)}
-    said |= {f"untrained_{key}": values for key, values in _encoder(untrained, batch, control).items()}
+    measured = _encoder(model, batch, pair) | {"chance": 1 / len(batch.images)}
+    measured |= {f"untrained_{key}": values for key, values in _encoder(untrained, batch, control).items()}
     if pair.v is None:
-        return said
+        return measured
     shares = variance_shares(pair.v)._asdict() if pair.v.shape[2] else {}
     return (
-        said
+        measured
         | _groups(specimen, model, batch)
         | _depends(pair.v)
         | {f"untrained_{key}": values for key, values in _depends(control.v).items()}
@@ -84,20 +84,20 @@ def _depends(v: Any) -> Values:
 def _encoder(model: Any, batch: Batch, pair: Pair) -> Values:
     tokens = whole(model, batch.images).latent[:, 1:]  # (M, N, D)
     ranks = [effective_rank(part.flatten(0, 1)) for part in tokens.split(GROUP)]
-    found = found_across(pair.tokens[0], pair.tokens[1])
+    hits = found_across(pair.tokens[0], pair.tokens[1])
     return {
         "encoder_rank": [float(f"{rank:.5g}") for rank in ranks],
         "encoder_same_place": rounded(same_place_cosine(tokens), 5),
-    } | ({"encoder_found": rounded(found, 5)} if pair.tokens.shape[2] else {})
+    } | ({"encoder_found": rounded(hits, 5)} if pair.tokens.shape[2] else {})
 
 
 def _groups(specimen: Specimen, model: Any, batch: Batch) -> Values:
-    images, found = batch.images, []
+    images, groups = batch.images, []
     masks = view_masks(specimen.settings, batch, 1)[0] if specimen.hides else _nothing(specimen, images)
     for start in range(0, len(images) - 1, GROUP):
         part = slice(start, start + GROUP)
-        found.append(vectors.collapse(hidden_vectors(model, images[part], Mask(*(m[part] for m in masks)))))
-    return {name: [float(f"{getattr(one, name):.5g}") for one in found] for name in found[0]._fields}
+        groups.append(vectors.collapse(hidden_vectors(model, images[part], Mask(*(m[part] for m in masks)))))
+    return {name: [float(f"{getattr(one, name):.5g}") for one in groups] for name in groups[0]._fields}
 
 
 def _nothing(specimen: Specimen, images: Tensor) -> Mask:
@@ -153,16 +153,16 @@ def terms(specimen: Specimen) -> Values:
     cross_view_other: Eq. 5 between an image and the next held-out one at the same places under the same masks. And how
     far Eq. 2 and Eq. 4 are from being identities, relative to the largest loss, in float64."""
     steps = {"untrained": 0, "trained": None} if specimen.trained else {"untrained": None}
-    found: Values = {}
+    by_term: Values = {}
     for name, step in steps.items():
         numbers = _unoptimised(specimen, specimen.model(step))
-        found |= {f"{term}_{name}": rounded(blocked(values), 6) for term, values in numbers.items()}
-    return found | _identities(specimen)
+        by_term |= {f"{term}_{name}": rounded(blocked(values), 6) for term, values in numbers.items()}
+    return by_term | _identities(specimen)
 
 
 def _unoptimised(specimen: Specimen, model: MAE) -> dict[str, Tensor]:
     """The terms of each held-out image under two masks, (M,) each."""
-    parts, found = specimen.parts(), []
+    parts, batches = specimen.parts(), []
     others = specimen.split(specimen.held.images.roll(-1, 0))  # the next image, the first after the last
     model = model.to(specimen.held.images.device)
     for batch, other in zip(parts, others):
@@ -174,11 +174,11 @@ def _unoptimised(specimen: Specimen, model: MAE) -> dict[str, Tensor]:
         pixels = patchify(batch.images, specimen.settings.model.patch_size)
         own = normalize_patches(pixels) if specimen.settings.loss.norm_pix else pixels
         x = in_view_pixels(batch.images, specimen.settings.model.patch_size, specimen.settings.loss.in_view_pixels)
-        found.append({
+        batches.append({
             "cross_view": _cross(one, two, *hidden), "cross_view_other": _cross(one, strange, *hidden),
             "in_view": _inside(one, two, x, *hidden), "in_view_own": _inside(one, two, own, *hidden),
         })  # fmt: skip
-    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    return {name: torch.cat([part[name] for part in batches]) for name in batches[0]}
 
 
 def _cross(one: Tensor, two: Tensor, hidden1: Tensor, hidden2: Tensor) -> Tensor:

@@ -60,16 +60,16 @@ def of_claim(name: str, judged: Judged) -> dict[str, Verdict]:
 def claim_by_claim(judged: Judged) -> Iterator[Table | Picture]:
     """For every claim a table in words and, where something was measured, its tests as a picture."""
     for claim in CLAIMS:
-        found = of_claim(claim.name, judged)
-        yield in_words(claim, found)
-        if picture := in_a_picture(found):
+        verdicts = of_claim(claim.name, judged)
+        yield in_words(claim, verdicts)
+        if picture := in_a_picture(verdicts):
             yield picture
 
 
-def in_words(claim: Claim, found: Mapping[str, Verdict]) -> Table:
+def in_words(claim: Claim, verdicts: Mapping[str, Verdict]) -> Table:
     """What is said, what was found, and what would change it."""
     lines = [["said", f"{claim.statement} ({claim.where})"], ["reported", claim.published]]
-    for profile, verdict in found.items():
+    for profile, verdict in verdicts.items():
         lines.append([f"found at {profile}", f"{verdict.verdict.upper()}: {verdict.why}"])
         if verdict.outcomes:
             lines.append(["what would change it", what_would_change(verdict, profile)])
@@ -107,14 +107,14 @@ def _room(o: Outcome) -> float:
     return away / half if half and np.isfinite(half) else np.inf
 
 
-def in_a_picture(found: Mapping[str, Verdict]) -> Picture | None:
+def in_a_picture(verdicts: Mapping[str, Verdict]) -> Picture | None:
     """The tests of a claim with the intervals of every profile; None where nothing was measured."""
-    tests = dict.fromkeys(o.test for verdict in found.values() for o in verdict.outcomes)
+    tests = dict.fromkeys(o.test for verdict in verdicts.values() for o in verdict.outcomes)
     if not tests:
         return None
     shown = []
     for test in tests:
-        of = {p: next((o.estimate for o in v.outcomes if o.test == test), None) for p, v in found.items()}
+        of = {p: next((o.estimate for o in v.outcomes if o.test == test), None) for p, v in verdicts.items()}
         intervals = {p: Interval(e.value, e.low, e.high) for p, e in of.items() if e is not None}
         shown.append(Asked(test.text, test.low, test.high, intervals))
     return claim_tests(shown)
@@ -128,13 +128,13 @@ def as_csv(judged: Judged) -> str:
     for profile, verdicts in judged.items():
         for verdict in verdicts:
             claim = verdict.claim
-            said = [claim.name, claim.statement, claim.where, claim.published, profile, verdict.verdict]
+            cells = [claim.name, claim.statement, claim.where, claim.published, profile, verdict.verdict]
             for o in verdict.outcomes:
                 e, holds = o.estimate, {True: "yes", False: "no", None: "open"}[o.holds]
                 ends = [o.test.low, o.test.high, e.value, e.low, e.high, e.df]
-                writer.writerow([*said, o.test.text, *(f"{x:.6g}" for x in ends), e.seeds, e.images, holds])
+                writer.writerow([*cells, o.test.text, *(f"{x:.6g}" for x in ends), e.seeds, e.images, holds])
             if not verdict.outcomes:
-                writer.writerow([*said, *[""] * (len(HEADER) - len(said))])
+                writer.writerow([*cells, *[""] * (len(HEADER) - len(cells))])
     return text.getvalue()
 
 
@@ -175,15 +175,15 @@ def _index(judged: Judged) -> str:
     return f"<table class=index><tr><th>claim</th><th>what is said</th>{head}</tr>{lines}</table>"
 
 
-def _section(claim: Claim, found: Mapping[str, Verdict]) -> str:
-    picture = in_a_picture(found)
+def _section(claim: Claim, verdicts: Mapping[str, Verdict]) -> str:
+    picture = in_a_picture(verdicts)
     shown = ""
     if picture is not None:
         data = base64.b64encode(picture._repr_png_()).decode()
         shown = f'<img alt="the tests of {claim.name}" src="data:image/png;base64,{data}">'
     else:
         shown = '<p class="unjudged">UNJUDGED: no record of these profiles has its numbers.</p>'
-    rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in in_words(claim, found).rows)
+    rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in in_words(claim, verdicts).rows)
     return f'<h2 id="{claim.name}">{claim.name}</h2><table>{rows}</table>{shown}'
 
 

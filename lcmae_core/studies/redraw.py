@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lcmae_core.analysis.cues import shape_bias
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
 from lcmae_core.studies.judge import Estimate, estimated
-from lcmae_core.studies.published import HLV_RATIOS, HLV_UNITS
+from lcmae_core.studies.redraw_levels import fidelity_by_level, mean_over_seeds, reading_by_level, was_taken
 from lcmae_core.studies.registry import STUDIES, TREE
 from lcmae_core.studies.scoreboard import POOLED, all_described, collapsed, row_pool, score
 from lcmae_core.studies.tables import judged_seeds
@@ -45,9 +44,9 @@ def lab() -> Settings:
 def recorded(out: Path, name: str) -> Settings:
     """A profile's settings for reading the records below a folder, whatever data they were made on."""
     base = replace(profile(name), out=str(out))
-    found = {Record(file).content["settings"]["data"]["source"] for file in (out / "results" / "runs").glob("*.json")}
-    found -= {TREE}
-    return replace(base, source=found.pop()) if len(found) == 1 else base
+    sources = {Record(file).content["settings"]["data"]["source"] for file in (out / "results" / "runs").glob("*.json")}
+    sources -= {TREE}
+    return replace(base, source=sources.pop()) if len(sources) == 1 else base
 
 
 def accuracy_of(records: Sequence[Record], measure: str, table: Rows | None = None) -> Estimate | None:
@@ -86,7 +85,7 @@ def accuracy_table(
     no judgement). `published`: measure -> row -> what the paper reports. `labels`: row -> what to call it.
     """
     columns, lines = [STUDIES[study].title], []
-    shown = {m for m in _ACCURACIES if all(m in r.measures for found in here.values() for r in found)}
+    shown = {m for m in _ACCURACIES if all(m in r.measures for of_row in here.values() for r in of_row)}
     measures = [m for m in _ACCURACIES if m in shown | published.keys()]
     ours = [*dict.fromkeys([*SHIPPED, profile_name])]
     for measure in measures:
@@ -98,8 +97,8 @@ def accuracy_table(
         for measure in measures:
             line += [published[measure].get(row, "")] if measure in published else []
             for name in SHIPPED:
-                found = far[name, measure]
-                line.append(_cell(found.get(row, []), measure, found if study in POOLED else None))
+                of_profile = far[name, measure]
+                line.append(_cell(of_profile.get(row, []), measure, of_profile if study in POOLED else None))
             line += [_cell(here[row], measure)] if profile_name not in SHIPPED else []
         lines.append(line)
     return Table(columns, lines, "top-1 accuracy in %, 95 % interval over seeds and images")
@@ -109,8 +108,8 @@ def taken(
     study: str, base: Settings, name: str, measure: str, seeds: Sequence[int] | None = None
 ) -> dict[str, list[Record]]:
     """The records of a study by row of which a measure was taken; rows without any are left out."""
-    found = rows(study, base, name, seeds or judged_seeds(name), (measure,), do=False)
-    chosen = {row: [r for r in records if measure in r.measures] for row, records in found.items()}
+    complete = rows(study, base, name, seeds or judged_seeds(name), (measure,), do=False)
+    chosen = {row: [r for r in records if measure in r.measures] for row, records in complete.items()}
     return {row: records for row, records in chosen.items() if records}
 
 
@@ -121,23 +120,23 @@ def figures(base: Settings, name: str, seeds: Sequence[int] | None = None) -> It
             yield f"{entry.title}, profile {name}", drawn
 
 
-def drawn_of(study: str, found: Mapping[str, Rows]) -> Iterator[Picture | Table]:
-    """Tables and figures of a study; `found`: measure -> the rows that have it."""
-    has = {measure for measure, of_rows in found.items() if of_rows}
+def drawn_of(study: str, records_of: Mapping[str, Rows]) -> Iterator[Picture | Table]:
+    """Tables and figures of a study; `records_of`: measure -> the rows that have it."""
+    has = {measure for measure, of_rows in records_of.items() if of_rows}
     accuracies = {m: title for m, title in _ACCURACIES.items() if m in has}
     if accuracies:
-        every = dict.fromkeys(row for measure in accuracies for row in found[measure])
+        every = dict.fromkeys(row for measure in accuracies for row in records_of[measure])
         pooled = study in POOLED
-        lines = [[row, *(_cell(found[m].get(row, []), m, found[m] if pooled else None) for m in accuracies)]
+        lines = [[row, *(_cell(records_of[m].get(row, []), m, records_of[m] if pooled else None) for m in accuracies)]
                  for row in every]  # fmt: skip
         yield Table(["row", *(f"{title}, %" for title in accuracies.values())], lines)
     for measure, draw in _PICTURES.items():
-        if measure in has and any(not _out(r, measure) for r in found[measure].values()):
-            yield from draw({row: r for row, r in found[measure].items() if not _out(r, measure)})
+        if measure in has and any(not _out(r, measure) for r in records_of[measure].values()):
+            yield from draw({row: r for row, r in records_of[measure].items() if not _out(r, measure)})
     if "fidelity" in has:
-        yield fidelity_by_level(study, found["fidelity"])
-        levels = [found[m] for m in ("probe", "knn")]
-        if all(levels) and all(_taken(f, m) for f, m in zip(levels, ("probe", "knn"))):
+        yield fidelity_by_level(study, records_of["fidelity"])
+        levels = [records_of[m] for m in ("probe", "knn")]
+        if all(levels) and all(was_taken(f, m) for f, m in zip(levels, ("probe", "knn"))):
             yield reading_by_level(study, {row: r for row, r in levels[0].items() if row in levels[1]})
 
 
@@ -145,95 +144,52 @@ def _out(records: Sequence[Record], measure: str) -> bool:
     return any("left_out" in record.measures[measure]["values"] for record in records)
 
 
-def _distances(found: Rows) -> Iterator[Picture]:
+def _distances(by_row: Rows) -> Iterator[Picture]:
     keys = {"as the authors of ViT": "distance", "renormalised without CLS": "distance_renormalized"}
-    keys = {_of_one(title, found): key for title, key in keys.items()}
-    yield layer_bands({t: {row: _band(r, "distance", k) for row, r in found.items()} for t, k in keys.items()},
-                      "attention distance, px")  # fmt: skip
-    heads = {t: {row: _mean(r, "distance", f"heads_{k}") for row, r in found.items()} for t, k in keys.items()}
-    yield head_spread(heads, "attention distance, px")
+    keys = {_of_one(title, by_row): key for title, key in keys.items()}
+    lines = _uniform_distance(by_row, [*keys])
+    yield layer_bands({t: {row: _band(r, "distance", k) for row, r in by_row.items()} for t, k in keys.items()},
+                      "attention distance, px", lines=lines)  # fmt: skip
+    heads = {
+        t: {row: mean_over_seeds(r, "distance", f"heads_{k}") for row, r in by_row.items()} for t, k in keys.items()
+    }
+    yield head_spread(heads, "attention distance, px", lines=lines)
 
 
-def _of_one(title: str, found: Rows) -> str:
+def _uniform_distance(by_row: Rows, titles: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What uniform attention gives in both conventions: the first loses what goes to CLS."""
+    record = next(iter(by_row.values()))[0]
+    even = record.measures["distance"]["values"].get("uniform")
+    if even is None:
+        return {}
+    count = Settings.model_validate(record.content["settings"]).num_patches
+    return {titles[0]: {"uniform": even * count / (count + 1)}, titles[1]: {"uniform": even}}
+
+
+def _of_one(title: str, by_row: Rows) -> str:
     """A panel's title with the name of its row, where it is the only one and so no legend says it."""
-    return f"{next(iter(found))}, {title}" if len(found) == 1 else title
+    return f"{next(iter(by_row))}, {title}" if len(by_row) == 1 else title
 
 
-def _similar(found: Rows) -> Iterator[Picture]:
+def _similar(by_row: Rows) -> Iterator[Picture]:
     yield layer_bands(
-        {_of_one("Fig. 2", found): {row: _band(r, "similarity", "s_attn") for row, r in found.items()}}, "S_attn"
+        {_of_one("Fig. 2", by_row): {row: _band(r, "similarity", "s_attn") for row, r in by_row.items()}}, "S_attn"
     )
 
 
-def _semantic(found: Rows) -> Iterator[Picture]:
+def _semantic(by_row: Rows) -> Iterator[Picture]:
     shown = {"S_sim": "s_sim", "above another image": "gain", "above another image, centred": "gain_centred"}
-    panels = {_of_one(t, found): {row: _band(r, "semantic", k) for row, r in found.items()} for t, k in shown.items()}
+    panels = {_of_one(t, by_row): {row: _band(r, "semantic", k) for row, r in by_row.items()} for t, k in shown.items()}
     yield layer_bands(panels, "S_sim")
 
 
-def likeness_by_layer(found: Rows) -> Picture:
+def likeness_by_layer(by_row: Rows) -> Picture:
     """CKA of every layer with the same layer of the networks it was compared with, a panel a row of the study."""
     panels = {}
-    for row, records in found.items():
+    for row, records in by_row.items():
         keys = [key for key in records[0].measures["cka"]["values"] if key.startswith("cka_")]
         panels[row] = {key.removeprefix("cka_"): _band(records, "cka", key) for key in keys}
     return layer_bands(panels, "debiased linear CKA", limits=(0, 1.02))
-
-
-_PUBLISHED: dict[str, Mapping[str, Mapping[str, float]]] = {
-    "hlv_ratios": {
-        "linear probe, %": {str(ratio): float(level.probed) for ratio, level in HLV_RATIOS.items()},
-        "shape bias": {str(ratio): float(level.shape_bias or "nan") for ratio, level in HLV_RATIOS.items()},
-    },
-    "hlv_units": {"linear probe, %": {f"{unit}x": float(level.probed) for unit, level in HLV_UNITS.items()}},
-}
-_KNOB = {"hlv_ratios": "mask ratio", "hlv_units": "side of a mask cell, patches"}
-_FIDELITY = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR, dB", "mse": "MSE"}
-
-
-def fidelity_by_level(study: str, found: Rows, lines: Mapping[str, float] | None = None) -> Picture:
-    """SSIM, FSIM, PSNR and MSE of whole images over the ratios or units of an HLV study, means over images; `lines`, by
-    measure, draws what another reconstruction reaches."""
-    at = _knob(found)
-    means = {key: [float(_mean(records, "fidelity", key).mean()) for records in found.values()] for key in _FIDELITY}
-    panels = {title: {"ours": (at, means[key])} for key, title in _FIDELITY.items()}
-    dashed = {_FIDELITY[key]: value for key, value in (lines or {}).items()}
-    return curves(panels, _KNOB[study], "", ticks=at, lines=dashed)
-
-
-def reading_by_level(study: str, found: Rows) -> Picture:
-    """What can be read off the features over the ratios or units of an HLV study, beside what HLV reports: probe, kNN,
-    shape bias (dashed: answers at random), and the probe under corruptions where they could be made."""
-    ours = {"linear probe, %": [_percent(records, "probe", "right") for records in found.values()],
-            "kNN, %": [_percent(records, "knn", "right") for records in found.values()]}  # fmt: skip
-    if _taken(found, "cues"):
-        ours["shape bias"] = [_bias(records) for records in found.values()]
-    if _taken(found, "corruptions"):
-        ours["probe under corruptions, %"] = [_percent(r, "corruptions", "share") for r in found.values()]
-    at = _knob(found)
-    panels = {title: {"ours": (at, values)} for title, values in ours.items()}
-    for title in panels.keys() & _PUBLISHED[study].keys():
-        theirs = [_PUBLISHED[study][title][row] for row in found]
-        panels[title]["published (HLV, ViT-B on ImageNet)"] = (at, theirs)
-    return curves(panels, _KNOB[study], "", ticks=at, lines={"shape bias": 0.5})
-
-
-def _taken(found: Rows, measure: str) -> bool:
-    """Whether a measure was taken of every record, and not left out."""
-    every = [record.measures.get(measure, {"values": {"left_out": ""}}) for r in found.values() for record in r]
-    return all("left_out" not in entry["values"] for entry in every)
-
-
-def _knob(found: Rows) -> list[float]:
-    return [float(row.removesuffix("x")) for row in found]
-
-
-def _percent(records: Sequence[Record], measure: str, key: str) -> float:
-    return 100 * float(_mean(records, measure, key).mean())
-
-
-def _bias(records: Sequence[Record]) -> float:
-    return shape_bias(*(float(_mean(records, "cues", cue).mean()) for cue in ("shape", "texture")))
 
 
 RECOVERY = {"predicted": "predicted by the graph", "trained": "trained encoder", "untrained": "untrained encoder",
@@ -241,21 +197,19 @@ RECOVERY = {"predicted": "predicted by the graph", "trained": "trained encoder",
 """What is shown of the recovery of latents, with its title."""
 
 
-def recovered(found: Rows, quantity: str) -> np.ndarray:
+def recovered(by_row: Rows, quantity: str) -> np.ndarray:
     """A number of the recovery of latents, its mean over seeds, masks and the latents of a level: (rows, levels)."""
-    levels = next(iter(found.values()))[0].array("recovery", "levels")[0]
-    return level_means(np.stack([_mean(records, "recovery", quantity).mean(0) for records in found.values()]), levels)
+    levels = next(iter(by_row.values()))[0].array("recovery", "levels")[0]
+    return level_means(
+        np.stack([mean_over_seeds(records, "recovery", quantity).mean(0) for records in by_row.values()]), levels
+    )
 
 
-def recovery_by_level(found: Rows) -> Picture:
+def recovery_by_level(by_row: Rows) -> Picture:
     """Share of the latents that a mask identifies, and how much of them encoders hold: rows of the study by levels."""
-    panels = {title: recovered(found, quantity) for quantity, title in RECOVERY.items()}
+    panels = {title: recovered(by_row, quantity) for quantity, title in RECOVERY.items()}
     columns = ["root", *map(str, range(1, panels[RECOVERY["predicted"]].shape[1]))]
-    return recovery_maps(panels, [*found], columns, "share, or held-out $R^2$")
-
-
-def _mean(records: Sequence[Record], measure: str, key: str) -> np.ndarray:
-    return np.mean([record.array(measure, key) for record in records], axis=0)
+    return recovery_maps(panels, [*by_row], columns, "share, or held-out $R^2$")
 
 
 def _band(records: Sequence[Record], measure: str, key: str) -> Band:
@@ -265,20 +219,20 @@ def _band(records: Sequence[Record], measure: str, key: str) -> Band:
     return Band(*(np.array([getattr(e, end) for e in per_layer]) for end in ("value", "low", "high")))
 
 
-def _loss_curves(found: Rows) -> Picture:
-    kept = {row: records[0].content["training"]["curves"]["loss"] for row, records in found.items()}
+def _loss_curves(by_row: Rows) -> Picture:
+    kept = {row: records[0].content["training"]["curves"]["loss"] for row, records in by_row.items()}
     return curves(
         {"one seed each": {row: (curve[0], curve[1]) for row, curve in kept.items()}}, "step", "training loss"
     )
 
 
 _PICTURES: dict[str, Callable[[Rows], Iterator[Picture]]] = {
-    "collapse": lambda found: iter([_loss_curves(found)]),
+    "collapse": lambda rows: iter([_loss_curves(rows)]),
     "distance": _distances,
     "similarity": _similar,
-    "cka": lambda found: iter([likeness_by_layer(found)]),
+    "cka": lambda rows: iter([likeness_by_layer(rows)]),
     "semantic": _semantic,
-    "recovery": lambda found: iter([recovery_by_level(found)]),
+    "recovery": lambda rows: iter([recovery_by_level(rows)]),
 }
 """Measure -> the pictures of the rows that have it."""
 
@@ -286,9 +240,9 @@ _PICTURES: dict[str, Callable[[Rows], Iterator[Picture]]] = {
 def scores(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Table:
     """The scoreboard of a profile in words: claim, verdict, why, and every test with our number."""
     lines = []
-    for found in score(base, name, seeds, do=False):
-        claim = found.claim
-        lines.append([claim.name, claim.statement, claim.published, found.verdict, found.why, all_described(found)])
+    for judged in score(base, name, seeds, do=False):
+        claim = judged.claim
+        lines.append([claim.name, claim.statement, claim.published, judged.verdict, judged.why, all_described(judged)])
     return Table(["claim", "statement", "published", "verdict", "why", "tests and our values"], lines)
 
 

@@ -44,8 +44,8 @@ class Case(NamedTuple):
 
 
 class Study(NamedTuple):
-    """title: where in the papers. rows: its runs, by the names used there. measures: what is taken of each. most: seeds
-    that are enough."""
+    """title: where in the papers. rows: its runs, by the names used there. measures: what is taken of each. most: a
+    limit on the number of seeds."""
 
     title: str
     rows: Callable[[Settings, str], dict[str, Case]]
@@ -67,8 +67,8 @@ Runs = Callable[[Settings, str], Mapping[Any, Settings]]
 
 def _cases(runs: Runs, *, random: bool = False) -> Callable[[Settings, str], dict[str, Case]]:
     def rows(base: Settings, profile: str) -> dict[str, Case]:
-        found = {str(name): Case(settings) for name, settings in runs(base, profile).items()}
-        return (untrained(base, profile) if random else {}) | found
+        cases = {str(name): Case(settings) for name, settings in runs(base, profile).items()}
+        return (untrained(base, profile) if random else {}) | cases
 
     return rows
 
@@ -115,13 +115,13 @@ def latents(base: Settings, profile: str) -> dict[str, Case]:
     rows, cols = plan.hierarchy.grid
     side = plan.hierarchy.patch_size
     data, loss = Data(source=TREE, image_size=(rows * side, cols * side), channels=1), Loss(norm_pix=False)
-    found = {}
+    settings_of = {}
     for one in SETTINGS:
         masks = Masking(mask_ratio=one.ratio, mask_unit=one.unit)
         what = Settings(seed=base.seed, data=data, model=plan.arch, masking=masks, loss=loss, optim=plan.optim,
                         runtime=runtime)  # fmt: skip
-        found[one.title] = Case(what, trained=False, label="latents")
-    return found
+        settings_of[one.title] = Case(what, trained=False, label="latents")
+    return settings_of
 
 
 STUDIES: dict[str, Study] = {
@@ -158,8 +158,8 @@ _DECODER = ("similarity", "reach")
 
 
 def leaves(settings: Settings) -> tuple[str, ...]:
-    """What a run of `desk` is measured for at once, whatever study asked for it, so that no later question needs it to
-    be trained again."""
+    """Measures that a run of `desk` is given at once, whatever study asked for it, so that no later question needs it
+    to be trained again."""
     attends = settings.model.decoder == "transformer"
     if settings.method == "mae" and not settings.masking.erased:
         return (*_ENCODER, *_MASKED, *(_DECODER if attends else ()))

@@ -4,9 +4,8 @@ Letters: S seeds, M images, R rows of a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.studies.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.studies.registry import RANDOM
 from lcmae_core.studies.tables import judged_seeds
-from lcmae_core.studies.trials import Trial, jobs
+from lcmae_core.studies.trials import jobs
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
@@ -39,7 +38,7 @@ class Verdict(NamedTuple):
 
 
 def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, do: bool | None = None) -> list[Verdict]:
-    """Every claim judged by the records of a profile (by default of its own seeds), each file read once. At smoke and
+    """Every claim judged by the records of a profile (by default of its own seeds). At smoke and
     quick those missing are made first (one seed); at quick only signs are judged, at smoke nothing.
 
     Raises:
@@ -47,49 +46,17 @@ def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, d
     """
     small = profile in IN_NOTEBOOK
     wanted = ((base.seed,) if small else judged_seeds(profile)) if seeds is None else seeds
-    known: dict[Path, Record] = {}
 
     @cache
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
-        asked = jobs([study], base, profile, wanted[:1] if small else wanted, (measure,))
-        if small if do is None else do:
-            for job in asked:
-                if not job.done:
-                    job.do(wait=True)
-                    known.pop(job.record.path, None)  # it says more now than when it was read
-        return _read(asked, known)
+        by_row: dict[str, list[Record]] = {}
+        for job in jobs([study], base, profile, wanted[:1] if small else wanted, (measure,)):
+            if (small if do is None else do) and not job.done:
+                job.do(wait=True)
+            by_row.setdefault(job.row, []).extend([job.record] if job.measures and job.readable else [])
+        return by_row
 
     return [judged(claim, records, profile) for claim in CLAIMS]
-
-
-class _Kept(Record):
-    """A record whose file is read once."""
-
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        return Record(self.path).content
-
-
-class _Known(Trial):
-    """A job that looks at a record which was read before."""
-
-    known: Record
-
-    @property
-    def record(self) -> Record:
-        return self.known
-
-
-def _read(asked: Sequence[Trial], known: dict[Path, Record]) -> Mapping[str, list[Record]]:
-    """The finished records of some jobs by row; `known` holds those that were read."""
-    found: dict[str, list[Record]] = {}
-    for job in asked:
-        path = job.record.path
-        job = _Known(*job)
-        job.known = known[path] if path in known and known[path].content else _Kept(path)
-        known[path] = job.known
-        found.setdefault(job.row, []).extend([job.known] if job.measures and job.readable else [])
-    return found
 
 
 def judged(claim: Claim, records: Records, profile: str, *, fewest: int = 2) -> Verdict:
@@ -123,15 +90,15 @@ def judged(claim: Claim, records: Records, profile: str, *, fewest: int = 2) -> 
 
 def _outcomes(tests: Sequence[Test], records: Records) -> tuple[tuple[Outcome, ...], list[str], list[str]]:
     """Outcomes of the tests whose numbers are there; what is missing; what a source cannot give."""
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     absent: list[str] = []
     left_out: list[str] = []
     for test in tests:
         try:
-            found.append(outcome(test, records))
+            outcomes.append(outcome(test, records))
         except _MissingError as missing:
             (left_out if missing.left_out else absent).append(str(missing))
-    return tuple(found), absent, left_out
+    return tuple(outcomes), absent, left_out
 
 
 def outcome(test: Test, records: Records) -> Outcome:
@@ -143,9 +110,9 @@ def outcome(test: Test, records: Records) -> Outcome:
 
 def _controls(controls: Sequence[Test], records: Records) -> tuple[tuple[Outcome, ...], list[str]]:
     """What is shown beside a claim, and what of it is missing; neither changes the verdict."""
-    found, absent, left_out = _outcomes(controls, records)
+    outcomes, absent, left_out = _outcomes(controls, records)
     missing = [*absent, *left_out]
-    return found, [f"{len(missing)} control{'s' * (len(missing) > 1)} missing ({missing[0]})"] if missing else []
+    return outcomes, [f"{len(missing)} control{'s' * (len(missing) > 1)} missing ({missing[0]})"] if missing else []
 
 
 def _signs(outcomes: Sequence[Outcome]) -> str:
@@ -168,16 +135,16 @@ class _MissingError(LcmaeError):
 def _values(test: Test, records: Records) -> tuple[list[int], list[np.ndarray]]:
     """The seeds that all cells have, and (S, M, ...) of each cell over them."""
     cells = {cell: records(cell.study, cell.measure).get(cell.row, []) for cell in test.cells}
-    seeds = set.intersection(*({_seed(record) for record in found} for found in cells.values()))
+    seeds = set.intersection(*({_seed(record) for record in of_cell} for of_cell in cells.values()))
     if not seeds:
-        empty = next((cell for cell, found in cells.items() if not found), test.cells[0])
+        empty = next((cell for cell, of_cell in cells.items() if not of_cell), test.cells[0])
         raise _MissingError(f"missing: {empty.measure} of {empty.row} ({empty.study})")
-    stacked = {cell: _stacked(cell, found, seeds) for cell, found in cells.items()}
+    stacked = {cell: _stacked(cell, of_cell, seeds) for cell, of_cell in cells.items()}
     return sorted(seeds), [stacked[cell] for cell in test.cells]
 
 
-def _stacked(cell: Cell, found: Sequence[Record], seeds: set[int]) -> np.ndarray:
-    arrays = [_of(record, cell) for record in found if _seed(record) in seeds]
+def _stacked(cell: Cell, of_cell: Sequence[Record], seeds: set[int]) -> np.ndarray:
+    arrays = [_of(record, cell) for record in of_cell if _seed(record) in seeds]
     if len(shapes := {array.shape for array in arrays}) > 1:
         got = " and ".join(map(str, sorted(shapes)))
         raise LcmaeError(f"records: got {got} for {cell.measure} of {cell.row}, expected the same for every seed")
@@ -206,8 +173,8 @@ def row_pool(rows: Mapping[str, Sequence[Record]], measure: str, key: str, seeds
     """The pool of the rows of a table that have answers of all these seeds and did not collapse; None of fewer than
     two."""
     kept = []
-    for found in rows.values():
-        of = {_seed(r): r for r in found if key in r.measures.get(measure, {}).get("values", {})}
+    for of_row in rows.values():
+        of = {_seed(r): r for r in of_row if key in r.measures.get(measure, {}).get("values", {})}
         if set(seeds) <= of.keys() and not any(collapsed(of[seed]) for seed in seeds):
             kept.append(np.stack([of[seed].array(measure, key) for seed in seeds]).astype(np.float64))
     kept = [each for each in kept if each.shape == kept[0].shape]
@@ -217,8 +184,8 @@ def row_pool(rows: Mapping[str, Sequence[Record]], measure: str, key: str, seeds
 def collapsed(record: Record) -> bool:
     """Whether v of a run is alike for all images or at every place, where that was measured."""
     values = record.measures.get("collapse", {}).get("values", {})
-    said = [np.mean(values[key]) for key in ("mean_cosine", "same_place") if key in values]
-    return any(mean > ALIKE for mean in said)
+    means = [np.mean(values[key]) for key in ("mean_cosine", "same_place") if key in values]
+    return any(mean > ALIKE for mean in means)
 
 
 def _of(record: Record, cell: Cell) -> np.ndarray:
@@ -240,18 +207,18 @@ COLUMNS = ("claim", "test", "ours", "95 % interval", "df", "seeds x images", "by
 def lines_of_tests(verdicts: Sequence[Verdict]) -> list[list[str]]:
     """A line for every test and control under `COLUMNS`, with what would decide one that its interval leaves open."""
     lines = []
-    for found in verdicts:
-        lines += [_line(found.claim.name, o, _said(o)) for o in found.outcomes]
-        lines += [_line(found.claim.name, o, "control") for o in found.controls]
+    for each in verdicts:
+        lines += [_line(each.claim.name, o, _said(o)) for o in each.outcomes]
+        lines += [_line(each.claim.name, o, "control") for o in each.controls]
     return lines
 
 
-def _line(claim: str, o: Outcome, said: str) -> list[str]:
+def _line(claim: str, o: Outcome, decided: str) -> list[str]:
     e = o.estimate
     free = f"{e.df:.3g}" if np.isfinite(e.df) and e.df else "none"
     count = f"{e.seeds} x {e.images}" + ", seeds pooled" * e.pooled
     value = f"{e.value:.4g}" if np.isfinite(e.value) else "not defined"
-    return [claim, o.test.text, value, _ends(e.low, e.high), free, count, said]
+    return [claim, o.test.text, value, _ends(e.low, e.high), free, count, decided]
 
 
 def _ends(low: float, high: float) -> str:
@@ -269,6 +236,6 @@ def _said(o: Outcome) -> str:
     return f"open; about {' or '.join(ways)} would decide" if ways else "open"
 
 
-def all_described(found: Verdict) -> str:
+def all_described(judged: Verdict) -> str:
     """Every test and control of a claim in words, each with its number."""
-    return "; ".join(described(o) for o in (*found.outcomes, *found.controls))
+    return "; ".join(described(o) for o in (*judged.outcomes, *judged.controls))

@@ -29,10 +29,10 @@ from lcmae_core.training.probe import linear_probe
 IMAGES = {name: one.images for name, one in PROFILES.items()}
 """Held-out images of the measures that train nothing, at most."""
 EVERY = {name: one.every for name, one in PROFILES.items()}
-"""Held-out images among which an image is to be found again (C20): all of them, where they fit into memory."""
+"""How many held-out images retrieval searches (C20): all of them, where they fit into memory."""
 BLOCKS = 64
-"""Numbers of an image are kept one by one for so many images, and as means of so many blocks of them where there are
-more: an interval needs no more, and a record stays small."""
+"""A record keeps at most so many values of a measure: one for each image, or, of more images than that, the means of so
+many equal blocks of images. An interval needs no more, and a record stays below 100 kB."""
 FEW = 64
 """Images of the measures that need few: collapse and receptive field."""
 PART, SMALL_PART = 64, 16
@@ -77,6 +77,11 @@ class Specimen:
     def trained(self) -> bool:
         """Whether it is more than an untrained encoder."""
         return self.run is not None
+
+    def of_seed(self, seed: int) -> "Specimen":
+        """The same of another seed, trained where it is not yet."""
+        settings = replace(self.settings, seed=seed)
+        return Specimen(settings, self.profile, None if self.run is None else pretrain(settings))
 
     def encoder(self) -> Any:
         """Its encoder, on the CPU."""

@@ -106,8 +106,8 @@ def siamese(base: Settings, profile: str) -> dict[str, Settings]:
         "without the average": {"token_average": False},
         "without L_in": {"siamese_in_view": 0.0},
     }
-    found = {name: replace(base, changes) for name, changes in changed.items()}
-    return {"Siamese": found["Siamese"]} if profile == "desk" else found
+    cases = {name: replace(base, changes) for name, changes in changed.items()}
+    return {"Siamese": cases["Siamese"]} if profile == "desk" else cases
 
 
 def beside(base: Settings, profile: str) -> dict[str, Settings]:
@@ -130,11 +130,11 @@ def mask_units(base: Settings, profile: str) -> dict[str, Settings]:
     """MAE at ratio .75 with mask cells of 1, 2 and 4 patches a side, with a baseline of its own where the grid does
     not divide by 4: 16 x 16 patches at lab (128 px), 28 x 28 at paper (the patches of 8 px that HLV has). A unit that
     does not fit the grid of `base` is left out."""
-    base, found = replace(base, ABLATION[profile], **profile_of(profile).units), {}
+    base, cases = replace(base, ABLATION[profile], **profile_of(profile).units), {}
     for unit in HLV_UNITS:
         with suppress(LcmaeError):
-            found[f"{unit}x"] = replace(base, mask_ratio=0.75, mask_unit=unit)
-    return found
+            cases[f"{unit}x"] = replace(base, mask_ratio=0.75, mask_unit=unit)
+    return cases
 
 
 def decoder_depths(base: Settings, profile: str) -> dict[str, Settings]:

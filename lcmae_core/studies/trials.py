@@ -19,10 +19,10 @@ from lcmae_core.store.runs import run_label
 from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies.latents import recipe as plan_of
 from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
-from lcmae_core.training.presets import recipe_of
+from lcmae_core.training.presets import rates_of, recipe_of
 
 HERE = IN_NOTEBOOK
-"""Its former name."""
+"""The former name of `IN_NOTEBOOK`, which DESIGN promises to those who import it."""
 
 
 NO_LABELS: Values = {"left_out": "the source has no labels"}
@@ -44,8 +44,9 @@ class Trial(NamedTuple):
 
     @property
     def record(self) -> Record:
-        """Where it is kept. What the data hold decides, not where they lie or what their folder is called; where they
-        are not at hand, what the records of a source of that name say they held."""
+        """Where it is kept: the name has a digest of the settings and of the pictures themselves, not of where they lie
+        or what their folder is called. Where the pictures are not at hand, that of the records which name such a
+        source."""
         settings = self.case.settings
         label, source = run_label(settings) if self.case.trained else self.case.label, settings.data.source
         out = absolute_folder(settings.runtime.out)
@@ -64,7 +65,10 @@ class Trial(NamedTuple):
         if measure == "recovery":
             return plan_of(self.profile).asked
         recipe = recipe_of(measure, self.profile, trained=self.case.trained)
-        return None if recipe is None else recipe.model_dump(mode="json")
+        if recipe is None:
+            return None
+        rates = rates_of(measure, self.profile)
+        return recipe.model_dump(mode="json") | ({"rates": [*rates]} if rates else {})
 
     @property
     def done(self) -> bool:
@@ -158,7 +162,7 @@ def jobs(
     Raises:
         LcmaeError: there is no such study.
     """
-    found = []
+    trials = []
     for name in names:
         if name not in STUDIES:
             raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
@@ -168,8 +172,8 @@ def jobs(
             cases = study.rows(replace(base, seed=seed), profile)
             for row, case in cases.items():
                 more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
-                found.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
-    return found
+                trials.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
+    return trials
 
 
 def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
@@ -192,15 +196,15 @@ def rows(
     Raises:
         LcmaeError: there is no such study, data or settings are not usable.
     """
-    found: dict[str, list[Record]] = {}
+    by_row: dict[str, list[Record]] = {}
     making = _making(base, profile, do)
     if making:
         look_again()  # a notebook stays open while pictures come and go
     for job in jobs([name], base, profile, seeds, measures):
         if making:
             job.do(wait=True)
-        found.setdefault(job.row, []).extend([job.record] if job.readable else [])
-    return found
+        by_row.setdefault(job.row, []).extend([job.record] if job.readable else [])
+    return by_row
 
 
 def _making(base: Settings, profile: str, do: bool | None) -> bool:

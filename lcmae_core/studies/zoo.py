@@ -106,15 +106,15 @@ def _checkpoint(path: Path | str, origin: str, base: Settings) -> Subject:
 
 def _run(settings: Settings, name: str) -> Subject:
     run = pretrain(settings)
-    found: Any = model_of(run)
-    model = found if isinstance(found, MAE) else found.encoder
+    loaded: Any = model_of(run)
+    model = loaded if isinstance(loaded, MAE) else loaded.encoder
     return Subject(model, f"{name} trained here, {run.results['steps']} steps ({run.name})", settings)
 
 
 def _published(name: str, base: Settings) -> Subject:
-    found = load_vit(name)
-    patches = found.model.patch_embed
+    model = load_vit(name)
+    patches = model.model.patch_embed
     settings = replace(
         base, image_size=patches.img_size, patch_size=patches.patch_size[0], channels=patches.proj.in_channels
     )
-    return Subject(found.model, f"published {found.weights}", settings)
+    return Subject(model.model, f"published {model.weights}", settings)

@@ -29,5 +29,7 @@ def choose_rate(
     if not rates:
         raise LcmaeError("rates: got none, expected at least one base_lr")
     inner = vary(recipe, held_fifth=True)
-    found = {rate: fine_tune(origin, vary(inner, base_lr=rate), settings=settings).accuracy for rate in sorted(rates)}
-    return Choice(found, max(found, key=lambda rate: found[rate]))
+    accuracy = {
+        rate: fine_tune(origin, vary(inner, base_lr=rate), settings=settings).accuracy for rate in sorted(rates)
+    }
+    return Choice(accuracy, max(accuracy, key=lambda rate: accuracy[rate]))

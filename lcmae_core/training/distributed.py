@@ -10,7 +10,7 @@ Letters: B rows.
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from lcmae_core.store.accelerator import use
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.stopping import CODES, StopRequest
 from lcmae_core.training.sharding import shard, sharded
+
+T = TypeVar("T")
 
 
 class Ranks(NamedTuple):
@@ -63,19 +65,19 @@ def joined(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def share_of(settings: Settings, mine: Ranks | None = None) -> Share:
-    """The rows of every batch that are this rank's, or those of `mine`.
+def share_of(batch_size: int, accum_steps: int = 1, mine: Ranks | None = None) -> Share:
+    """The rows of every batch that are this rank's, or those of `mine`: its part of each of the micro-batches.
 
     Raises:
         LcmaeError: the batch does not divide among the ranks.
     """
-    mine, optim = mine or ranks(), settings.optim
-    if optim.batch_size % (mine.of * optim.accum_steps):
+    mine = mine or ranks()
+    if batch_size % (mine.of * accum_steps):
         raise LcmaeError(
-            f"batch_size: got {optim.batch_size} on {mine.of} ranks with accum_steps {optim.accum_steps}, "
-            f"expected a multiple of {mine.of * optim.accum_steps}"
+            f"batch_size: got {batch_size} on {mine.of} ranks with accum_steps {accum_steps}, "
+            f"expected a multiple of {mine.of * accum_steps}"
         )
-    return Share(mine.number, mine.of, optim.accum_steps)
+    return Share(mine.number, mine.of, accum_steps)
 
 
 def spread(model: nn.Module, settings: Settings) -> nn.Module:
@@ -88,8 +90,13 @@ def spread(model: nn.Module, settings: Settings) -> nn.Module:
         return model
     if settings.runtime.fsdp:
         return shard(model)
-    unused = settings.method == "mae" and settings.loss.reconstruction == 0
-    return DistributedDataParallel(model, find_unused_parameters=unused)
+    return copied(model, unused=settings.method == "mae" and settings.loss.reconstruction == 0)
+
+
+def copied(model: nn.Module, *, unused: bool = False) -> nn.Module:
+    """The model with gradients averaged over ranks, each of which has a copy (DDP); itself where there is one rank.
+    unused: whether some weights get no gradient."""
+    return model if ranks().of == 1 else DistributedDataParallel(model, find_unused_parameters=unused)
 
 
 def gradients_later(forward: Any, later: bool) -> AbstractContextManager[Any]:
@@ -121,6 +128,20 @@ def rows_of_all(rows: Tensor, dim: int = 0) -> Tensor:
     parts = [torch.empty_like(rows) for _ in range(ranks().of)]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts, dim=dim)
+
+
+def my_part() -> Share:
+    """This rank's part of images that are looked at one after the other (`Loader.evaluation`)."""
+    return Share(*ranks())
+
+
+def parts_of_all(parts: list[T]) -> list[T]:
+    """The parts of all ranks, in their order; every rank has to call it, one without any too."""
+    if ranks().of == 1:
+        return parts
+    every: list[list[T]] = [[] for _ in range(ranks().of)]
+    dist.all_gather_object(every, parts)
+    return [part for of_rank in every for part in of_rank]
 
 
 def batch_of_all(batch: Batch) -> Batch:

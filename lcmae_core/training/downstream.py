@@ -5,6 +5,7 @@ Letters: B images.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -37,6 +38,7 @@ from lcmae_core.store.evaluations import (
 )
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, refuse_untrained
+from lcmae_core.training.distributed import joined, my_part, parts_of_all, share_of, wait_for_all
 from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
 from lcmae_core.training.objectives import Terms
@@ -114,7 +116,7 @@ class Outcome(NamedTuple):
     """What an evaluation leaves: weights of the classifier, what it says, how long it took, and what else is noted."""
 
     weights: dict[str, Tensor]
-    said: Predictions
+    predictions: Predictions
     steps: int
     seconds: float
     noted: Mapping[str, Any] = MappingProxyType({})
@@ -147,7 +149,8 @@ def once(
     *,
     resume: bool = True,
 ) -> Evaluation:
-    """Do the work of an evaluation and keep what it leaves; one that was finished before is returned as it is.
+    """Do the work of an evaluation and keep what it leaves; one that was finished before is returned as it is. Started
+    by torchrun, all ranks do it together (`distributed`).
 
     Raises:
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
@@ -156,23 +159,32 @@ def once(
     identity = source_identity(settings.data.source)
     known = evaluation_folder(settings, recipe, origin.name, identity)
     refuse_untrained([] if (known / RESULTS).exists() else [known.name], settings)
-    evaluation = open_evaluation(settings, recipe, origin.name, identity)
-    with evaluation.lock():
-        if not resume:
-            evaluation.clear()
-            evaluation = open_evaluation(settings, recipe, origin.name, identity)
-        if not evaluation.done:
-            source = labelled_part(open_source(settings.data), recipe, settings.seed)
-            subject = Examined(origin, settings, source, count_classes(settings, source, recipe))
-            _conclude(evaluation, subject, work(evaluation, subject))
+    with joined(settings.runtime.device) as group:
+        evaluation = open_evaluation(settings, recipe, origin.name, identity)
+        with evaluation.lock() if group.first else nullcontext():
+            if not resume and group.first:
+                evaluation.clear()
+                evaluation = open_evaluation(settings, recipe, origin.name, identity)
+            wait_for_all()
+            if not evaluation.done:
+                source = labelled_part(open_source(settings.data), recipe, settings.seed)
+                subject = Examined(origin, settings, source, count_classes(settings, source, recipe))
+                outcome = work(evaluation, subject)
+                if group.first:
+                    _conclude(evaluation, subject, outcome)
+            wait_for_all()
     return evaluation
 
 
 def _conclude(evaluation: Evaluation, subject: Examined, outcome: Outcome) -> None:
-    said = outcome.said
-    save_predictions(evaluation.path / PREDICTIONS, said)
+    predictions = outcome.predictions
+    save_predictions(evaluation.path / PREDICTIONS, predictions)
     results = {"steps": outcome.steps, "seconds": outcome.seconds, "classes": subject.classes} | dict(outcome.noted)
-    judged = {"accuracy": float(said.right.mean()), "images": len(said.label), "origin": evaluation.origin}
+    judged = {
+        "accuracy": float(predictions.right.mean()),
+        "images": len(predictions.label),
+        "origin": evaluation.origin,
+    }
     where = provenance(pick_device(evaluation.settings.runtime.device)) | {"skipped": subject.source.skipped}
     evaluation.finish(outcome.weights, results | judged | where)
 
@@ -200,7 +212,7 @@ def crop_loader(settings: Settings, recipe: Recipe, source: Source) -> Loader:
     return Loader(
         source.train, settings.data.model_copy(update=crops), seed=settings.seed, batch_size=recipe.batch_size,
         device=pick_device(runtime.device), device_cache_gb=runtime.device_cache_gb, workers=runtime.workers,
-        progress=runtime.progress, cache=cache_of(runtime),
+        progress=runtime.progress, cache=cache_of(runtime), share=share_of(recipe.batch_size),
     )  # fmt: skip
 
 
@@ -232,7 +244,7 @@ def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float
     return run_steps(evaluation, shown, steps, total, began)
 
 
-def said_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> Predictions:
+def predictions_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> Predictions:
     """The class with the highest score of each image, and its share in the softmax."""
     best = scores.float().softmax(dim=1).max(dim=1)
     return Predictions(*(part.cpu().numpy() for part in (labels, best.indices, best.values)))
@@ -240,6 +252,7 @@ def said_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> P
 
 @torch.no_grad()
 def predict(scores: Callable[[Batch], Float[Tensor, "B classes"]], loader: Loader) -> Predictions:
-    """What a classifier says of whole images (central view), in their order."""
-    parts = [said_of(scores(batch), known_labels(batch.labels)) for batch in loader.evaluation()]
-    return Predictions(*(np.concatenate(part) for part in zip(*parts)))
+    """What a classifier says of whole images (central view), in their order; each of several ranks sees its part."""
+    mine = loader.evaluation(share=my_part())
+    parts = [predictions_of(scores(batch), known_labels(batch.labels)) for batch in mine]
+    return Predictions(*(np.concatenate(part) for part in zip(*parts_of_all(parts))))

@@ -3,6 +3,8 @@
 Letters: B images of a batch, M images of a split, T tokens, D width.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -15,6 +17,7 @@ from lcmae_core.config import Settings
 from lcmae_core.data.loader import Loader
 from lcmae_core.data.sources import open_source, source_identity
 from lcmae_core.models.encoder import Encoder
+from lcmae_core.training.distributed import my_part, parts_of_all
 from lcmae_core.training.downstream import Examined, Origin
 from lcmae_core.training.held_out import evaluation_loader
 
@@ -63,24 +66,30 @@ def _size(loader: Loader) -> int | None:
 
 @torch.no_grad()
 def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, token: str = "mean") -> Features:
-    """Features of whole, unmasked images (centre view), in order."""
-    whole = loader.evaluation(_size(loader), limit)
-    values, labels = zip(*((pooled(encoder(batch.images), token), batch.labels) for batch in whole))
-    return Features(torch.cat(values), None if labels[0] is None else torch.cat(labels))
+    """Features of whole, unmasked images (centre view), in order; of several ranks each encodes its part."""
+    whole = loader.evaluation(_size(loader), limit, my_part())
+    made = parts_of_all([(pooled(encoder(batch.images), token), batch.labels) for batch in whole])
+    values, labels = ([part.to(loader.device) for part in parts if part is not None] for parts in zip(*made))
+    return Features(torch.cat(values), torch.cat(labels) if labels else None)
 
 
 @torch.no_grad()
 def both_tokens(encoder: Encoder, loader: Loader, precision: Precision = "fp32") -> Tokens:
-    """CLS and mean of the patch tokens of whole images (centre view), in order, from one forward pass."""
-    cls, mean, labels = [], [], list[Tensor]()
-    for batch in loader.evaluation(_size(loader)):
-        for images in batch.images.split(CHUNK):
+    """CLS and mean of the patch tokens of whole images (centre view), in order, from one forward pass; of several ranks
+    each encodes its part, and all have the whole."""
+    made: list[tuple[Tensor | None, ...]] = []
+    for batch in loader.evaluation(_size(loader), share=my_part()):
+        for images, labels in zip(batch.images.split(CHUNK), _split(batch.labels, len(batch.images))):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 tokens = encoder(images)
-            cls.append(pooled(tokens, "cls").float().cpu())
-            mean.append(pooled(tokens, "mean").float().cpu())
-        labels += [] if batch.labels is None else [batch.labels.cpu()]
-    return Tokens(torch.cat(cls), torch.cat(mean), torch.cat(labels) if labels else None)
+            features = (pooled(tokens, token).float().cpu() for token in ("cls", "mean"))
+            made.append((*features, None if labels is None else labels.cpu()))
+    cls, mean, known = ([part for part in parts if part is not None] for parts in zip(*parts_of_all(made)))
+    return Tokens(torch.cat(cls), torch.cat(mean), torch.cat(known) if known else None)
+
+
+def _split(labels: Tensor | None, count: int) -> Iterable[Tensor | None]:
+    return [None] * math.ceil(count / CHUNK) if labels is None else labels.split(CHUNK)
 
 
 def encoded(origin: Origin, settings: Settings, precision: Precision = "fp32") -> Encoded:
@@ -90,8 +99,8 @@ def encoded(origin: Origin, settings: Settings, precision: Precision = "fp32") -
     Raises:
         LcmaeError: the source cannot be read, an encoder of another shape.
     """
-    said = settings.model_dump_json(exclude={"runtime", "optim"})
-    name = (origin.name, said, settings.runtime.out, settings.runtime.device, source_identity(settings.data.source))
+    asked = settings.model_dump_json(exclude={"runtime", "optim"})
+    name = (origin.name, asked, settings.runtime.out, settings.runtime.device, source_identity(settings.data.source))
     return _encoded(_Asked(name, precision, origin, settings))
 
 

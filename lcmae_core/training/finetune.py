@@ -12,7 +12,7 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.config.downstream import RECIPES, FineTune
@@ -24,8 +24,9 @@ from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
+from lcmae_core.training.distributed import copied, gradients_later, mean_terms_over_ranks, ranks, share_of
 from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
-from lcmae_core.training.mixing import mix_batch
+from lcmae_core.training.mixing import mix_over_ranks
 from lcmae_core.training.objectives import Terms
 
 
@@ -42,10 +43,10 @@ def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int
         num_heads=first.attn.num_heads, mlp_ratio=first.mlp.fc1.out_features / encoder.embed_dim,
         drop_path_rate=recipe.drop_path, weight_init="skip",
     )  # fmt: skip
-    found = model.load_state_dict(encoder.state_dict(), strict=False)
+    keys = model.load_state_dict(encoder.state_dict(), strict=False)
     new = {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    if set(found.missing_keys) != new or set(found.unexpected_keys) != {"norm.weight", "norm.bias"}:
-        odd = sorted((set(found.missing_keys) ^ new) | set(found.unexpected_keys))[0]
+    if set(keys.missing_keys) != new or set(keys.unexpected_keys) != {"norm.weight", "norm.bias"}:
+        odd = sorted((set(keys.missing_keys) ^ new) | set(keys.unexpected_keys))[0]
         raise LcmaeError(f"key: got an encoder that differs in {odd!r}, expected a plain ViT with a class token")
     head: Any = model.head
     nn.init.trunc_normal_(head.weight, std=recipe.head_std, generator=torch.Generator().manual_seed(seed))
@@ -83,15 +84,16 @@ def fine_tune(
     def prepare(subject: Examined) -> Task:
         held_out = subject.held_out  # a broken file shows before training, not after
         model = build_classifier(subject.encoder, subject.classes, recipe, settings.seed).to(device)
-        forward = torch.compile(model) if settings.runtime.compile else model
+        forward: Any = copied(model)
+        forward = torch.compile(forward) if settings.runtime.compile else forward
         average = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
         backward = _backward(forward, recipe, subject.classes, settings.seed, device)
         batches = training_batches(settings, recipe, subject.source)
 
-        def said(judged: nn.Module) -> Predictions:
+        def judge(judged: nn.Module) -> Predictions:
             return predict(lambda batch: judged(batch.images), held_out)
 
-        return Task(model.train(), build_adamw(model, recipe), batches, backward, said, average, recipe.clip_grad)
+        return Task(model.train(), build_adamw(model, recipe), batches, backward, judge, average, recipe.clip_grad)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -109,7 +111,7 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
     pictures = Pictures(source.train, views, settings.data.channels, recipe.rand_augment, recipe.erase)
     return AugmentedLoader(
         pictures, recipe.batch_size, device=pick_device(settings.runtime.device), workers=settings.runtime.workers,
-        device_cache_gb=settings.runtime.device_cache_gb,
+        device_cache_gb=settings.runtime.device_cache_gb, share=share_of(recipe.batch_size),
     ).batches  # fmt: skip
 
 
@@ -119,15 +121,17 @@ def _backward(
     loss_of, parts = SoftTargetCrossEntropy(), recipe.accum_steps
 
     def backward(batch: Batch, step: int) -> Terms:
-        """The mean over micro-batches; drop path draws from a generator that starts anew at each step."""
-        mixed, losses = mix_batch(batch, recipe, classes, seed, step), []
-        with lent_randomness(seed_of(seed, "drop path", step), device):
-            for images, targets in zip(mixed.images.chunk(parts), mixed.targets.chunk(parts)):
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    logits = forward(images)
-                loss = loss_of(logits.float(), targets)
-                (loss / parts).backward()
+        """The mean over micro-batches; drop path draws from a generator that starts anew at each step and rank."""
+        images, targets = mix_over_ranks(batch, recipe, classes, seed, step)
+        losses: list[Tensor] = []
+        with lent_randomness(seed_of(seed, "drop path", step, ranks().number), device):
+            for part, wanted in zip(images.chunk(parts), targets.chunk(parts)):
+                with gradients_later(forward, len(losses) < parts - 1):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                        logits = forward(part)
+                    loss = loss_of(logits.float(), wanted)
+                    (loss / parts).backward()
                 losses.append(loss.detach())
-        return {"total": torch.stack(losses).mean()}
+        return mean_terms_over_ranks({"total": torch.stack(losses).mean()})
 
     return backward

@@ -36,11 +36,11 @@ def evaluation_loader(
     Raises:
         LcmaeError: the source cannot be read.
     """
-    found = getattr(source or open_source(settings.data), split)
-    if limit is not None and limit < len(found):
-        found = found.subset(np.linspace(0, len(found) - 1, limit).round().astype(int))
+    images = getattr(source or open_source(settings.data), split)
+    if limit is not None and limit < len(images):
+        images = images.subset(np.linspace(0, len(images) - 1, limit).round().astype(int))
     return Loader(
-        found,
+        images,
         settings.data,
         seed=settings.seed,
         batch_size=settings.optim.batch_size // settings.optim.accum_steps,

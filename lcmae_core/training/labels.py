@@ -75,8 +75,8 @@ def several_classes(settings: Settings, source: Source) -> int:
     """
     classes = class_count(settings, source)
     assert source.train.labels is not None and source.classes is not None  # noqa: PT018
-    found = np.unique(source.train.labels)
-    if len(found) < 2:
-        only, name = source.classes[int(found[0])], settings.data.source
+    present = np.unique(source.train.labels)
+    if len(present) < 2:
+        only, name = source.classes[int(present[0])], settings.data.source
         raise LcmaeError(f"labels: got one class ({only!r}) in {name!r}, expected at least two")
     return classes

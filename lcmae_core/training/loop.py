@@ -46,8 +46,8 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     """Train these settings, or return the run at once if it was trained before.
 
     An interrupted run goes on from its last checkpoint, bit-equal on a CPU; `resume=False` starts it afresh. A run that
-    another process is training is waited for. Started by torchrun, the processes train it together (`distributed`), and
-    however many they are, a checkpoint of others is gone on with.
+    another process is training is waited for. Started by torchrun, the processes train it together (`distributed`);
+    they go on from its checkpoint even if another number of processes wrote it.
 
     Raises:
         LcmaeError: data, settings or folder are not usable.
@@ -101,6 +101,7 @@ def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> 
     objective = OBJECTIVES[settings.method](settings, source)
     loader = objective.loader(device)
     # a broken file shows before training, not after
+    # at most 1024 images, spread evenly over the split: a cost that does not grow with the data
     validation = evaluation_loader(settings, 1024, source=source, crops=objective.crops)
     total = optim.steps or math.ceil((optim.epochs or 0) * loader.size / optim.batch_size)
 
@@ -143,14 +144,14 @@ def task_of(
 def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them, and over ranks."""
     parts = objective.settings.optim.accum_steps
-    found: list[Terms] = []
+    micro_batches: list[Terms] = []
     for chunk in batch.chunks(parts):
-        with gradients_later(forward, len(found) < parts - 1):
+        with gradients_later(forward, len(micro_batches) < parts - 1):
             terms = objective.terms(model, forward, chunk, progress)
             (terms["total"] / parts).backward()
-        found.append(terms)
+        micro_batches.append(terms)
     objective.after_backward(model, progress)
-    return mean_terms_over_ranks(mean_terms(found))
+    return mean_terms_over_ranks(mean_terms(micro_batches))
 
 
 def snapshot_steps(total: int, count: int) -> set[int]:
@@ -163,5 +164,5 @@ def snapshot_steps(total: int, count: int) -> set[int]:
 
 def _measure(callbacks: tuple[Callback, ...], moment: Moment) -> dict[str, float]:
     with torch.no_grad():
-        found = [callback(moment) or {} for callback in callbacks]
-    return {name: float(value) for values in found for name, value in values.items()}
+        measured = [callback(moment) or {} for callback in callbacks]
+    return {name: float(value) for values in measured for name, value in values.items()}

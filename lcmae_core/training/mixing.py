@@ -13,6 +13,7 @@ from lcmae_core.config import LcmaeError, Supervision
 from lcmae_core.config.downstream import FineTune
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.randaugment import lent_randomness, seed_of
+from lcmae_core.training.distributed import batch_of_all, ranks
 
 
 class Mixed(NamedTuple):
@@ -41,3 +42,19 @@ def mix_batch(
     mixer = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=classes)
     with lent_randomness(seed_of(seed, "mixup", place, index)):
         return Mixed(*mixer(batch.images.clone(), batch.labels))  # timm mixes in place
+
+
+def mix_over_ranks(
+    batch: Batch, recipe: FineTune | Supervision, classes: int, seed: int, place: int | None = None
+) -> Mixed:
+    """`mix_batch` of the batch of all ranks, of which each gets its own rows: images pair with those of other ranks, as
+    they would in one process. `place` is by default that of the first image of all.
+
+    Raises:
+        LcmaeError: an odd number of images.
+    """
+    if not recipe.mixup and not recipe.cutmix:  # nothing pairs, nothing to gather
+        return mix_batch(batch, recipe, classes, seed, 0)
+    whole = batch_of_all(batch)
+    mixed = mix_batch(whole, recipe, classes, seed, *(whole.first if place is None else (place,)))
+    return Mixed(*(rows.chunk(ranks().of)[ranks().number] for rows in mixed))

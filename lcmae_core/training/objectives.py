@@ -26,10 +26,10 @@ from lcmae_core.models.masking import no_mask
 from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, build_supervised, class_count
 from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.training.autoencoder import block_loss
-from lcmae_core.training.distributed import batch_of_all, mean_over_ranks, ranks, rows_of_all, share_of
+from lcmae_core.training.distributed import mean_over_ranks, rows_of_all, share_of
 from lcmae_core.training.held_out import held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
-from lcmae_core.training.mixing import mix_batch
+from lcmae_core.training.mixing import mix_over_ranks
 from lcmae_core.training.siamese import siamese_terms
 
 Terms = dict[str, Tensor]
@@ -53,11 +53,11 @@ class Objective(ABC, Generic[M]):
 
     def loader(self, device: torch.device) -> Loader | AugmentedLoader:
         """Training batches on the device."""
-        settings, runtime = self.settings, self.settings.runtime
+        settings, runtime, optim = self.settings, self.settings.runtime, self.settings.optim
         return Loader(
-            self.source.train, settings.data, seed=settings.seed, batch_size=settings.optim.batch_size,
+            self.source.train, settings.data, seed=settings.seed, batch_size=optim.batch_size,
             device=device, device_cache_gb=runtime.device_cache_gb, workers=runtime.workers, crops=self.crops,
-            progress=runtime.progress, cache=cache_of(runtime), share=share_of(settings),
+            progress=runtime.progress, cache=cache_of(runtime), share=share_of(optim.batch_size, optim.accum_steps),
         )  # fmt: skip
 
     @abstractmethod
@@ -96,8 +96,8 @@ class Masked(Objective[MAE]):
         loss, images = self.settings.loss, batch.images
         masks = view_masks(self.settings, batch, loss.num_views)
         output = self._run(forward_views, forward, images, masks, device=images.device)
-        found = loss_terms(output, images, masks, self.settings.model.patch_size, loss, mean_over_ranks)
-        return {name: value for name, value in found._asdict().items() if value is not None}
+        losses = loss_terms(output, images, masks, self.settings.model.patch_size, loss, mean_over_ranks)
+        return {name: value for name, value in losses._asdict().items() if value is not None}
 
     def held_out(self, model: MAE, loader: Loader) -> dict[str, float]:
         """All three losses, whatever was optimised."""
@@ -206,14 +206,15 @@ class SupervisedObjective(Objective[Supervised]):
 
     def loader(self, device: torch.device) -> Loader | AugmentedLoader:
         """Augmented in worker processes; as for any method where there is neither RandAugment nor erasing."""
-        data, wanted, runtime = self.settings.data, self.settings.supervision, self.settings.runtime
+        data, wanted = self.settings.data, self.settings.supervision
+        runtime, optim = self.settings.runtime, self.settings.optim
         if wanted.rand_augment is None and not wanted.erase:
             return super().loader(device)
         views = Views(self.settings.seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip)
         pictures = Pictures(self.source.train, views, data.channels, wanted.rand_augment, wanted.erase)
         return AugmentedLoader(
-            pictures, self.settings.optim.batch_size, device=device, workers=runtime.workers,
-            device_cache_gb=runtime.device_cache_gb, share=share_of(self.settings),
+            pictures, optim.batch_size, device=device, workers=runtime.workers,
+            device_cache_gb=runtime.device_cache_gb, share=share_of(optim.batch_size, optim.accum_steps),
         )  # fmt: skip
 
     def build(self) -> Supervised:
@@ -225,11 +226,8 @@ class SupervisedObjective(Objective[Supervised]):
         wanted, device = self.settings.supervision, batch.images.device
         if not wanted.mixes and not wanted.drop_path:
             return self._judged(self._run(forward, batch.images, device=device), batch)
-        whole = batch_of_all(batch) if wanted.mixes else batch
         seed = self.settings.seed
-        images, targets = mix_batch(whole, wanted, model.head.out_features, seed, *whole.first)
-        if whole is not batch:
-            images, targets = (rows.chunk(ranks().of)[ranks().number] for rows in (images, targets))
+        images, targets = mix_over_ranks(batch, wanted, model.head.out_features, seed)
         with lent_randomness(seed_of(seed, "drop path", *batch.first), device):
             logits = self._run(forward, images, device=device).float()
         right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()
@@ -238,9 +236,9 @@ class SupervisedObjective(Objective[Supervised]):
     def held_out(self, model: Supervised, loader: Loader) -> dict[str, float]:
         """Cross-entropy and accuracy on central views, nothing dropped."""
         model.eval()
-        found = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
+        means = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
         model.train()
-        return found
+        return means
 
     @staticmethod
     def _judged(logits: Tensor, batch: Batch) -> Terms:
@@ -294,7 +292,7 @@ def _averaged(loader: Loader, measure: Callable[[Batch], Terms]) -> dict[str, fl
     count = 0
     for batch in loader.evaluation():
         for name, value in measure(batch).items():
-            said = "loss" if name == "total" else name
-            sums[said] = sums.get(said, 0.0) + float(value) * len(batch.index)
+            key = "loss" if name == "total" else name
+            sums[key] = sums.get(key, 0.0) + float(value) * len(batch.index)
         count += len(batch.index)
     return {name: value / count for name, value in sums.items()} | {"images": count}

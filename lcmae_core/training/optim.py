@@ -37,8 +37,8 @@ def scheduled(optimizer: torch.optim.Optimizer, total: int, optim: Optim) -> Cal
     """Sets the rate of a step in an optimiser and returns it."""
 
     def rate(step: int) -> float:
-        found = learning_rate(step, total, optim)
-        set_learning_rate(optimizer, found)
-        return found
+        lr = learning_rate(step, total, optim)
+        set_learning_rate(optimizer, lr)
+        return lr
 
     return rate

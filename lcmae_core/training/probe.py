@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.model_selection import KFold, StratifiedKFold
 from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +24,7 @@ from lcmae_core.data.loader import Batch
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
+from lcmae_core.training.distributed import batch_of_all
 from lcmae_core.training.downstream import (
     Examined,
     Origin,
@@ -34,7 +34,7 @@ from lcmae_core.training.downstream import (
     evaluate,
     once,
     predict,
-    said_of,
+    predictions_of,
 )
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.held_out import known_labels
@@ -140,12 +140,13 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
         crops = crop_loader(settings, recipe, subject.source)
 
         def features(start: int, stop: int) -> Iterator[Batch]:
-            return (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            mine = (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            return map(batch_of_all, mine)  # each rank encodes its rows; the probe is trained by all alike
 
-        def said(judged: nn.Module) -> Predictions:
+        def judge(judged: nn.Module) -> Predictions:
             return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
 
-        return Task(probe, build_lars(probe, recipe), features, _backward(probe), said)
+        return Task(probe, build_lars(probe, recipe), features, _backward(probe), judge)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -154,8 +155,8 @@ def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resu
     def work(evaluation: Evaluation, subject: Examined) -> Outcome:
         known, began = encoded(origin, settings, recipe.precision), time.perf_counter()
         probe, penalty = fit_ridge(known.train.of(recipe.token), subject.classes, recipe, settings.seed)
-        said, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
-        return Outcome(probe.state_dict(), said, 0, seconds, {"penalty": penalty})
+        predictions, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
+        return Outcome(probe.state_dict(), predictions, 0, seconds, {"penalty": penalty})
 
     return once(origin, recipe, settings, work, resume=resume)
 
@@ -214,6 +215,8 @@ def ridge_path(
 
 def _folds(labels: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     smallest = np.unique(labels, return_counts=True)[1].min()
+    from sklearn.model_selection import KFold, StratifiedKFold  # half a second, which few who import this module need
+
     kind = StratifiedKFold if smallest >= count else KFold
     return kind(min(count, len(labels)), shuffle=True, random_state=seed % 2**32).split(labels, labels)
 
@@ -240,7 +243,7 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
 
 @torch.no_grad()
 def _read(probe: nn.Module, features: Features) -> Predictions:
-    return said_of(probe.eval()(features.values), known_labels(features.labels))
+    return predictions_of(probe.eval()(features.values), known_labels(features.labels))
 
 
 def _encoded(

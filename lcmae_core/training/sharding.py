@@ -4,8 +4,9 @@ A block's weights are whole only while it computes. Checkpoints are written by a
 checkpoint) and read by any number of them, one process without torchrun among them; so are the whole checkpoints of one
 process and of DDP. What is kept in the end, and for analysis, is whole.
 
-State goes by the names of weights, since their numbers in an optimiser mean nothing elsewhere. What torch has for this
-takes half a second to load, which one process alone never does.
+The optimiser's state is saved by the names of weights: their numbers, by which an optimiser knows them, may differ in
+another process. Imports of torch's sharding stand inside functions: they take half a second, and one process alone
+needs none of them.
 """
 
 import warnings
@@ -46,7 +47,8 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def placed(value: Tensor, like: Any) -> Tensor:
-    """A whole tensor as `like` is: the rows of this rank, where `like` is sharded. Its first rank's values count."""
+    """A whole tensor in the way that `like` is held: the rows of this rank, where `like` is sharded. Where ranks have
+    different values, those of the first are taken."""
     if not _spread(like) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -71,14 +73,24 @@ def save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     """Weights and optimiser state, each rank its rows; every rank has to call it.
 
     Raises:
-        OSError: a rank cannot write.
+        OSError: a rank cannot write; or what else went wrong on the first of those where it did, on all of them.
     """
     from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
 
     names = _names(model, optimizer)
     state = {name: optimizer.state[p] for name, p in names.items() if optimizer.state.get(p)}
     with _quietly():
-        dcp.save({"model": model.state_dict(), "optimizer": state}, checkpoint_id=folder)
+        try:
+            dcp.save({"model": model.state_dict(), "optimizer": state}, checkpoint_id=folder)
+        except CheckpointException as error:  # no Exception: nothing that waits for one would see it
+            raise error.failures[min(error.failures)][0] from None
+
+
+def bytes_of_shards(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """What `save_shards` writes, by all ranks together: sizes are those of whole tensors, wherever their rows are."""
+    every = [*model.state_dict().values(), *(v for entry in optimizer.state.values() for v in entry.values())]
+    return sum(value.numel() * value.element_size() for value in every if isinstance(value, Tensor))
 
 
 def load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
@@ -89,12 +101,12 @@ def load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
     names, kept = _names(model, optimizer), dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     state = {name: _room(kept, f"optimizer.{name}.", p) for name, p in names.items()}
-    found = {"model": model.state_dict(), "optimizer": {name: entry for name, entry in state.items() if entry}}
+    loaded = {"model": model.state_dict(), "optimizer": {name: entry for name, entry in state.items() if entry}}
     with _quietly():
-        dcp.load(found, checkpoint_id=folder, no_dist=not dist.is_initialized())
-    model.load_state_dict(found["model"])
+        dcp.load(loaded, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    model.load_state_dict(loaded["model"])
     numbers = {p: number for number, p in enumerate(_parameters(optimizer))}
-    parts = {numbers[names[name]]: entry for name, entry in found["optimizer"].items()}
+    parts = {numbers[names[name]]: entry for name, entry in loaded["optimizer"].items()}
     optimizer.load_state_dict({"state": parts, "param_groups": groups})
 
 
@@ -104,12 +116,12 @@ def _spread(value: Tensor) -> bool:
 
 def _room(kept: Mapping[str, Any], prefix: str, weight: Tensor) -> dict[str, Tensor]:
     """Room for what a checkpoint has of a weight in an optimiser: none, if the weight was never stepped."""
-    found = {}
+    room = {}
     for key in (key for key in kept if key.startswith(prefix)):
         shape, dtype = kept[key].size, kept[key].properties.dtype
         like = torch.zeros_like(weight, dtype=dtype) if shape == weight.shape else torch.zeros(shape, dtype=dtype)
-        found[key.removeprefix(prefix)] = like.detach()
-    return found
+        room[key.removeprefix(prefix)] = like.detach()
+    return room
 
 
 def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

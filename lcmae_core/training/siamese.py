@@ -34,19 +34,19 @@ def siamese_terms(
     still count in inside, which needs no partner. Only terms with a weight are computed.
     """
     siamese, v = settings.siamese, output.projected
-    total, found = v.new_zeros((), dtype=torch.float32), {}
+    total, terms = v.new_zeros((), dtype=torch.float32), {}
     if siamese.siamese_cross_view > 0:
         pairs = positives_of(batch, settings)
-        found["cross"] = positive_loss(v, pairs, settings.loss.reduction, pool)
+        terms["cross"] = positive_loss(v, pairs, settings.loss.reduction, pool)
         count = pairs.positive.sum(dim=1)  # (B,)
-        found |= {"positives": count.float().mean(), "unpaired": (count == 0).float().mean()}
-        total = total + siamese.siamese_cross_view * found["cross"]
+        terms |= {"positives": count.float().mean(), "unpaired": (count == 0).float().mean()}
+        total = total + siamese.siamese_cross_view * terms["cross"]
     if siamese.siamese_in_view > 0:
         x = in_view_pixels(torch.cat(batch.crops), settings.model.patch_size, settings.loss.in_view_pixels)
         everywhere = torch.ones(v.shape[:2], dtype=torch.bool, device=v.device)
-        found["inside"] = in_view_loss(v, model.average(x), everywhere, reduction=settings.loss.reduction, pool=pool)
-        total = total + siamese.siamese_in_view * found["inside"]
-    return {"total": total} | found
+        terms["inside"] = in_view_loss(v, model.average(x), everywhere, reduction=settings.loss.reduction, pool=pool)
+        total = total + siamese.siamese_in_view * terms["inside"]
+    return {"total": total} | terms
 
 
 def positive_loss(

@@ -20,7 +20,7 @@ from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import agree, ranks, wait_for_all
 from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import NoLog, RunLog, Window
-from lcmae_core.training.sharding import load_shards, load_whole, save_shards, sharded, whole
+from lcmae_core.training.sharding import bytes_of_shards, load_shards, load_whole, save_shards, sharded, whole
 from lcmae_core.training.waiting import Waiting
 
 Terms = Mapping[str, Tensor]
@@ -38,12 +38,13 @@ def _no_values(*_: Any) -> dict[str, float]:
 
 @dataclass
 class Steps:
-    """What the loop does of a task, each at its place in a step.
+    """What there is to train and how: the loop (`run_steps`) calls these, in this order, at every step.
 
-    batches: from a step to another. rate: sets the learning rate of a step and returns it. backward: leaves the
-    gradients of a step and returns its terms. after_step: what follows the optimiser, such as a teacher; average is
-    updated and saved with it. logged: values beside the terms at a log line, of the steps done and the batch just used.
-    snapshots: steps whose weights are kept. streamed: pictures are decoded as they are needed.
+    batches(start, end): the batches of steps start to end - 1. rate(step): sets that step's learning rate and returns
+    it. backward(batch, step): leaves the gradients in the weights and returns the loss's terms. after_step(step): what
+    follows the optimiser, such as the update of a teacher; `average`, a moving average of the weights, is updated and
+    saved with it. logged(steps done, last batch): values that a log line has beside the terms. snapshots: steps after
+    which the weights are kept. streamed: whether pictures are decoded while it trains, not before.
     """
 
     model: nn.Module
@@ -91,8 +92,9 @@ def one_step(
 
 
 def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: float) -> float:
-    """Train to the end, from the last checkpoint if there is one; returns the seconds spent in all, this process's
-    since `began`. `settings` say how often is logged and saved.
+    """Train to the end, from the last checkpoint if there is one. `settings` say how often is logged and saved.
+
+    Returns the seconds of training in all: those that the checkpoint says were spent before, and those since `began`.
 
     Raises:
         NonFiniteLossError: the loss or a weight became NaN or infinite.
@@ -148,7 +150,8 @@ def _save(run: Run, task: Steps, step: int, rest: dict[str, Any]) -> None:
     """A checkpoint: by all ranks where the model is spread over them, else by this one alone."""
     folder, model, optimizer = run.path / "checkpoints", task.model, task.optimizer
     if sharded(model):
-        shards = Shards(lambda place: save_shards(place, model, optimizer), ranks().first, wait_for_all)
+        size = bytes_of_shards(model, optimizer)
+        shards = Shards(lambda place: save_shards(place, model, optimizer), size, ranks().first, wait_for_all)
         return save_shared(folder, step, rest | {"groups": optimizer.state_dict()["param_groups"]}, shards)
     average = {} if task.average is None else {"average": task.average.module.state_dict()}
     return save_checkpoint(folder, step, model.state_dict(), {"optimizer": optimizer.state_dict(), **rest, **average})
@@ -156,14 +159,14 @@ def _save(run: Run, task: Steps, step: int, rest: dict[str, Any]) -> None:
 
 def _restore(run: Run, task: Steps) -> Restored:
     """Load the newest whole checkpoint, if there is one, whatever ranks wrote it."""
-    found = newest(run.path / "checkpoints")
-    if found is None:
+    folder = newest(run.path / "checkpoints")
+    if folder is None:
         return Restored(0, 0.0, Window())
-    rest = load_rest(found)
-    if (found / WEIGHTS).exists():
-        load_whole(task.model, load_tensors(found / WEIGHTS), task.optimizer, rest["optimizer"])
+    rest = load_rest(folder)
+    if (folder / WEIGHTS).exists():
+        load_whole(task.model, load_tensors(folder / WEIGHTS), task.optimizer, rest["optimizer"])
     else:
-        load_shards(found, task.model, task.optimizer, rest["groups"])
+        load_shards(folder, task.model, task.optimizer, rest["groups"])
     if task.average is not None:
         task.average.module.load_state_dict(rest["average"])
     return Restored(rest["step"], rest["seconds"], Window(rest["window"]))

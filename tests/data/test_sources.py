@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_pictures import picture, png, write_folder
 
-from lcmae_core.config import Data, LcmaeError
-from lcmae_core.data import UnreadableImage, open_source, source_identity
+from lcmae_core.config import Data, LcmaeError, resolve
+from lcmae_core.data import UnreadableImage, open_source, source_identity, sources
 from lcmae_core.data.splits import Split, hold_out
 
 
@@ -320,6 +320,10 @@ def test_splits_travel_to_worker_processes(tmp_path):
         split = opened(spec).train
         copy = pickle.loads(pickle.dumps(split))
         assert np.array_equal(copy.read(0), split.read(0))
+
+
+def test_names_that_are_checked_first_are_those_that_can_be_opened():
+    assert [name.rstrip(":") for name in resolve.SCHEMES] == [*sources.SCHEMES]
 
 
 def test_imagenette(imagenette):

@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 
 from lcmae_core.config import profile, replace
 from lcmae_core.store import files
-from lcmae_core.store.checkpoint import load_checkpoint, save_checkpoint
+from lcmae_core.store.checkpoint import Shards, load_checkpoint, newest, save_checkpoint, save_shared
 from lcmae_core.store.files import DiskFullError, read_json, room_for, write_atomic, write_json
 from lcmae_core.store.records import open_record
 from lcmae_core.training.loop import pretrain
+from lcmae_core.training.sharding import bytes_of_shards, save_shards
 from tests.execute.toys import code, make_notebook
 from tests.loops import over
 from tests.studies.tiny_studies import TINY
@@ -100,6 +101,29 @@ def test_a_checkpoint_without_room_leaves_the_one_before(small_disk):
     assert kept is not None
     assert kept[1]["step"] == 1
     assert torch.equal(kept[0]["w"], weights["w"])
+
+
+def test_shards_without_room_leave_the_checkpoint_before(small_disk):
+    """As torch's distributed checkpoints are written, here by a single process."""
+    disk, model = small_disk("4m"), torch.nn.Linear(500, 300, bias=False)  # 600 kB, and twice as much of Adam's
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 500)).sum().backward()
+    optimizer.step()
+
+    def save(step: int) -> None:
+        size = bytes_of_shards(model, optimizer)
+        shards = Shards(lambda place: save_shards(place, model, optimizer), size, first=True, wait=lambda: None)
+        save_shared(disk / "c", step, {"groups": []}, shards)
+
+    save(1)
+    for leave in (1000, 300_000, 900_000, 1_790_000):
+        filler = fill(disk, leave)
+        with pytest.raises(DiskFullError, match=r"step-00000002' got .* bytes of room, expected 1,800,004 bytes"):
+            save(2)
+        assert [path.name for path in (disk / "c").iterdir()] == ["step-00000001"]
+        filler.unlink()
+    save(2)
+    assert newest(disk / "c") == disk / "c" / "step-00000002"
 
 
 def test_a_training_ends_in_one_line_and_goes_on_with_room(small_disk, tmp_path):

@@ -89,7 +89,7 @@ def traces(out: Path) -> dict[str, tuple[str, list[float]]]:
 @pytest.mark.parametrize(
     ("how", "trials"),
     [("save", 4), *(pytest.param(how, 20, marks=pytest.mark.fault) for how in ("step", "save"))],
-)  # of steps, ten are part of `make test`: tests/training/test_loop.py
+)  # of steps, three are part of `make test`: tests/training/test_loop.py
 def test_what_was_killed_goes_on_bit_equal(how: str, trials: int, tmp_path: Path) -> None:
     settings = json.dumps(replace(profile("smoke"), SHORT).model_dump(mode="json"))
     done = subprocess.run(

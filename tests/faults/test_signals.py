@@ -21,8 +21,17 @@ from tests.execute.toys import code, ledger, make_notebook
 from tests.studies.tiny_studies import TINY
 
 pytestmark = pytest.mark.slow
-TRIALS = [0, *(pytest.param(n, marks=pytest.mark.fault) for n in range(1, 5))]
-"""One is part of `make test`, five are `make test-faults`."""
+
+
+def trials(*short: str) -> pytest.MarkDecorator:
+    """Five with every signal: the first of those named here are in `make test`, the others in `make test-faults`."""
+    every = [
+        pytest.param(name, trial, marks=() if trial == 0 and name in short else pytest.mark.fault)
+        for name in CODES for trial in range(5)
+    ]  # fmt: skip
+    return pytest.mark.parametrize(("name", "trial"), every)
+
+
 ENDLESS = {"log_every": 1, "steps": 100_000, "checkpoint_every": 100_000}
 STUDY = TINY | ENDLESS
 MAE = {name: value for name, value in STUDY.items() if not name.startswith(("local_", "dino_"))}
@@ -64,8 +73,7 @@ def lines(out: Path) -> int:
     return sum(len(file.read_text().splitlines()) for file in out.rglob("history.jsonl"))
 
 
-@pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("trial", TRIALS)
+@trials(*CODES)
 def test_a_training_keeps_its_last_step(name: str, trial: int, tmp_path: Path) -> None:
     words = words_of(MAE | {"workers": 2, "device_cache_gb": 0})
     process = started("train", "--profile", "smoke", *words, "--out", str(tmp_path / "o"))
@@ -79,8 +87,7 @@ def test_a_training_keeps_its_last_step(name: str, trial: int, tmp_path: Path) -
     assert kept[1]["step"] == int(stopped[1]) == load_run(folder).history[-1]["step"], "no step is lost"
 
 
-@pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("trial", TRIALS)
+@trials("SIGTERM")
 def test_a_study_and_its_helpers_keep_their_last_step(name: str, trial: int, tmp_path: Path) -> None:
     words = [*words_of(STUDY), "--jobs", "2", "--seeds", "1"]
     process = started("study", "fig6", "--profile", "smoke", *words, "--out", str(tmp_path / "o"))
@@ -92,8 +99,7 @@ def test_a_study_and_its_helpers_keep_their_last_step(name: str, trial: int, tmp
     assert sorted(one[1]["step"] for one in kept if one) == steps, said
 
 
-@pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("trial", TRIALS)
+@trials("SIGTERM")
 def test_a_batch_waits_for_its_notebooks_to_stop(name: str, trial: int, tmp_path: Path) -> None:
     cell = code("import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(60)")
     make_notebook(tmp_path / "n", "00_slow", cell)

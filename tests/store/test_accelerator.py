@@ -55,7 +55,7 @@ def test_the_check_sees_one_that_does(source: str) -> None:
 
 def test_what_a_device_is_asked() -> None:
     with stand_in() as cuda:
-        assert accelerator.found()[0] == "cuda"
+        assert accelerator.kinds()[0] == "cuda"
         assert accelerator.cards() == [("NVIDIA Stand-in", 80 * 10**9)]
         assert machine.device_name(CUDA) == "NVIDIA Stand-in"
         assert machine.device_memory(CUDA) == 80 * 10**9
@@ -76,7 +76,7 @@ def test_a_cpu_asks_nothing() -> None:
         accelerator.use(CPU)
         accelerator.wait_for(CPU)
         assert accelerator.cards() == []
-        assert machine.pick_device().type == ("mps" if "mps" in accelerator.found() else "cpu")
+        assert machine.pick_device().type == ("mps" if "mps" in accelerator.kinds() else "cpu")
         with accelerator.waits_said(CPU) as said:
             torch.ones(1).item()
         assert said == []

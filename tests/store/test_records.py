@@ -3,6 +3,7 @@ naming no folder of the machine. What is broken or missing is said in one line."
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from lcmae_core.config import LcmaeError, profile, replace
-from lcmae_core.store import files
+from lcmae_core.store import files, records
 from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.records import POINTS, curves, open_record, packed, plain_settings, unpacked
 from lcmae_core.store.runs import open_run
@@ -42,6 +43,25 @@ def finished(settings, identity="photos-v1"):
 def test_looking_writes_nothing(record, tmp_path):
     assert (record.name, record.content, record.measures) == ("mae-s3-0123456789", {}, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_record_is_read_once_until_it_changes(record, settings, monkeypatch):
+    record.begin(None, settings)
+    record.note("knn", {"right": 1.0}, 0.5, WHERE)
+    reads = []
+    monkeypatch.setattr(records, "read_json", lambda path: reads.append(path) or files.read_json(path))
+    assert record.measures["knn"]["values"] == record.measures["knn"]["values"] == {"right": 1.0}
+    assert len(reads) == 2, "it was written just now, and might be again within a tick of the clock"
+    old = record.path.stat().st_mtime_ns - 10 * records.FRESH
+    os.utime(record.path, ns=(old, old))
+    assert {record.array("knn", "right").item() for _ in range(20)} == {1.0}
+    assert len(reads) == 3
+    record.content["run"] = "another"
+    assert record.content["run"] is None, "what is changed outside does not come back"
+    record.note("knn", {"right": 2.0}, 0.5, WHERE)
+    assert record.array("knn", "right") == 2.0
+    os.utime(record.path, ns=(old, old))
+    assert record.array("knn", "right") == 2.0, "another file at the same time"
 
 
 def test_what_is_noted_comes_back(record, settings):

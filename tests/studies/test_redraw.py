@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lcmae_core.config import profile, replace
+from lcmae_core.config import Settings, profile, replace
 from lcmae_core.store.records import packed
 from lcmae_core.studies import STUDIES
 from lcmae_core.studies.published import HLV_RATIOS, HLV_UNITS, TABLE1
@@ -14,12 +14,15 @@ from lcmae_core.studies.redraw import (
     accuracy_of,
     accuracy_table,
     accuracy_text,
+    drawn_of,
     everything,
     fidelity_by_level,
     figures,
     reading_by_level,
     recorded,
     recovered,
+    shipped,
+    taken,
 )
 from lcmae_core.studies.trials import jobs, rows
 from lcmae_core.viewer.figures import Picture
@@ -216,3 +219,23 @@ def test_without_labels_the_reconstructions_are_drawn(study, tmp_path, monkeypat
     table, picture = (shown for _, shown in titled(study, base))
     assert {cell for row in table.rows for cell in row[2:]} == {"no labels"}
     assert [*lines(picture)] == ["SSIM", "FSIM", "PSNR, dB", "MSE"]
+
+
+def test_distances_have_the_line_of_uniform_attention():
+    """The records that the collection ships: without CLS its mean over all pairs of patches, and less what CLS gets."""
+    found = taken("fig5_supervised", shipped("desk"), "desk", "distance")
+    record = next(iter(found.values()))[0]
+    even = record.measures["distance"]["values"]["uniform"]
+    count = Settings.model_validate(record.content["settings"]).num_patches
+    for figure in drawn_of("fig5_supervised", {"distance": found}):
+        for axis, share in zip(figure.axes, (count / (count + 1), 1), strict=True):
+            assert [text.get_text() for text in axis.texts] == ["uniform"]
+            assert any(np.allclose(line.get_ydata(), even * share) for line in axis.lines)
+
+
+@every_level
+def test_what_has_an_interval_is_drawn_with_it(study, tmp_path):
+    base = write(tmp_path, study, STUDIES[study].measures)
+    found = rows(study, base, "lab", (0, 1, 2))
+    for figure, without in ((fidelity_by_level(study, found), set()), (reading_by_level(study, found), {"shape bias"})):
+        assert {axis.get_title() for axis in figure.axes if not axis.collections} == without

@@ -2,13 +2,14 @@
 accuracy is pooled over the rows of its table that did not collapse and of no other, controls decide nothing."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from lcmae_core.analysis.intervals import pooled, two_way
 from lcmae_core.config import profile, replace
-from lcmae_core.store.records import Record, packed, recorded_fingerprint
+from lcmae_core.store.records import Record, packed
 from lcmae_core.studies import scoreboard
 from lcmae_core.studies.claims import Claim
 from lcmae_core.studies.judge import Cell, gain, linear, shown, smooth
@@ -120,15 +121,19 @@ def test_every_file_is_read_once(tmp_path, monkeypatch):
         for measure in job.measures:
             values = {"distance": [[1.0, 2.0]] * 4, "right": packed(np.ones(8, bool)), "mean_cosine": [0.5] * 4}
             job.record.note(measure, values, 1.0, {"recipe": job.recipe(measure)})
-    recorded_fingerprint(tmp_path, base.data.source)  # which data the last record is of is looked up here, not there
+    files = [*(tmp_path / "results" / "runs").glob("*.json")]
+    for file in files:
+        os.utime(file, ns=(1, 1))  # as written by another process
     read, loads = [], json.loads
     monkeypatch.setattr("lcmae_core.store.files.json.loads", lambda text: read.append(text) or loads(text))
     said = score(base, "lab", (0, 1), do=False)
-    files = [*(tmp_path / "results" / "runs").glob("*.json")]
     assert {v.verdict for v in said} > {"not yet run"}
     assert len(read) == len(files) > 10
     assert scoreboard.score(base, "lab", (0, 1), do=False) == said
-    assert len(read) == 2 * len(files)  # and afresh by the next call
+    assert len(read) == len(files), "nor by the next call"
+    job.record.note("knn", {"right": packed(np.zeros(8, bool))}, 1.0, {"recipe": job.recipe("knn")})
+    assert scoreboard.score(base, "lab", (0, 1), do=False) == said
+    assert len(set(read)) == len(files) + 1, "but one that changed is read again"
 
 
 def test_what_is_measured_for_a_later_claim_is_read_again(tmp_path, monkeypatch):

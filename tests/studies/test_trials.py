@@ -16,13 +16,14 @@ from lcmae_core.analysis.neighbours import image_features, knn_accuracy
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
+from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.store.records import unpacked
 from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies import STUDIES
 from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.specimen import Specimen, shuffled
 from lcmae_core.studies.trials import jobs, rows
-from lcmae_core.training import loop
+from lcmae_core.training import loop, presets
 from lcmae_core.training.held_out import evaluation_loader, held_out
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.masked import view_masks
@@ -252,6 +253,27 @@ def test_terms_are_the_held_out_losses_image_by_image(specimen):
     assert found["cross_view_trained"] != found["cross_view_untrained"]
     assert 0 <= max(found["eq2_residual"], found["eq4_residual"]) < 1e-12
     json.dumps(found)
+
+
+def test_a_row_is_fine_tuned_at_the_rate_that_its_first_seed_chose(tmp_path, monkeypatch):
+    """On training images of the first judged seed alone; a record says among which rates, or is measured again."""
+    base = tiny_settings(tmp_path, seed=3)
+    job = next(job for job in jobs(["table2"], base, "smoke", (3,)))
+    before = job.recipe("finetune")
+    monkeypatch.setitem(presets.RATES, "smoke", (0.3, 3e-3))
+    assert job.recipe("finetune") == before | {"rates": [0.3, 3e-3]}
+    assert "rates" not in job.recipe("probe")
+    own = Specimen(job.case.settings, "smoke", pretrain(job.case.settings))
+    found = MEASURES["finetune"](own)
+    first = own.of_seed(0)
+    assert (first.settings.seed, first.run.settings.seed, first.settings.model) == (0, 0, own.settings.model)
+    made = [load_evaluation(path) for path in (tmp_path / "evaluations").iterdir()]
+    inner = {e.recipe.base_lr: e for e in made if e.recipe.held_fifth}
+    (tuned,) = [e for e in made if not e.recipe.held_fifth]
+    assert {e.origin for e in inner.values()} == {first.run.name} != {tuned.origin}
+    assert found["by_rate"] == [[rate, inner[rate].accuracy] for rate in (3e-3, 0.3)]
+    assert found["base_lr"] == tuned.recipe.base_lr == max((3e-3, 0.3), key=lambda rate: inner[rate].accuracy)
+    assert found["accuracy"] == tuned.accuracy
 
 
 def test_a_measure_of_another_recipe_is_missing(tmp_path):

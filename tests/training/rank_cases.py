@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,8 +46,8 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def ranked(settings, world: int, double: bool, steps: int | None = None) -> Run | None:
-    """Train by so many ranks; with `steps` a signal stops one of them there."""
+def together(work: Callable[[int], object], world: int) -> set[int]:
+    """Exit codes of so many forked ranks, each of which does the work for its number."""
     port, children = free_port(), []
     for rank in range(world):
         if pid := os.fork():
@@ -54,13 +55,9 @@ def ranked(settings, world: int, double: bool, steps: int | None = None) -> Run 
             continue
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1",
                           MASTER_PORT=str(port))  # fmt: skip
-        if double:
-            in_double()
-        if steps is not None and rank == world - 1:
-            stop_at(steps)
         code = 1
         try:
-            pretrain(settings)
+            work(rank)
             code = 0
         except SystemExit as stopped:
             code = getattr(stopped, "exit_code", 1)
@@ -68,9 +65,21 @@ def ranked(settings, world: int, double: bool, steps: int | None = None) -> Run 
             traceback.print_exc()
         finally:
             os._exit(code)
-    codes = {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children}
+    return {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children}
+
+
+def ranked(settings, world: int, double: bool, steps: int | None = None) -> None:
+    """Train by so many ranks; with `steps` a signal stops one of them there."""
+
+    def work(rank: int) -> None:
+        if double:
+            in_double()
+        if steps is not None and rank == world - 1:
+            stop_at(steps)
+        pretrain(settings)
+
+    codes = together(work, world)
     assert codes == {143 if steps is not None else 0}, codes
-    return None
 
 
 def stop_at(step: int, signal: int = 15) -> None:

@@ -203,4 +203,4 @@ def test_a_batch_that_does_not_divide_is_one_line(batch, accum_steps, expected, 
     monkeypatch.setattr(D, "ranks", lambda: D.Ranks(1, 4))
     line = f"batch_size: got {batch} on 4 ranks with accum_steps {accum_steps}, expected a multiple of {expected}"
     with pytest.raises(LcmaeError, match=line):
-        D.share_of(replace(tiny, batch_size=batch, accum_steps=accum_steps))
+        D.share_of(batch, accum_steps)

@@ -128,24 +128,25 @@ for trial in range(trials):
 
 
 @pytest.mark.slow
-def test_kill_9_then_the_same_command_is_bit_equal_ten_of_ten(tiny, tmp_path):
+def test_kill_9_then_the_same_command_is_bit_equal(tiny, tmp_path):
+    """Three times here; twenty times, and anywhere inside a save, in `tests/faults/test_kills.py`."""
     settings = json.dumps(replace(tiny, steps=12, cross_view=1.0, in_view=1.0).model_dump(mode="json"))
     done = subprocess.run(
-        [sys.executable, "-c", KILL, settings, "10", str(tmp_path)],
+        [sys.executable, "-c", KILL, settings, "3", str(tmp_path)],
         capture_output=True, text=True, check=False, timeout=250,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split().count("killed") >= 8, done.stdout
+    assert done.stdout.split().count("killed") >= 2, done.stdout
     whole, *killed = [
-        next((tmp_path / name / "runs").iterdir()) for name in ("whole", *(f"killed{i}" for i in range(10)))
+        next((tmp_path / name / "runs").iterdir()) for name in ("whole", *(f"killed{i}" for i in range(3)))
     ]
 
     def trace(path: Path):
         entries = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
         return [{k: v for k, v in e.items() if k not in TIMINGS} for e in entries]
 
-    assert [sha256(path / MODEL) for path in killed] == [sha256(whole / MODEL)] * 10
-    assert [trace(path) for path in killed] == [trace(whole)] * 10
+    assert [sha256(path / MODEL) for path in killed] == [sha256(whole / MODEL)] * 3
+    assert [trace(path) for path in killed] == [trace(whole)] * 3
 
 
 def test_a_loss_that_is_no_number_stops_and_nothing_broken_is_saved(tiny):

@@ -24,12 +24,13 @@ from lcmae_core.data import denormalize
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import mask_from_hidden
 from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.blocks import weights_of
 from lcmae_core.viewer.browser.controls import read_list
+from lcmae_core.viewer.browser.display import WIDGET
 from lcmae_core.viewer.browser.export import colours, payload
+from lcmae_core.viewer.browser.listening import Listener
 from lcmae_core.viewer.browser.maps import encode_rows, restore_rows
 from lcmae_core.viewer.browser.scene import Scene, counted_from_one
-from lcmae_core.viewer.browser.static import weights_of
-from lcmae_core.viewer.browser.widget import WIDGET
 from lcmae_core.viewer.browser.words import describe, number
 
 
@@ -191,7 +192,7 @@ def test_painting_hides_and_shows(make):
     browser = make()
     before = browser.scene
     patch = int(np.flatnonzero(~before.hidden)[0])
-    browser._heard(None, {"kind": "paint", "patch": patch}, [])
+    Listener(browser)(None, {"kind": "paint", "patch": patch}, [])
     assert np.flatnonzero(before.hidden != browser.scene.hidden).tolist() == [patch]
     assert not np.array_equal(before.rows.levels, browser.scene.rows.levels)
     assert "painted by hand" in browser.scene.words["part"]
@@ -212,7 +213,7 @@ def ask(browser: AttentionBrowser, **changes) -> str:
     """What a control of the page asks, and the error that it is answered with."""
     answers = []
     browser._canvas.send = answers.append
-    browser._heard(None, {"kind": "choose", "id": 7, "changes": changes}, [])
+    Listener(browser)(None, {"kind": "choose", "id": 7, "changes": changes}, [])
     (answer,) = answers
     assert (answer["kind"], answer["id"]) == ("answer", 7)
     return answer["error"]

@@ -16,7 +16,7 @@ from lcmae_core.models.build import build_model
 from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.pretrained import expected_images
 from lcmae_core.viewer.browser import AttentionBrowser
-from lcmae_core.viewer.browser.static import weights_of
+from lcmae_core.viewer.browser.blocks import weights_of
 from tests.analysis.test_foreign_models import Lookalike
 from tests.models.reference import SMALL, stirred
 

@@ -1,10 +1,10 @@
 """The browser in a real JupyterLab, driven in Chromium: a notebook with two browsers on a small MAE.
 
 Claims: a click changes the maps of one browser only and the kernel hears the patch; arrow keys and L reach the browser
-and not the notebook; each control that asks the kernel changes what it says; painting a patch changes mask and maps; it
-follows JupyterLab's dark theme; the picture hides while the widget lives; after a restart of the kernel a control says
-that it is gone; saved, reloaded and exported the picture is what is seen. One test, because starting JupyterLab takes
-most of its time.
+and not the notebook; each control that asks the kernel changes what it says; painting a patch changes mask and maps; a
+picture of one's own is opened by the kernel; it follows JupyterLab's dark theme; the picture hides while the widget
+lives; after a restart of the kernel a control says that it is gone; saved, reloaded and exported the picture is what is
+seen. One test, because starting JupyterLab takes most of its time.
 """
 
 import io
@@ -178,6 +178,7 @@ def test_in_jupyterlab(chromium, lab, notebook):
     _clicks_and_keys(page)
     _controls(page)
     _painting(page)
+    _own_picture(page, notebook.parent)
     _theme(page)
     assert not page.errors
     _restarted(page)
@@ -228,7 +229,7 @@ def _controls(page: Page) -> None:
         page.kernel(name).fill(value)
         page.kernel(name).press("Enter")
 
-    changes("image 2", lambda: page.kernel("image", "button >> nth=1").click())
+    changes("image 2", lambda: page.kernel("image", ".lcmae-thumb >> nth=1").click())
     changes("Layer 2,", lambda: write("layers", "2"))
     changes("heads 1, 3", lambda: write("heads", "1, 3"))
     changes("32 of 64 patches hidden", lambda: write("ratio", "0.5"))
@@ -252,6 +253,25 @@ def _painting(page: Page) -> None:
     assert abs(_hidden(page.words()) - hidden) == 1
     assert page.maps(0) != before
     page.kernel("paint", "").click()
+
+
+def _own_picture(page: Page, folder: Path) -> None:
+    """A file of several messages goes to the kernel and comes back as maps; a broken one is a line."""
+    other = page.words(1)
+    noise = np.random.default_rng(0).integers(0, 256, (1100, 1000, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "own <b>picture.png")
+    assert (folder / "own <b>picture.png").stat().st_size > 3e6
+    (folder / "broken.png").write_bytes(b"nothing")
+    page(0, ".lcmae-file").set_input_files(folder / "own <b>picture.png")
+    page.says("own <b>picture.png: decoder")
+    assert page(0, ".lcmae-thumb").count() == 3
+    assert page(1, ".lcmae-thumb").count() == 2
+    page(0, ".lcmae-file").set_input_files(folder / "broken.png")
+    page.says("cannot read broken.png: the content is no known image format", selector=".lcmae-kernel-message")
+    page.kernel("image", ".lcmae-thumb >> nth=0").click()
+    page.says("image 1: decoder")
+    page.page.wait_for_function("() => !document.querySelector('.browser-0 .lcmae-kernel-message').innerText")
+    assert page.words(1) == other
 
 
 def _hidden(words: str) -> int:

@@ -17,8 +17,8 @@ from PIL import Image
 from lcmae_core.config import profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.blocks import weights_of
 from lcmae_core.viewer.browser.export import MODULE, colours, payload
-from lcmae_core.viewer.browser.static import weights_of
 from lcmae_core.viewer.browser.words import describe
 from tests.viewer.browser_pages import click_patch, get, picture_side, pixels, state_of, words
 
@@ -128,6 +128,19 @@ def test_every_control_changes_what_it_says(make, show):
         assert before.shape != after.shape or not np.array_equal(before, after)
     page.locator(".lcmae-query").select_option("patch")
     assert get(page, "query") == 20, "back to the patch that was shown"
+
+
+def test_no_two_controls_have_one_name(make, show):
+    page = show(make())
+    names = page.evaluate(
+        """() => [...document.querySelectorAll('.lcmae-bar :is(select, input, button)')].map((c) =>
+             (c.ariaLabel || (c.type === 'checkbox' ? c.closest('label').textContent :
+               c.closest('label')?.firstChild.textContent ?? c.textContent)).trim().toLowerCase())"""
+    )
+    assert len(names) > 14
+    assert sorted(set(names)) == sorted(names)
+    assert names.count("heads") == 1, "which heads; how they are put together is 'maps'"
+    assert "maps" in names
 
 
 def test_following_the_pointer_and_reading_a_weight(make, show):

@@ -21,8 +21,8 @@ from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import mask_from_hidden
 from lcmae_core.training.loop import pretrain
 from lcmae_core.viewer.browser import AttentionBrowser
+from lcmae_core.viewer.browser.blocks import blocks_of, weights_of
 from lcmae_core.viewer.browser.export import MODULE
-from lcmae_core.viewer.browser.static import blocks_of, weights_of
 from lcmae_core.viewer.browser.words import describe
 from tests.viewer.browser_pages import click_patch, get, picture_side, pixels, state_of, words
 

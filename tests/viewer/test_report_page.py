@@ -10,6 +10,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from uuid import uuid4
 
 import nbformat
 import numpy as np
@@ -54,10 +55,10 @@ def drawn(figure: Picture) -> nbformat.NotebookNode:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of four notebooks with many figures and a scoreboard."""
     out = tmp_path_factory.mktemp("report")
+    panels, pictures = drawn(rows_of_panels()), drawn(grid_of_pictures())
+    again = lambda cell: nbformat.from_dict(cell | {"id": uuid4().hex[:8]})  # noqa: E731
     for number in ("00", "01", "02", "03"):
-        cells = [
-            c for i in range(4) for c in (drawn(rows_of_panels()), prose(f"Caption {i}."), drawn(grid_of_pictures()))
-        ]
+        cells = [c for i in range(4) for c in (again(panels), prose(f"Caption {i}."), again(pictures))]
         make_notebook(out, f"{number}_toy", *cells)
     (out / "results").mkdir()
     values = {f"value_{i}": {"value": i / 3, "note": "a long note about this number " * 3} for i in range(60)}
@@ -168,7 +169,7 @@ def test_cuts_stand_between_panels_and_nowhere_else():
     size = figure._repr_mimebundle_()[1]["image/png"]
     assert len(shown.pieces) == 2, "the colour bar stays with the second map"
     assert abs(sum(piece.width for piece in shown.pieces) - size["width"]) <= 1
-    assert {piece.height for piece in shown.pieces} == {size["height"]}
+    assert all(abs(piece.height - size["height"]) <= 1 for piece in shown.pieces), "a rounding"
     curved = figure_of("image/png", base64.b64encode(rows_of_panels()._repr_png_()).decode(), "curves")
     assert curved.pieces[-1].height < 0.6 * curved.pieces[0].height, "a legend leaves no hole where it wraps"
 

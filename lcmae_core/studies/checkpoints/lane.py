@@ -50,9 +50,9 @@ class CheckpointRecord(Record):
         """Keep what it is; measures that are there stay."""
         held = {"name": checkpoint.name, "role": checkpoint.role, "sha256": checkpoint.sha256,
                 "commit": checkpoint.named.commit, "decodes": checkpoint.decodes}  # fmt: skip
-        said = {"run": None, "checkpoint": held, "settings": plain_settings(checkpoint.settings),
+        description = {"run": None, "checkpoint": held, "settings": plain_settings(checkpoint.settings),
                 "images": images._asdict(), "fingerprint": self.fingerprint}  # fmt: skip
-        self._write(self.content | said)
+        self._write(self.content | description)
 
 
 @dataclass

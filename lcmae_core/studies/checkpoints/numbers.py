@@ -62,10 +62,10 @@ def number(record: Record, of: Quantity) -> Estimate | None:
     values = record.measures.get(of.measure, {}).get("values", {})
     if of.key not in values:
         return None
-    found = record.array(of.measure, of.key)
-    if found.dtype == bool:  # right answers, whose share lies between 0 and 1
-        return estimated(found[None])
-    return estimated(np.atleast_1d(of.reduce(found))[None].astype(np.float64))
+    array = record.array(of.measure, of.key)
+    if array.dtype == bool:  # right answers, whose share lies between 0 and 1
+        return estimated(array[None])
+    return estimated(np.atleast_1d(of.reduce(array))[None].astype(np.float64))
 
 
 def band(record: Record, measure: str, key: str) -> Band | None:
@@ -73,19 +73,19 @@ def band(record: Record, measure: str, key: str) -> Band | None:
     if key not in record.measures.get(measure, {}).get("values", {}):
         return None
     values = record.array(measure, key).astype(np.float64)  # (M, L)
-    found = [estimated(values[None, :, layer]) for layer in range(values.shape[1])]
-    return Band(*(np.array([getattr(one, end) for one in found]) for end in ("value", "low", "high")))
+    estimates = [estimated(values[None, :, layer]) for layer in range(values.shape[1])]
+    return Band(*(np.array([getattr(one, end) for one in estimates]) for end in ("value", "low", "high")))
 
 
 def bands(records: Sequence[Record], panels: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Band]]:
     """For every panel, said by measure and key, the checkpoints that have it; panels that none has are left out. With
     one checkpoint, which no legend names, the titles do."""
-    found = {
+    panel_of = {
         title: {_name(record): one for record in records if (one := band(record, *where)) is not None}
         for title, where in panels.items()
     }
     alone = f"{_name(records[0])}: " if len(records) == 1 else ""
-    return {alone + title: panel for title, panel in found.items() if panel}
+    return {alone + title: panel for title, panel in panel_of.items() if panel}
 
 
 def _name(record: Record) -> str:
@@ -96,15 +96,15 @@ def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: value and interval over images of every quantity that one of the records has."""
     lines: dict[str, list[str]] = {}
     for of in QUANTITIES:
-        found = [number(record, of) for record in records]
-        if any(found):
+        estimates = [number(record, of) for record in records]
+        if any(estimates):
             before = lines.get(of.words, [""] * len(records))
-            lines[of.words] = [_said(one) or old for one, old in zip(found, before)]
+            lines[of.words] = [_said(one) or old for one, old in zip(estimates, before)]
     return ["", *map(_name, records)], [[words, *cells] for words, cells in lines.items()]
 
 
-def _said(found: Estimate | None) -> str:
-    if found is None:
+def _said(estimate: Estimate | None) -> str:
+    if estimate is None:
         return ""
-    interval = f" [{found.low:.3g}, {found.high:.3g}]" if np.isfinite([found.low, found.high]).all() else ""
-    return f"{found.value:.3g}{interval}"
+    interval = f" [{estimate.low:.3g}, {estimate.high:.3g}]" if np.isfinite([estimate.low, estimate.high]).all() else ""
+    return f"{estimate.value:.3g}{interval}"

@@ -35,10 +35,10 @@ def count(settings: Settings, asked: int) -> Counted:
     """
     source = open_source(settings.data)
     held = min(asked, len(source.validation))
-    found = Counted(held, min(asked - held, len(source.train)), source.classes is not None)
-    if found.total < 2:
-        raise LcmaeError(f"data: got {found.total} images in {settings.data.source!r}, expected at least two")
-    return found
+    counted = Counted(held, min(asked - held, len(source.train)), source.classes is not None)
+    if counted.total < 2:
+        raise LcmaeError(f"data: got {counted.total} images in {settings.data.source!r}, expected at least two")
+    return counted
 
 
 def read(settings: Settings, asked: Counted) -> Batch:

@@ -61,14 +61,14 @@ def _claim(claim: Claim, mae: Record, beside: Mapping[str, Record | None]) -> Ve
 
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         rows = {row: beside[role] for (of, row), role in ROWS.items() if of == study}
-        found = {row: record for row, record in ({"MAE": mae} | rows).items() if record is not None}
-        return {row: [record] for row, record in found.items() if measure in record.measures}
+        present = {row: record for row, record in ({"MAE": mae} | rows).items() if record is not None}
+        return {row: [record] for row, record in present.items() if measure in record.measures}
 
-    found = judged(claim, records, "published", fewest=1)
-    if not found.outcomes:
-        return found
-    outcomes = tuple(o._replace(test=replace(o.test, text=_true_here(o.test.text))) for o in found.outcomes)
-    return found._replace(why=_true_here(f"{ALONE}: {found.why}"), outcomes=outcomes)
+    verdict = judged(claim, records, "published", fewest=1)
+    if not verdict.outcomes:
+        return verdict
+    outcomes = tuple(o._replace(test=replace(o.test, text=_true_here(o.test.text))) for o in verdict.outcomes)
+    return verdict._replace(why=_true_here(f"{ALONE}: {verdict.why}"), outcomes=outcomes)
 
 
 def _true_here(words: str) -> str:
@@ -78,8 +78,8 @@ def _true_here(words: str) -> str:
 
 
 def _said(record: Record) -> dict[str, Any]:
-    found: dict[str, Any] = record.content["checkpoint"]
-    return found
+    about: dict[str, Any] = record.content["checkpoint"]
+    return about
 
 
 def _images(record: Record) -> tuple[Any, ...]:
@@ -107,21 +107,21 @@ class Column(NamedTuple):
 def columns(out: Path) -> list[Column]:
     """A column for every MAE that was measured below an output folder; none where nothing was."""
     every = recorded(out)
-    found, images = judge(every), {_said(record)["name"]: record.content for record in every}
+    checkpoints, images = judge(every), {_said(record)["name"]: record.content for record in every}
     return [
         Column(one.name, tuple(one.verdict(claim.name) for claim in CLAIMS), _note(one, images[one.name]))
-        for one in found
+        for one in checkpoints
     ]
 
 
-def _note(found: Judged, content: Mapping[str, Any]) -> str:
+def _note(checkpoint: Judged, content: Mapping[str, Any]) -> str:
     """Which checkpoint, beside which, on which images."""
     counted, source = content["images"], content["settings"]["data"]["source"]
-    beside = f" beside {' and '.join(found.beside)}" if found.beside else ""
+    beside = f" beside {' and '.join(checkpoint.beside)}" if checkpoint.beside else ""
     total = counted["held_out"] + counted["training"]
-    return f"checkpoint {found.name}{beside}, {total} images of {source}: {ALONE}"
+    return f"checkpoint {checkpoint.name}{beside}, {total} images of {source}: {ALONE}"
 
 
-def lines_of(found: Judged) -> list[list[str]]:
+def lines_of(checkpoint: Judged) -> list[list[str]]:
     """A line for every claim under `COLUMNS`."""
-    return [[v.claim.name, v.claim.statement, v.verdict, v.why] for v in found.verdicts]
+    return [[v.claim.name, v.claim.statement, v.verdict, v.why] for v in checkpoint.verdicts]

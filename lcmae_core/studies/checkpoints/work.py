@@ -43,13 +43,13 @@ DOUBLE = 4
 def reconstruction(specimen: CheckpointSpecimen) -> Values:
     """PSNR over hidden patches, dB, (M,), each image under its own mask: psnr_<what made it>, the model beside its
     rivals (`analysis.reconstruction.reconstruct`)."""
-    model, found = specimen.model(), []
+    model, by_batch = specimen.model(), []
     for batch in specimen.parts():
         (mask,) = view_masks(specimen.settings, batch, 1)
         made = reconstruct(model, batch.images, mask, norm_pix=specimen.settings.loss.norm_pix)
-        found.append({name: each.psnr for name, each in made.items()})
-    said = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    return {f"psnr_{name.replace(' ', '_').replace('-', '_')}": rounded(blocked(v), 3) for name, v in said.items()}
+        by_batch.append({name: each.psnr for name, each in made.items()})
+    psnr = {name: torch.cat([part[name] for part in by_batch]) for name in by_batch[0]}
+    return {f"psnr_{name.replace(' ', '_').replace('-', '_')}": rounded(blocked(v), 3) for name, v in psnr.items()}
 
 
 def rebuilt(specimen: CheckpointSpecimen, count: int = 6) -> Picture:

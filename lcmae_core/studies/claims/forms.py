@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lcmae_core.analysis.collapse import ALIKE as COLLAPSED
 from lcmae_core.analysis.collapse import TIMES_CHANCE as ABOVE_CHANCE
 from lcmae_core.analysis.reductions import Reduction, slope_weights
-from lcmae_core.analysis.specific import LEAST_MASS as SINKS
+from lcmae_core.analysis.specific import specific_distance
 from lcmae_core.studies.judge import Cell, Test, gain, linear, shown, smooth
 from lcmae_core.studies.tables import RATIOS
 
@@ -134,11 +134,6 @@ def growth(text: str, key: str, reduce: Reduction) -> Test:
     """Change from .3 to .9 of a line fitted through all five mask ratios."""
     cells = [far("fig6", str(ratio), key) for ratio in RATIOS]
     return linear(text, dict(zip(cells, slope_weights(len(cells)))), low=0, reduce=reduce)
-
-
-def specific_distance(distance: Float[np.ndarray, "L"], mass: Float[np.ndarray, "L"]) -> Float[np.ndarray, "L"]:
-    """sum(d R) / sum(R) of each layer, over queries, heads, images and seeds; nan where queries hardly differ."""
-    return np.where(mass < SINKS, np.nan, distance / np.maximum(mass, 1e-12))
 
 
 def specific_growth(text: str, measure: str, reduce: Reduction) -> Test:

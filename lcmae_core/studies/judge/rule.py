@@ -29,7 +29,8 @@ from lcmae_core.config import LcmaeError
 
 MARGIN = 2.0
 """Superseded: points of accuracy within which two settings counted as equally good, larger than every difference of
-Table 1. Margins are shares of the gain now (`within_gain`)."""
+Table 1. Margins are shares of the gain now (`within_gain`); the rules in `claims.superseded`, kept with what they said,
+still read it."""
 
 
 class Cell(NamedTuple):
@@ -48,8 +49,8 @@ class Test:
     The value is `scale` times a linear form, sum of `weights` times what `reduce` makes of each cell, or, where there
     are no weights, `statistic` of the mean of each cell, which must be smooth: no maximum, no minimum.
     mirror: weights of a second form that must hold too (both sides of a margin). gates: tests without which this one is
-    open. nested: what stands for images is drawn anew by every seed, so seeds alone count. limits: where the value can
-    lie at all (a share: 0 to 1), which its interval does not leave.
+    open. nested: every seed draws its own images (or masks), so that only seeds are independent and count. limits:
+    where the value can lie at all (a share: 0 to 1), which its interval does not leave.
     """
 
     text: str
@@ -160,24 +161,24 @@ def estimated(values: Float[np.ndarray, "S M"], *, scale: float = 1.0, pool: Poo
 
 def run_test(test: Test, values: Values, pool: Pool | None = None, gates: Sequence[Outcome] = ()) -> Outcome:
     """A test against the numbers of its cells, in their order, behind the outcomes of its gates."""
-    found = estimate(test, values, pool)
-    holds = _holds(test, found)
+    measured = estimate(test, values, pool)
+    holds = _holds(test, measured)
     if test.mirror:
         other = _estimate(test, test.mirror, values, pool)
         both = (holds, _holds(test, other))
         holds = False if False in both else None if None in both else True
-        found = max(found, other, key=lambda side: side.value)  # the side that is nearer to its bound
-    if np.isnan([found.value, found.low, found.high]).any():
-        return Outcome(test, found, None, "not defined by these numbers")
+        measured = max(measured, other, key=lambda side: side.value)  # the side that is nearer to its bound
+    if np.isnan([measured.value, measured.low, measured.high]).any():
+        return Outcome(test, measured, None, "not defined by these numbers")
     closed = [gate for gate in gates if gate.holds is not True]
     if closed:
-        return Outcome(test, found, None, "; ".join(f"its gate does not hold: {described(gate)}" for gate in closed))
-    return Outcome(test, found, holds)
+        return Outcome(test, measured, None, "; ".join(f"its gate does not hold: {described(gate)}" for gate in closed))
+    return Outcome(test, measured, holds)
 
 
-def _holds(test: Test, found: Estimate) -> bool | None:
-    inside = test.low < found.low and found.high < test.high
-    outside = found.high <= test.low or found.low >= test.high
+def _holds(test: Test, interval: Estimate) -> bool | None:
+    inside = test.low < interval.low and interval.high < test.high
+    outside = interval.high <= test.low or interval.low >= test.high
     return True if inside else False if outside else None
 
 

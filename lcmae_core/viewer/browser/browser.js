@@ -1,14 +1,16 @@
-// The attention browser's page side: controls, keys, pointer. It follows draw.js in one module. Everything
-// lives inside `el`: no ids, no globals, no document-level keys, so two browsers on one page do not meet.
+// The attention browser's page side: the toolbar, and what redraws when the state changes. It follows draw.js in
+// one module. Everything lives inside `el`: no ids, no globals, no document-level keys, so two browsers on one page
+// do not meet.
 
 const CONTROLS = [
+  { name: "overview", label: "Overview of heads", options: ORDERS },
   { name: "view", label: "Show as", options: [["overlay", "overlay"], ["heat", "heat map"]] },
   { name: "scale", label: "Colour scale", options: [["shared", "shared"], ["per map", "per map"]] },
-  { name: "head_mode", label: "Over heads",
-    options: [["each", "each by itself"], ["mean", "mean"], ["max", "max"], ["rollout", "rollout of layers"]] },
+  { name: "head_mode", label: "Maps",
+    options: [["each", "each head"], ["mean", "mean over heads"], ["max", "max over heads"], ["rollout", "rollout of layers"]] },
 ];
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-const NAMES = ["query", "locked", "view", "scale", "head_mode", "hover", "paint", "subject", "against", "large"];
+const NAMES = ["query", "locked", "view", "scale", "head_mode", "overview", "hover", "paint", "subject", "against", "large"];
 
 function node(tag, cls, into, attributes = {}) {
   const made = document.createElement(tag);
@@ -35,7 +37,7 @@ function toolbar(root, model, act) {
   };
   const menus = CONTROLS.map(({ name, label, options }) => {
     const select = menu(name, label, options);
-    select.addEventListener("change", () => act.set({ [name]: select.value }));
+    select.addEventListener("change", () => (name === "overview" ? act.overview(select.value) : act.set({ [name]: select.value })));
     return [name, select];
   });
   const query = menu("query", "Query", []);
@@ -51,6 +53,8 @@ function toolbar(root, model, act) {
     const scene = scenes[state.subject];
     for (const [name, select] of menus) {
       if (name === "head_mode") select.lastElementChild.disabled = scenes.some((s) => !s.rolled);
+      if (name === "overview") select.lastElementChild.disabled = !act.comparable();
+      if (name === "head_mode" || name === "scale") select.disabled = state.overview !== "off";
       select.value = state[name];
     }
     models(scenes, state);
@@ -110,7 +114,7 @@ function describe(scene, state, top, other = null, apart = null) {
   }
   const view = state.view === "overlay" ? "drawn over the photograph" : "as heat maps";
   const layers = words.layers[0].toUpperCase() + words.layers.slice(1);
-  return `${words.model}${other ? ` beside ${other.words.model}` : ""}, ${words.image}: ${words.part}. ${layers}, ${heads}. ` +
+  return `${words.model}${other ? ` beside ${other.words.model}` : ""}, ${words.image}: ${words.part}. ${layers}, ${heads}${describeOverview(state.overview, words, other)}. ` +
     `Query: ${placeOf(scene, state.query)}${locked}. Softmax attention from the query to every token ` +
     `(${words.tokens}; ${sums}; uniform is 1/${scene.T} = ${number(1 / scene.T)}), ${view}. Colours: ${colours}. ` +
     "Layers, heads, rows and columns count from 1 here, from 0 in Python.";
@@ -162,7 +166,7 @@ function pictureOf(scenes, state, width, words) {
 /** Draw everything on `canvas`; `still` keeps the part that no query changes from one call to the next. */
 function paintOn(canvas, scenes, state, width, ink, ratio, still = {}, cursor = null) {
   const blocks = blocksOf(scenes, state);
-  const key = [width, ratio, ink, state.view, state.head_mode, state.subject, state.against, state.large, blocks.length].join();
+  const key = [width, ratio, ink, state.view, state.head_mode, state.subject, state.against, state.large, state.overview, blocks.length].join();
   if (still.scenes !== scenes || still.key !== key) prepare(canvas, scenes, state, width, ink, ratio, still, blocks, key);
   const { plan, layer, front } = still, c = canvas.getContext("2d");
   c.setTransform(1, 0, 0, 1, 0, 0); c.clearRect(0, 0, canvas.width, canvas.height); c.drawImage(layer, 0, 0);
@@ -182,7 +186,8 @@ function paintOn(canvas, scenes, state, width, ink, ratio, still = {}, cursor = 
 
 function prepare(canvas, scenes, state, width, ink, ratio, still, blocks, key) {
   const front = frontOf(scenes, state);
-  const plan = layoutOf(front, width, state.head_mode, blocks.length, blocks.map((b) => b.scene), state.large);
+  const plan = layoutOf(front, width, state.head_mode, blocks.length, blocks.map((b) => b.scene), state.large,
+    state.overview === "off" ? null : { order: state.overview, blocks });
   const layer = blank(width * ratio, plan.height * ratio), pen = layer.getContext("2d");
   pen.scale(ratio, ratio); drawStill(pen, front, plan, state, ink);
   Object.assign(still, { scenes, key, plan, layer, front });

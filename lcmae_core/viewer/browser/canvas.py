@@ -20,6 +20,7 @@ class AttentionCanvas(anywidget.AnyWidget):
     view = traitlets.Unicode("overlay").tag(sync=True)
     scale = traitlets.Unicode("shared").tag(sync=True)
     head_mode = traitlets.Unicode("each").tag(sync=True)
+    overview = traitlets.Unicode("off").tag(sync=True)
     hover = traitlets.Bool(False).tag(sync=True)
     paint = traitlets.Bool(False).tag(sync=True)
     others: Any = traitlets.List().tag(sync=True)

@@ -5,7 +5,7 @@ const SOON = 1500, LATE = 6000;
 
 /** Ask the kernel, and say so when it does not answer. `tell(line)`: "" means that all is well. */
 function kernelOf(model, tell) {
-  const open = new Map();
+  const open = new Map(), answered = new Map();
   let count = 0;
   const busy = () => model.widget_manager?.kernel?.status === "busy";
   const late = (id) => {
@@ -15,50 +15,65 @@ function kernelOf(model, tell) {
   model.on("msg:custom", (content) => {
     if (content?.kind !== "answer") return;
     for (const timer of open.get(content.id) ?? []) clearTimeout(timer);
-    open.delete(content.id); tell(content.error);
+    answered.get(content.id)?.(content.error);
+    open.delete(content.id); answered.delete(content.id); tell(content.error);
   });
   return {
-    ask(message) {
+    /** Resolves to the error in the answer, "" where there is none. */
+    ask(message, buffers = undefined) {
       const id = ++count;
       open.set(id, [setTimeout(() => tell("Waiting for the kernel ..."), SOON), setTimeout(() => late(id), LATE)]);
-      try { model.send({ ...message, id }); } catch { tell(GONE); }
+      try { model.send({ ...message, id }, undefined, buffers); } catch { tell(GONE); }
+      return new Promise((resolve) => { answered.set(id, resolve); });
     },
     stop() { for (const timers of open.values()) timers.forEach(clearTimeout); },
   };
 }
 
-/** A row of small pictures with their names, and a field that finds a name. Returns what brings it up to date. */
-function stripOf(root, model, ask) {
-  const { names = [], side, thumbs } = model.get("strip") ?? {};
-  if (names.length < 2) return () => {};
-  const bytes = bytesOf(thumbs), size = side * side * 3, wrap = node("div", "lcmae-kernel-image", root);
-  const field = node("input", "lcmae-search", wrap, { type: "search", placeholder: `find among ${names.length} images`,
-    "aria-label": "Find an image by its name" });
+/** A row of small pictures with their names, a field that finds a name, and a button for one's own pictures. Returns what
+ * brings it up to date. */
+function stripOf(root, model, ask, open) {
+  const wrap = node("div", "lcmae-kernel-image", root), find = node("div", "lcmae-find", wrap);
+  const field = node("input", "lcmae-search", find, { type: "search", "aria-label": "Find an image by its name" });
+  fileButton(find, open);
   const row = node("div", "lcmae-strip", wrap, { role: "group", "aria-label": "Images" });
-  const buttons = names.map((name, i) => {
-    const made = node("button", "lcmae-thumb", row, { type: "button", title: name, "aria-label": `Image ${name}` });
-    if ((i + 1) * size <= bytes.length) made.append(picture(bytes.subarray(i * size, (i + 1) * size), side, side));
-    node("span", "", made).textContent = name;
-    made.addEventListener("click", () => ask({ kind: "choose", changes: { image: i } }));
-    return made;
-  });
-  field.addEventListener("input", () => {
+  let shown = null, names = [], buttons = [];
+  const filter = () => {
     const wanted = field.value.trim().toLowerCase();
     buttons.forEach((made, i) => { made.hidden = !names[i].toLowerCase().includes(wanted); });
-  });
-  return ({ image }) => buttons.forEach((made, i) => {
-    const chosen = i === image;
-    if (chosen && made.getAttribute("aria-pressed") !== "true") {
-      row.scrollLeft = made.offsetLeft - row.offsetLeft - (row.clientWidth - made.offsetWidth) / 2;
-    }
-    made.setAttribute("aria-pressed", chosen);
-  });
+  };
+  field.addEventListener("input", filter);
+  function build() {
+    shown = model.get("strip") ?? {}; names = shown.names ?? [];
+    const { side, thumbs } = shown, bytes = thumbs ? bytesOf(thumbs) : [], size = side * side * 3;
+    row.replaceChildren();
+    buttons = names.map((name, i) => {
+      const made = node("button", "lcmae-thumb", row, { type: "button", title: name, "aria-label": `Image ${name}` });
+      if ((i + 1) * size <= bytes.length) made.append(picture(bytes.subarray(i * size, (i + 1) * size), side, side));
+      node("span", "", made).textContent = name;
+      made.addEventListener("click", () => ask({ kind: "choose", changes: { image: i } }));
+      return made;
+    });
+    field.placeholder = `find among ${names.length} images`;
+    field.hidden = row.hidden = names.length < 2;
+    filter();
+  }
+  return ({ image }) => {
+    if (shown !== model.get("strip")) build();
+    buttons.forEach((made, i) => {
+      const chosen = i === image;
+      if (chosen && made.getAttribute("aria-pressed") !== "true") {
+        row.scrollLeft = made.offsetLeft - row.offsetLeft - (row.clientWidth - made.offsetWidth) / 2;
+      }
+      made.setAttribute("aria-pressed", chosen);
+    });
+  };
 }
 
 /** Part, layers, heads and mask; returns what brings them up to date, or null without a kernel. */
-function kernelBar(root, model, ask) {
+function kernelBar(root, model, ask, open) {
   if (!model.get("panel")?.parts) return null;
-  const follow = stripOf(root, model, ask);
+  const follow = stripOf(root, model, ask, open);
   const bar = node("div", "lcmae-bar", root, { role: "toolbar", "aria-label": "What is computed" });
   const choose = (name, value) => ask({ kind: "choose", changes: { [name]: value } });
   const field = (name, label, tag, attributes) => {

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.viewer.browser.pictures import thumbnails
 from lcmae_core.viewer.browser.scene import Choice, counted_from_one
-from lcmae_core.viewer.browser.subject import Browsed, painted_ratio, thumbnails
+from lcmae_core.viewer.browser.subject import Browsed, painted_ratio
 from lcmae_core.viewer.browser.subjects import Subjects
 
 ASKED = ("image", "part", "masked", "layers", "heads", "ratio", "seed")
 """What a control may change."""
 MOST_THUMBNAILS = 256
+MOST_MB = 64
+"""Megabytes of a picture's file that may come from the page."""
 
 
 def strip_of(subject: Browsed) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def panel_of(subjects: Subjects, choice: Choice) -> dict[str, Any]:
         shown[name] = said.replace("–", "-")
     return shown | {
         "parts": list(subjects.parts),
+        "file_mb": MOST_MB,
         "ratio": choice.ratio if choice.hidden is None else painted_ratio(choice.hidden),
         "painted": choice.hidden is not None,
         "mask": choice.part == "decoder" or choice.masked,

@@ -135,6 +135,7 @@ function drawStill(c, scene, plan, state, ink) {
   const under = backdrop(scene, plan.w, plan.h, state.view === "overlay");
   for (const { scene, ...block } of plan.blocks) {
     for (let m = 0; m < block.cells; m++) { const at = block.at(m); c.drawImage(under, at.x, at.y); }
+    if (plan.overview) { drawTileNames(c, { ...block, scene }, plan, ink); continue; }
     if (plan.flow) {
       for (let m = 0; m < block.cells; m++) {
         const at = block.at(m);
@@ -184,7 +185,7 @@ function drawMaps(c, scene, plan, block, weights, shared, state, ink) {
     c.drawImage(tile, 0, map * R, C, R, x, y, w, h);
   }
   c.imageSmoothingEnabled = true;
-  if (P) drawPrefix(c, scene, plan, block, weights, ink);
+  if (P && !plan.overview) drawPrefix(c, scene, plan, block, weights, ink);
 }
 
 /** Above each map: a bar from 0 to 1 with the weight on CLS (all prefix tokens), and the number where it fits. */
@@ -221,7 +222,10 @@ function drawBarStill(c, scene, plan, state, ink) {
     c.fillRect(x + i, y, 1, h);
   }
   c.globalAlpha = 1;
-  if (scene.P) {
+  if (plan.overview) {
+    const what = plan.overview === "similarity" ? (scene.alike ? "S_attn" : "S_attn, which the kernel computes ...") : "attention distance in px";
+    text(c, `on a tile: layer.head and ${what}`, x, y + h + 49, 11, ink, "left", room);
+  } else if (scene.P) {
     c.fillStyle = PREFIX; c.fillRect(x, y + h + 43, 16, 4);
     const name = scene.P === 1 ? scene.prefix[0] : `the ${scene.P} prefix tokens`;
     text(c, `bar above a map: weight on ${name}, 0 to 1`, x + 22, y + h + 49, 11, ink, "left", room - 22);

@@ -13,10 +13,10 @@ import numpy as np
 
 from lcmae_core.viewer.browser.scene import Scene
 from lcmae_core.viewer.browser.words import Shown
-from lcmae_core.viewer.figures import MAP
+from lcmae_core.viewer.figures import MAP, SIGNED
 
 _FOLDER = Path(__file__).parent
-SCRIPTS = ("draw.js", "layout.js", "browser.js", "controls.js", "page.js")
+SCRIPTS = ("draw.js", "layout.js", "overview.js", "browser.js", "files.js", "controls.js", "page.js")
 MODULE = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
 """The page side as one ES module."""
 STYLE = (_FOLDER / "browser.css").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def colours() -> bytes:
 
 def diverging() -> bytes:
     """256 colours for differences, blue over white to red, RGB."""
-    table = matplotlib.colormaps["RdBu_r"](np.arange(256))[:, :3]
+    table = matplotlib.colormaps[SIGNED](np.arange(256))[:, :3]
     return np.rint(table * 255).astype(np.uint8).tobytes()
 
 
@@ -51,6 +51,8 @@ def payload(scene: Scene) -> dict[str, Any]:
         "signed": diverging(),
         "rollout": None if scene.rollout is None else scene.rollout.packed(),
         "maps": scene.rows.packed(),
+        "distance": None if scene.distance is None else scene.distance.ravel().tolist(),
+        "alike": None if scene.alike is None else scene.alike.ravel().tolist(),
         "pictures": [
             {
                 "title": p.title,
@@ -76,6 +78,7 @@ def html_page(
         "view": shown.view,
         "scale": shown.scale,
         "head_mode": shown.head_mode,
+        "overview": shown.overview,
         "hover": hover,
         "paint": False,
         "subject": subject,

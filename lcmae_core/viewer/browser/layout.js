@@ -22,8 +22,9 @@ function frontOf(scenes, state) {
 }
 
 /** Where everything goes for a width in CSS pixels: pictures, bar, blocks of tiles, and the height they need.
- * `scenes`: that of each block. `large`: block * 10000 + map of the tile that is drawn enlarged. */
-function layoutOf(scene, width, mode, blocks, scenes = Array(blocks).fill(scene), large = null) {
+ * `scenes`: that of each block. `large`: block * 10000 + map of the tile that is drawn enlarged. `tiles`: order and
+ * blocks of an overview, which stands where the maps would. */
+function layoutOf(scene, width, mode, blocks, scenes = Array(blocks).fill(scene), large = null, tiles = null) {
   const count = scene.pictures.length, [first] = scene.pictures, tall = first.height / first.width;
   const wide = width >= 980, most = wide ? (count === 1 ? 300 : Math.min(210, (width * 0.43 - 20) / Math.max(3, count))) : 240;
   const side = Math.floor(Math.min(most, (width - 10 * (count - 1)) / count, most / Math.max(1, tall)));
@@ -34,6 +35,12 @@ function layoutOf(scene, width, mode, blocks, scenes = Array(blocks).fill(scene)
   const big = large === null ? null : largeOf(large, scenes, mode, bar.y + 104, Math.min(barWidth, 400), tall);
   const beneath = big ? big.y + big.h + 10 : bar.y + 86;
   const x0 = wide ? Math.max(left, 250) + 26 : 0, y0 = wide ? 0 : beneath, free = width - x0 - 2;
+  if (tiles) {
+    const area = blocks === 1 ? { x: x0, y: y0, w: free } : { x: 0, y: beneath, w: width - 2 };
+    const found = tilesOf(tiles.blocks, tiles.order, area, tall);
+    return { ...found, pictures, bar, strip: 0, flow: false, label: 0, cells: found.blocks[0].cells, barRoom: barWidth, large: big,
+      overview: tiles.order, height: Math.ceil(Math.max(found.low, beneath)) };
+  }
   const L = Math.max(...scenes.map((s) => s.L)), H = mode === "each" ? Math.max(...scenes.map((s) => s.H)) : 1;
   const flow = H === 1, cells = L * H, strip = scenes.some((s) => s.P) ? 14 : 3, label = flow ? 0 : ROW_LABEL;
   const fit = (w) => {

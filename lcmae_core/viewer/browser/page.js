@@ -3,8 +3,8 @@
 function render({ model, el }) {
   const root = node("div", "lcmae-browser", el);
   const read = () => [model.get("scene"), ...(model.get("others") ?? [])].map(readScene);
-  let scenes = read(), still = {}, drawn = null, cursor = null, pending = null, last = 0, stale = false;
-  const state = () => Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
+  let scenes = read(), still = {}, drawn = null, cursor = null, pending = null, last = 0, stale = false, chosen = null;
+  const state = () => effective(Object.fromEntries(NAMES.map((name) => [name, model.get(name)])));
   repair(model, scenes);
   let scene = scenes[model.get("subject")], lastPatch = state().query;
 
@@ -21,6 +21,22 @@ function render({ model, el }) {
     lock() {
       if (model.get("against") === null) act.set({ locked: model.get("locked") === null ? model.get("query") : null });
     },
+    comparable: () => scenes.every((s) => s.alike) || (model.get("strip")?.names?.length ?? 0) > 1,
+    /** All heads, or the ordinary view again: with a kernel those of every layer, and then the chosen ones again. S_attn
+     * is computed when it is first asked for. */
+    overview(order) {
+      const { parts, layers, heads } = model.get("panel") ?? {}, was = model.get("overview");
+      act.set({ overview: order });
+      if (parts && was === "off" && order !== "off" && (layers !== "all" || heads !== "all")) {
+        chosen = { layers, heads }; act.set({ large: null });
+        kernel.ask({ kind: "choose", changes: { layers: "all", heads: "all" } });
+      } else if (order === "off" && chosen) {
+        act.set({ large: null }); kernel.ask({ kind: "choose", changes: chosen }); chosen = null;
+      }
+      if (order === "similarity" && !scenes.every((s) => s.alike)) kernel.ask({ kind: "measure" });
+    },
+    /** From a tile of the overview to its head in the ordinary view. */
+    goTo(index) { chosen = null; act.set({ overview: "off", head_mode: "each", large: index }); },
     enlarge: (index) => act.set({ large: index === model.get("large") ? null : index }),
     png() {
       const canvas = pictureOf(scenes, state(), Math.max(700, width()), line.textContent);
@@ -29,7 +45,9 @@ function render({ model, el }) {
     html: () => download(new Blob([pageOf(model, state())], { type: "text/html" }), "attention.html"),
   };
   const problem = (line) => { message.textContent = line ?? ""; };
-  const kernel = kernelOf(model, problem), fromKernel = kernelBar(root, model, kernel.ask);
+  const kernel = kernelOf(model, problem), open = senderOf(model, kernel, problem);
+  const fromKernel = kernelBar(root, model, kernel.ask, open);
+  dropZone(root, fromKernel ? open : () => problem(NO_KERNEL));
   const message = node("div", "lcmae-kernel-message", root, { role: "alert" });
   const refresh = toolbar(root, model, act);
   const canvas = node("canvas", "lcmae-canvas", root, { tabindex: "0", role: "application",
@@ -38,7 +56,8 @@ function render({ model, el }) {
   const line = node("p", "lcmae-words", root);
   const help = node("p", "lcmae-help", root);
   help.textContent = "Click a patch in a picture; arrow keys move it, L locks it for comparison, Esc unlocks. " +
-    "Click a map to enlarge it (E; [ and ] go through them); patches in the large map can be clicked.";
+    "Click a map to enlarge it (E; [ and ] go through them); patches in the large map can be clicked. " +
+    "O shows all heads: click a tile, or Enter, to go to its head.";
   const live = node("div", "lcmae-live", root, { "aria-live": "polite", role: "status" });
   const width = () => Math.max(320, Math.floor(root.clientWidth || 1200));
 
@@ -54,9 +73,13 @@ function render({ model, el }) {
   }
   function say() {
     const now = state(), locked = now.locked === null ? "" : `, locked ${placeOf(scene, now.locked)}`;
-    live.textContent = `Query ${placeOf(scene, now.query)}${locked}`;
+    const { large, overview } = drawn.plan;
+    const tile = !large ? "" : `. Enlarged: ${overview ? tileWords(drawn.plan.blocks[large.block], large.map, overview)
+      : tileName(drawn.blocks[large.block].scene, large.map, now)}`;
+    live.textContent = `Query ${placeOf(scene, now.query)}${locked}${tile}`;
     canvas.setAttribute("aria-label", `Pictures and attention maps. Query ${placeOf(scene, now.query)}${locked}. ` +
       "Arrow keys move the query, L locks it for comparison, Escape unlocks." +
+      (overview ? ` Overview of ${drawn.plan.blocks[0].cells} heads: [ and ] go through the tiles, Enter goes to the head, O leaves.` : "") +
       (now.paint ? " Paint mode: Space hides or shows the patch under the cursor." : ""));
   }
   const update = () => { refresh(scenes, state()); fromKernel?.(); draw(); say(); };
@@ -108,7 +131,8 @@ function render({ model, el }) {
   /** What one map gives to the patch under the pointer, in numbers. */
   function valueOf(found) {
     const block = drawn.blocks[found.block], of = block.scene, { values } = drawn.weights[found.block];
-    const k = of.token[found.patch] - of.P, where = `${tileName(of, found.map, state())}: `;
+    const tile = drawn.plan.overview ? tileWords(drawn.plan.blocks[found.block], found.map, drawn.plan.overview) : tileName(of, found.map, state());
+    const k = of.token[found.patch] - of.P, where = `${tile}: `;
     if (k < 0) return `${placeOf(of, found.patch)}: no token of this encoder`;
     const weight = values[found.map * of.K + k];
     if (block.difference) return `${where}${weight < 0 ? "-" : "+"}${number(Math.abs(weight))} on ${placeOf(of, found.patch)}`;
@@ -118,6 +142,7 @@ function render({ model, el }) {
     canvas.focus({ preventScroll: true });
     const found = at(event);
     if (!found) return;
+    if (found.map !== undefined && !found.enlarged && drawn.plan.overview) { act.goTo(found.block * 10000 + found.map); return; }
     if (found.map !== undefined && !found.enlarged) { act.enlarge(found.block * 10000 + found.map); return; }
     if (model.get("paint")) toggle(found.patch); else choose(found.patch);
     if (!usable(found.patch)) tip(told.textContent, event);
@@ -147,23 +172,33 @@ function render({ model, el }) {
     const painting = model.get("paint"), key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (STEPS[key]) step(STEPS[key], painting);
     else if (key === "l") act.lock();
-    else if (key === "Escape") act.set(model.get("large") === null ? { locked: null } : { large: null });
-    else if (key === "e") act.enlarge(model.get("large") ?? 0);
+    else if (key === "Escape") leave();
+    else if (key === "e") act.enlarge(model.get("large") ?? nextTile(1));
+    else if (key === "o") act.overview(model.get("overview") === "off" ? "layers" : "off");
+    else if (key === "Enter" && drawn.plan.overview && drawn.plan.large) act.goTo(model.get("large"));
     else if (key === "[" || key === "]") act.set({ large: nextTile(key === "]" ? 1 : -1) });
     else if (painting && (key === " " || key === "Enter")) toggle(cursor);
     else return;
     event.preventDefault();
   });
+  /** Escape: from the enlarged map, else from the locked query, else from the overview. */
+  function leave() {
+    if (model.get("large") !== null) act.set({ large: null });
+    else if (model.get("locked") !== null) act.set({ locked: null });
+    else act.overview("off");
+  }
   function nextTile(way) {
     const large = model.get("large"), block = large === null ? 0 : Math.floor(large / 10000);
-    const { cells } = drawn.plan.blocks[block] ?? drawn.plan.blocks[0];
-    return large === null ? 0 : block * 10000 + (large % 10000 + way + cells) % cells;
+    const { cells, maps } = drawn.plan.blocks[block] ?? drawn.plan.blocks[0];
+    if (large === null) return maps ? maps[0] : 0;
+    if (!maps) return block * 10000 + (large % 10000 + way + cells) % cells;
+    return block * 10000 + maps[(maps.indexOf(large % 10000) + way + cells) % cells];
   }
   root.addEventListener("keydown", (event) => { // else "b" or "dd" would edit the notebook around us
     if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) event.stopPropagation();
   });
 
-  const listeners = [["change:scene", fresh], ["change:others", fresh], ["change:panel", update], ...NAMES.map((name) => [`change:${name}`, update])];
+  const listeners = [["change:scene", fresh], ["change:others", fresh], ["change:panel", update], ["change:strip", update], ...NAMES.map((name) => [`change:${name}`, update])];
   for (const [name, run] of listeners) model.on(name, run);
   const sizes = new ResizeObserver(() => { if (drawn && Math.abs(width() - parseFloat(canvas.style.width)) > 1) draw(); });
   sizes.observe(root);
@@ -192,6 +227,9 @@ function repair(model, scenes) {
   for (const { name, options } of CONTROLS) {
     if (!options.some(([value]) => value === model.get(name))) model.set(name, options[0][0]);
   }
+  if (scenes.some((s) => !s.distance)) model.set("overview", "off"); // a file of an older version
+  const several = (model.get("strip")?.names?.length ?? 0) > 1;
+  if (model.get("overview") === "similarity" && !several && scenes.some((s) => !s.alike)) model.set("overview", "layers");
   if (model.get("head_mode") === "rollout" && scenes.some((s) => !s.rolled)) model.set("head_mode", "each");
   if (model.get("large") !== null && !(model.get("large") >= 0)) model.set("large", null);
 }

@@ -42,7 +42,8 @@ class Scene:
 
     keys: the patch of each of the K columns. hidden: (N,) or None where no mask exists. blind: whether hidden patches
     are missing among the tokens. words: sentences that do not depend on the query. rollout: attention rollout to each
-    of the layers as (L, 1, T, ...) rows, None where the maps of all layers are above the budget.
+    of the layers as (L, 1, T, ...) rows, None where the maps of all layers are above the budget. distance: attention
+    distance of each head (L, H) in pixels. alike: S_attn of each head over several images, None until it is asked for.
     """
 
     rows: Rows
@@ -56,11 +57,19 @@ class Scene:
     pictures: tuple[Drawn, ...]
     words: dict[str, str]
     rollout: Rows | None = None
+    distance: NDArray[np.float64] | None = None
+    alike: NDArray[np.float64] | None = None
 
     @property
     def tokens(self) -> int:
         """T."""
         return len(self.prefix) + len(self.keys)
+
+    def measured(self, order: str) -> NDArray[np.float64]:
+        """The number of each head (L, H) that an overview in this order shows: S_attn, else the attention distance."""
+        found = self.alike if order == "similarity" else self.distance
+        assert found is not None, order
+        return found
 
     def token(self, query: int) -> int:
         """Row of the maps for a query: patch 0 to N - 1, or -1, -2, ... for the first, second, ... prefix token.

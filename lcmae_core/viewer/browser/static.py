@@ -12,86 +12,27 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from lcmae_core.viewer.browser.maps import combine_heads, restore_rows
+from lcmae_core.viewer.browser.blocks import MARKS, Block, blocks_of
+from lcmae_core.viewer.browser.overview import columns, slots, tile_number
 from lcmae_core.viewer.browser.scene import Scene
-from lcmae_core.viewer.browser.words import Shown, describe, number, place
-from lcmae_core.viewer.figures import MAP, Picture
+from lcmae_core.viewer.browser.words import Shown, describe, number
+from lcmae_core.viewer.figures import MAP, SIGNED, Picture
 
-MARKS = (("#ff5a1f", "-", "query"), ("#ff8df0", (0, (2, 1.5)), "locked"))
-"""Colour, line and name of the two marked patches, as in the page."""
 PREFIX = "#e69f00"
 WIDTH, LEFT, HEADING = 12.0, 0.7, 0.5
 """Inches: of the figure, of the row labels, of the lines above a block of maps."""
 
 
-class Weights(NamedTuple):
-    """Weights of one query in the order of the panels: on patches (L, H or 1, K), on all prefix tokens (L, H or 1)."""
-
-    values: NDArray[np.float32]
-    prefix: NDArray[np.float32]
-
-
-def weights_of(scene: Scene, query: int, head_mode: str) -> Weights:
-    """Weights of a query as they were sent to the page, heads put together as asked; nothing for a prefix token that
-    another model has."""
-    rows = scene.rollout if head_mode == "rollout" and scene.rollout is not None else scene.rows
-    mode = "each" if head_mode == "rollout" else head_mode
-    if query < -len(scene.prefix):
-        shape = len(scene.layers), rows.low.shape[1] if mode == "each" else 1
-        return Weights(np.zeros((*shape, len(scene.keys)), np.float32), np.zeros(shape, np.float32))
-    token = scene.token(query)
-    own = rows.prefix[:, :, token].sum(axis=-1, keepdims=True)  # (L, H, 1)
-    values = combine_heads(restore_rows(rows, token), mode)
-    return Weights(values, combine_heads(own, mode)[..., 0])
-
-
-class Block(NamedTuple):
-    """Maps that are drawn together: whose, of which query, its mark, a heading, and whether they are a difference."""
-
-    scene: Scene
-    query: int
-    weights: Weights
-    mark: int
-    title: str
-    signed: bool = False
-
-
-def blocks_of(scene: Scene, shown: Shown, beside: Scene | None = None) -> list[Block]:
-    """The maps of the query and of the locked one; or those of two models and what the second gives more."""
-    how = "" if shown.head_mode == "each" else f", {shown.head_mode} over heads"
-    how = ", rollout from the first layer on" if shown.head_mode == "rollout" else how
-    if beside is None:
-        queries = [shown.query] + ([] if shown.locked is None else [shown.locked])
-        return [
-            Block(
-                scene, query, weights_of(scene, query, shown.head_mode), b, f"{MARKS[b][2]}: {place(scene, query)}{how}"
-            )
-            for b, query in enumerate(queries)
-        ]
-    two = [
-        Block(of, shown.query, weights_of(of, shown.query, shown.head_mode), 0,
-              f"{of.words['model']}: {place(of, shown.query)}{how}")
-        for of in (scene, beside)
-    ]  # fmt: skip
-    first, second = (block.weights for block in two)
-    if first.values.shape != second.values.shape:
-        return two
-    less = Weights(second.values - first.values, second.prefix - first.prefix)
-    most = number(float(np.abs(less.values).max()))
-    title = f"difference, second less first: -{most} blue, +{most} red"
-    return [*two, Block(scene, shown.query, less, 0, title, signed=True)]
-
-
 def picture(scene: Scene, shown: Shown, beside: Scene | None = None) -> Picture:
     """Pictures above, blocks of maps below, a labelled colour bar, and the line in words."""
-    blocks = blocks_of(scene, shown, beside)
+    blocks, shown = blocks_of(scene, shown, beside), shown.drawn
     top = max(float(block.weights.values.max()) for block in blocks if not block.signed)
     apart = float(np.abs(blocks[-1].weights.values).max()) if blocks[-1].signed else None
-    plan = _plan(scene, blocks)
+    plan = _plan(scene, blocks, shown.overview)
     figure = Picture(figsize=(WIDTH, plan.height))
     _pictures(figure, scene, blocks, plan)
     for b, block in enumerate(blocks):
-        row, col = divmod(b, 2) if plan.beside else (b, 0)
+        row, col = divmod(b, plan.across)
         x = LEFT + col * (plan.block[0] + LEFT)
         y = plan.height - plan.upper - (row + 1) * (HEADING + plan.block[1])
         axis = figure.add_axes((x / WIDTH, y / plan.height, plan.block[0] / WIDTH, plan.block[1] / plan.height))
@@ -109,7 +50,7 @@ class _Plan(NamedTuple):
     picture: float
     upper: float
     block: tuple[float, float]
-    beside: bool
+    across: int
     cols: int
     rows: int
     cell: int
@@ -117,25 +58,28 @@ class _Plan(NamedTuple):
     pitch: tuple[int, int]
 
 
-def _plan(scene: Scene, drawn: list[Block]) -> _Plan:
+def _plan(scene: Scene, drawn: list[Block], order: str) -> _Plan:
     layers, heads = (max(block.weights.prefix.shape[axis] for block in drawn) for axis in (0, 1))
     blocks = len(drawn)
     rows = layers if heads > 1 else -(-layers // 6)
     cols = heads if heads > 1 else -(-layers // rows)
+    if order != "off":
+        cols = columns(layers, heads, order, blocks)
+        rows = 1 + max(row for block in drawn for row, _ in _slots(block, cols))
     pixels = scene.pictures[0].pixels.shape
     cell = max(2, 112 // max(scene.grid))
     size = round(scene.grid[1] * cell * pixels[0] / pixels[1]), scene.grid[1] * cell  # as the picture, not the grid
-    half, whole = (min(1.7, (width - LEFT - 0.1) / cols / 1.06) for width in (WIDTH / 2, WIDTH))
-    beside = blocks > 1 and half >= 1.0
-    side = half if beside else whole  # inches of a map
+    fits = [min(1.7, (WIDTH / n - LEFT - 0.1) / cols / 1.06) for n in range(1, blocks + 1)]  # inches of a map
+    across = blocks if order != "off" else 2 if blocks > 1 and fits[1] >= 1.0 else 1
+    side = fits[across - 1]
     strip = round(0.26 * size[1] / side)
     pitch = size[0] + strip, size[1] + max(4, size[1] // 17)
     inch = side / size[1]
     block = cols * pitch[1] * inch, rows * pitch[0] * inch
     shown = 2.1 * min(1.0, 1.5 * pixels[0] / pixels[1])
     upper = 0.3 + shown + (0.45 if len(scene.pictures) > 1 else 0.15)
-    height = upper + (-(-blocks // 2) if beside else blocks) * (HEADING + block[1]) + 0.65
-    return _Plan(height, shown, upper, block, beside, cols, rows, cell, size, pitch)
+    height = upper + -(-blocks // across) * (HEADING + block[1]) + 0.65
+    return _Plan(height, shown, upper, block, across, cols, rows, cell, size, pitch)
 
 
 def _pictures(figure: Picture, scene: Scene, blocks: list[Block], plan: _Plan) -> None:
@@ -171,15 +115,20 @@ def _maps(axis: Any, block: Block, shown: Shown, top: float, plan: _Plan) -> Non
     (high, wide), pitch, scene, weights = plan.map, plan.pitch, block.scene, block.weights
     canvas = np.ones((plan.rows * pitch[0], plan.cols * pitch[1], 3), np.float32)
     backdrop = _backdrop(scene, shown, plan)
-    layers, heads = weights.prefix.shape
+    (layers, heads), places = weights.prefix.shape, _slots(block, plan.cols)
     for panel in range(layers * heads):
         layer, head = divmod(panel, heads)
-        row, col = (layer, head) if heads > 1 else divmod(panel, plan.cols)
+        row, col = places[panel]
         y, x = row * pitch[0] + pitch[0] - high, col * pitch[1]
         values = weights.values[layer, head]
         limit = top if block.signed or shown.scale == "shared" else float(values.max())
         canvas[y : y + high, x : x + wide] = _tile(block, shown, values, limit, backdrop)
         _outline(axis, scene, block.query, MARKS[block.mark], (x, y), (high / scene.grid[0], wide / scene.grid[1]), 1.0)
+        if block.numbers is not None:
+            name = f"{scene.layers[layer] + 1}.{scene.heads[head] + 1}"
+            said = tile_number(float(block.numbers[layer, head]), shown.overview, block.signed)
+            axis.text(x, y - 0.02 * pitch[0], f"{name}  {said}", fontsize=7, va="bottom")
+            continue
         name = f"layer {scene.layers[layer] + 1}" if heads == 1 else ""
         share = float(weights.prefix[layer, head]) if scene.prefix else None
         _caption(axis, block, name, share, (x, y), plan)
@@ -201,12 +150,20 @@ def _caption(axis: Any, block: Block, name: str, share: float | None, at: tuple[
     axis.text(x, y - 2 * thick, name, fontsize=7 if plan.cols > 10 else 8, va="bottom")
 
 
+def _slots(block: Block, cols: int) -> list[tuple[int, int]]:
+    """Row and column of each map of a block: layers down and heads across, or flowing where heads are put together."""
+    layers, heads = block.weights.prefix.shape
+    if block.numbers is not None:
+        return slots(layers, heads, cols, block.places)
+    return [divmod(m, heads if heads > 1 else cols) for m in range(layers * heads)]
+
+
 def _labels(axis: Any, block: Block, plan: _Plan, heads: int) -> None:
     scene = block.scene
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, labelsize=8, pad=1)
     axis.xaxis.tick_top()
-    each = heads > 1
+    each = heads > 1 and block.numbers is None
     axis.set_xticks([c * plan.pitch[1] + plan.map[1] / 2 for c in range(heads)] if each else [])
     axis.set_yticks([(r + 1) * plan.pitch[0] - plan.map[0] / 2 for r in range(len(scene.layers))] if each else [])
     if each:
@@ -242,7 +199,7 @@ def _tile(block: Block, shown: Shown, values: NDArray[Any], limit: float, backdr
     part, cover = np.zeros(scene.grid[0] * scene.grid[1]), np.zeros(scene.grid[0] * scene.grid[1])
     part[scene.keys] = (values / limit).clip(-1, 1) if limit > 0 else 0
     cover[scene.keys] = _opacity(np.abs(part[scene.keys]), shown)
-    colour = matplotlib.colormaps["RdBu_r"]((1 + part) / 2) if block.signed else matplotlib.colormaps[MAP](part)
+    colour = matplotlib.colormaps[SIGNED]((1 + part) / 2) if block.signed else matplotlib.colormaps[MAP](part)
     colour = colour[:, :3]
     colour, cover = (_enlarge(scene, a, backdrop.shape[:2]) for a in (colour, cover[:, None]))
     return colour * cover + backdrop * (1 - cover)
@@ -277,7 +234,11 @@ def _bar(figure: Picture, scene: Scene, shown: Shown, top: float, plan: _Plan) -
     axis.set_xlim(0, end)
     axis.set_ylim(0, 1)
     lines = [words]
-    if scene.prefix:
+    if shown.overview != "off":
+        lines.append(
+            f"on a tile: layer.head and {'S_attn' if shown.overview == 'similarity' else 'attention distance in px'}"
+        )
+    elif scene.prefix:
         own = scene.prefix[0] if len(scene.prefix) == 1 else f"the {len(scene.prefix)} prefix tokens"
         lines.append(f"orange bar above a map: weight on {own}, 0 to 1")
     if scene.blind:

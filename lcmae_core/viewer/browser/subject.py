@@ -3,7 +3,8 @@
 Letters: B images, C channels, h x w pixels, N patches, K visible patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +21,13 @@ from lcmae_core.analysis.blocks import attention_blocks
 from lcmae_core.analysis.reconstruction import as_pictures, reconstruct
 from lcmae_core.analysis.rollout import attention_rollout
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.data.augment import denormalize
 from lcmae_core.models.inputs import PICTURES, image_grid, patch_sides
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask, mask_from_hidden, random_mask
 from lcmae_core.models.pretrained import expected_images
 from lcmae_core.viewer.browser.maps import MEGABYTE, check_budget, encode_rows
+from lcmae_core.viewer.browser.overview import ALIKE, head_distances, head_similarities
+from lcmae_core.viewer.browser.pictures import as_bytes, as_colours
 from lcmae_core.viewer.browser.scene import Choice, Drawn, Scene, counted_from_one
 
 PARTS = ("encoder", "decoder")
@@ -65,6 +67,11 @@ class Browsed:
         if len(self.names) != len(images):
             raise LcmaeError(f"names: got {len(self.names)}, expected {len(images)}, one for each image")
         self.title = title or _title(model)
+        self._alike: tuple[Any, NDArray[np.float64] | None] = (None, None)
+
+    def replace_images(self, images: Float[Tensor, "B C h w"], names: Sequence[str]) -> None:
+        """Other images of the same shape, and their names."""
+        self.images, self.names, self._alike = images, tuple(names), (None, None)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -128,15 +135,14 @@ class Browsed:
         keys = np.flatnonzero(~mask.hidden[0].cpu().numpy()) if mask and blind else np.arange(np.prod(self.grid))
         prefix = self.prefix(choice.part)
         check_budget(len(choice.layers), len(choice.heads), len(prefix) + len(keys), self.budget_mb)
-        training = self.model.training
-        self.model.eval()  # stochastic depth and dropout would make the maps another draw each time
-        try:
+        with self._still():
             image = self.images[choice.image : choice.image + 1].to(next(self.model.parameters()).device)
             expected = expected_images(self.model, image)  # a published model has a mean and deviation of its own
             maps, rolled = self._maps(choice, expected, mask, len(prefix) + len(keys))
             pictures = self._pictures(image, mask)
-        finally:
-            self.model.train(training)
+        distances = head_distances(
+            maps[0], self.grid, patch_sides(self.vit), torch.as_tensor(keys), self._asked(mask, keys, blind)
+        )
         return Scene(
             rows=encode_rows(maps[0], len(prefix)),
             rollout=None if rolled is None else encode_rows(rolled[0, :, None], len(prefix)),
@@ -149,7 +155,44 @@ class Browsed:
             blind=blind,
             pictures=pictures,
             words=self._words(choice, prefix, len(keys)),
+            distance=distances,
         )
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """Without stochastic depth and dropout, which would make the maps another draw each time."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(training)
+
+    def similarities(self, choice: Choice) -> NDArray[np.float64]:
+        """S_attn of each chosen head (L, H) over the first images, all under the mask of the choice; kept until another
+        mask or part is asked for.
+
+        Raises:
+            LcmaeError: as `check`, or there is one image.
+        """
+        choice = self.check(choice)
+        blind = choice.masked and choice.part == "encoder"
+        mask = self.mask(choice) if blind or choice.part == "decoder" else None
+        key = (choice.part, None if mask is None else mask.hidden.cpu().numpy().tobytes())
+        if self._alike[0] != key:
+            visible = self.grid[0] * self.grid[1] if mask is None or not blind else mask.keep.shape[1]
+            prefix = len(self.prefix(choice.part))
+            rows = self._asked(mask, np.arange(visible), blind) + prefix
+            with self._still():
+                found = head_similarities(self.model, self.images[:ALIKE], choice.part, mask, rows, prefix)
+            self._alike = key, found
+        assert self._alike[1] is not None
+        return self._alike[1][list(choice.layers or ())][:, list(choice.heads or ())]
+
+    @staticmethod
+    def _asked(mask: Mask | None, keys: NDArray[np.int64], blind: bool) -> Tensor:
+        """Which of the columns are the queries of a head's number: all of an encoder, the hidden ones of a decoder."""
+        return torch.arange(len(keys)) if mask is None or blind else mask.hidden[0].cpu().nonzero()[:, 0]
 
     @torch.no_grad()
     def _maps(self, choice: Choice, image: Tensor, mask: Mask | None, tokens: int) -> tuple[Tensor, Tensor | None]:
@@ -181,7 +224,7 @@ class Browsed:
         if isinstance(self.model, MAE) and self.model.decoder is not None and image.shape[1] in PICTURES:
             name, *notes = STATISTICS[self.statistics]
             made = reconstruct(self.model, image.float(), mask, norm_pix=self.statistics != "pixel")[name]
-            pixels = _pixels(as_pictures(made.pixels, self.model.arch.patch_size, self.grid))
+            pixels = as_bytes(as_pictures(made.pixels, self.model.arch.patch_size, self.grid))
             title = f"reconstructed, {float(made.psnr[0]):.1f} dB"
             drawn.append(Drawn(pixels, title, (notes[0], notes[1])))
         return tuple(drawn)
@@ -214,7 +257,15 @@ class Browsed:
             "layers": counted_from_one("layer", choice.layers),
             "heads": counted_from_one("head", choice.heads),
             "tokens": tokens,
+            "distance": f"attention distance in px (mean over {self._queries(choice, keys)} of this image)",
+            "similarity": f"S_attn (mean cosine of its maps, {self._queries(choice, keys)}, "
+            f"over the pairs of {min(ALIKE, len(self.images))} images)",
         }
+
+    def _queries(self, choice: Choice, keys: int) -> str:
+        if choice.part == "decoder":
+            return f"the {int(self.mask(choice).hidden.sum())} hidden patches"
+        return f"the {keys} visible patches" if choice.masked else f"all {keys} patches"
 
 
 def painted_ratio(hidden: Sequence[bool]) -> float:
@@ -222,39 +273,10 @@ def painted_ratio(hidden: Sequence[bool]) -> float:
     return round(sum(hidden) / len(hidden), 2)
 
 
-def thumbnails(images: Float[Tensor, "B C h w"], side: int = 48) -> NDArray[np.uint8]:
-    """The images as small squares (B, side, side, 3), cut at the middle."""
-    short = min(images.shape[2:])
-    top, left = ((extent - short) // 2 for extent in images.shape[2:])
-    square = images[:, :, top : top + short, left : left + short].float()
-    small = F.interpolate(square, (side, side), mode="bilinear", antialias=True)
-    return np.stack([as_colours(image)[0] for image in small.split(1)])
-
-
 def _counted(prefix: tuple[str, ...]) -> list[str]:
     words = [name for name in prefix if not name.startswith("register")]
     registers = len(prefix) - len(words)
     return words + [f"{registers} register{'s' if registers > 1 else ''}"] * (registers > 0)
-
-
-def as_colours(image: Float[Tensor, "1 C h w"]) -> tuple[NDArray[np.uint8], tuple[str, str]]:
-    """An image as 8-bit colour, and two lines that say what was left out: of other channels than grey or colour nobody
-    knows what a value means, so the first three (the first of two) are drawn, each from its least to its greatest."""
-    channels = image.shape[1]
-    if channels in PICTURES:
-        return _pixels(denormalize(image).permute(0, 2, 3, 1).cpu().numpy()), ("", "")
-    shown = 3 if channels > 3 else 1
-    drawn = image[:, :shown]
-    low, high = drawn.amin(dim=(2, 3), keepdim=True), drawn.amax(dim=(2, 3), keepdim=True)
-    stretched = (drawn - low) / (high - low).clamp(min=1e-12)
-    which = f"channels 1–3 of {channels}" if shown == 3 else f"channel 1 of {channels}"
-    return _pixels(stretched.permute(0, 2, 3, 1).cpu().numpy()), (which, "each from its least to its greatest value")
-
-
-def _pixels(pictures: NDArray[Any]) -> NDArray[np.uint8]:
-    """The only picture of (1, h, w, 1 or 3) in [0, 1] as 8-bit colour."""
-    colour = np.broadcast_to(pictures[0], (*pictures.shape[1:3], 3))
-    return np.rint(colour.clip(0, 1) * 255).astype(np.uint8)
 
 
 def _indices(what: str, chosen: Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.models.build import model_of
@@ -36,23 +39,41 @@ class Subjects:
     def __len__(self) -> int:
         return len(self.all)
 
-    def scenes(self, choice: Choice) -> list[Scene]:
+    def add(self, image: Float[Tensor, "1 C h w"], name: str) -> None:
+        """One more image, the same for every model."""
+        images = torch.cat([self.all[0].images, image.to(self.all[0].images)])
+        for model in self.all:
+            model.replace_images(images, (*model.names, name))
+
+    def scenes(self, choice: Choice, measured: bool = False) -> list[Scene]:
         """The same image, part and mask in every model. Layers and heads that a model lacks are left out of it; where
-        none is left, all of its own are shown.
+        none is left, all of its own are shown. measured: with S_attn of every head.
 
         Raises:
             LcmaeError: as `Browsed.scene`.
         """
         found = [self.all[0].scene(choice)]
         for other in self.all[1:]:
-            layers, heads = other.size(choice.part)
-            own = {"layers": _within(choice.layers, layers), "heads": _within(choice.heads, heads)}
-            found.append(other.scene(replace(choice, **own)))  # type: ignore[arg-type]
-        return found
+            found.append(other.scene(_within(choice, *other.size(choice.part))))
+        return self.with_similarities(found, choice) if measured else found
+
+    def with_similarities(self, scenes: Sequence[Scene], choice: Choice) -> list[Scene]:
+        """The scenes of a choice with S_attn of every head.
+
+        Raises:
+            LcmaeError: there is one image.
+        """
+        choices = [choice, *(_within(choice, *other.size(choice.part)) for other in self.all[1:])]
+        return [replace(scene, alike=model.similarities(own)) for scene, model, own in zip(scenes, self.all, choices)]
 
 
-def _within(chosen: Sequence[int] | None, count: int) -> tuple[int, ...] | None:
-    return None if chosen is None else tuple(i for i in chosen if i < count) or None
+def _within(choice: Choice, layers: int, heads: int) -> Choice:
+    """What of the chosen layers and heads a model has that has so many."""
+
+    def own(chosen: Sequence[int] | None, count: int) -> tuple[int, ...] | None:
+        return None if chosen is None else tuple(i for i in chosen if i < count) or None
+
+    return replace(choice, layers=own(choice.layers, layers), heads=own(choice.heads, heads))
 
 
 def kept_steps(run: Run) -> dict[str, MAE]:

@@ -6,7 +6,6 @@ the page too; those that need the model (image, part, mask, layers, heads) ask t
 Letters: B images, C channels, h x w pixels.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,20 +21,22 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.models.mae import MAE
 from lcmae_core.store.runs import Run
 from lcmae_core.viewer.browser.canvas import AttentionCanvas
-from lcmae_core.viewer.browser.controls import asked, panel_of, strip_of
+from lcmae_core.viewer.browser.controls import panel_of, strip_of
+from lcmae_core.viewer.browser.display import Displayed, headless
 from lcmae_core.viewer.browser.export import html_page, payload
+from lcmae_core.viewer.browser.listening import Listener
+from lcmae_core.viewer.browser.opened import file_name, opened
 from lcmae_core.viewer.browser.scene import Choice, Scene
 from lcmae_core.viewer.browser.static import picture
 from lcmae_core.viewer.browser.subject import Browsed
 from lcmae_core.viewer.browser.subjects import Subjects, kept_steps
-from lcmae_core.viewer.browser.words import HEAD_MODES, SCALES, VIEWS, Shown, check_name
+from lcmae_core.viewer.browser.words import HEAD_MODES, ORDERS, SCALES, VIEWS, Shown, check_name
 from lcmae_core.viewer.figures import Picture
 
-LINKED = ("query", "locked", "view", "scale", "head_mode", "hover", "subject", "against", "large")
-WIDGET = "application/vnd.jupyter.widget-view+json"
+LINKED = ("query", "locked", "view", "scale", "head_mode", "overview", "hover", "subject", "against", "large")
 
 
-class AttentionBrowser(ipywidgets.VBox):
+class AttentionBrowser(Displayed, ipywidgets.VBox):
     """Attention of one image at a time, browsable by patch, with the model's controls above it.
 
     others: more models by title, before the same images and the same mask: `subject` says which is shown (0: `model`),
@@ -45,12 +46,14 @@ class AttentionBrowser(ipywidgets.VBox):
     "decoder" (default where there is one). layers, heads: which ones, counted from 0 (default: all). masked: whether
     the encoder sees only the visible patches. query: a patch (row * columns + column), a pair (row, column), or "CLS".
     view: "overlay" | "heat". scale: "shared" | "per map". head_mode: "each" | "mean" | "max" |
-    "rollout" (what has reached a token through all layers so far; values and MLPs are not in it). statistics: what
-    turned predictions into pixels; "visible" or "true" patches for a norm-pix model, "pixel" for a pixel model.
+    "rollout" (what has reached a token through all layers so far; values and MLPs are not in it). overview: "off" |
+    "layers" | "distance" | "similarity": all heads as tiles, in order or sorted by attention distance or by S_attn of
+    the first images. statistics: what turned predictions into pixels; "visible" or "true" patches for a norm-pix model,
+    "pixel" for a pixel model.
     budget_mb: megabytes of maps (one byte a weight) that may go to the page, of all models together.
 
-    Traits to observe: `query` (-1 is CLS), `locked`, `view`, `scale`, `head_mode`, `hover`, and `choice`, all that the
-    kernel computes from.
+    Traits to observe: `query` (-1 is CLS), `locked`, `view`, `scale`, `head_mode`, `overview`, `hover`, and `choice`,
+    all that the kernel computes from.
 
     Raises:
         LcmaeError: an unknown part, view, scale or head mode; an image, layer, head, query or subject out of range;
@@ -63,6 +66,7 @@ class AttentionBrowser(ipywidgets.VBox):
     view = traitlets.Unicode("overlay")
     scale = traitlets.Unicode("shared")
     head_mode = traitlets.Unicode("each")
+    overview = traitlets.Unicode("off")
     hover = traitlets.Bool(False)
     subject = traitlets.Int(0)
     against = traitlets.Int(None, allow_none=True)
@@ -90,11 +94,12 @@ class AttentionBrowser(ipywidgets.VBox):
         view: str = "overlay",
         scale: str = "shared",
         head_mode: str = "each",
+        overview: str = "off",
         hover: bool = False,
         statistics: str = "visible",
         budget_mb: float = 64,
     ):
-        Shown(0, None, view, scale, head_mode)  # a wrong name is said before anything is computed
+        Shown(0, None, view, scale, head_mode, overview)  # a wrong name is said before anything is computed
         share = budget_mb / (1 + len(others or {}))
         self._subject = Browsed(model, images, names=names, title=title, statistics=statistics, budget_mb=share)
         self._subjects = Subjects(self._subject, others or {})
@@ -107,19 +112,21 @@ class AttentionBrowser(ipywidgets.VBox):
             ratio=ratio,
             seed=seed,
         )
-        self._scenes = self._subjects.scenes(choice)
+        self._check_overview(overview)
+        self._scenes = self._subjects.scenes(choice, overview == "similarity")
         self._check_mode(head_mode)
         for name, index in (("subject", subject), ("against", against)):
             self._check_index(name, index)
         start = self._scenes[0].nearest_query(None) if query is None else self._scenes[0].patch(query)
-        look = {"query": start, "view": view, "scale": scale, "head_mode": head_mode, "hover": hover,
-                "subject": subject, "against": against}  # fmt: skip
-        strip = {} if _headless() else strip_of(self._subject)
+        look = {"query": start, "view": view, "scale": scale, "head_mode": head_mode, "overview": overview,
+                "hover": hover, "subject": subject, "against": against}  # fmt: skip
+        strip = {} if headless() else strip_of(self._subject)
         self._canvas = AttentionCanvas(**self._sent(choice), strip=strip, **look)
         super().__init__(children=[self._canvas], choice=choice, **look)
         for name in LINKED:
             traitlets.link((self, name), (self._canvas, name))
-        self._canvas.on_msg(self._heard)
+        self._canvas.on_msg(Listener(self))
+        self.observe(lambda _: self.measure(), "overview")
 
     @classmethod
     def of_run(cls, run: Run, images: Float[Tensor, "B C h w"], **chosen: Any) -> "AttentionBrowser":
@@ -145,7 +152,7 @@ class AttentionBrowser(ipywidgets.VBox):
     @property
     def shown(self) -> Shown:
         """How it is drawn."""
-        return Shown(self.query, self.locked, self.view, self.scale, self.head_mode)
+        return Shown(self.query, self.locked, self.view, self.scale, self.head_mode, self.overview)
 
     def show(self, **changes: Any) -> None:
         """Compute another choice: image, part, masked, layers, heads, ratio, seed or hidden. Nothing changes on error.
@@ -161,13 +168,45 @@ class AttentionBrowser(ipywidgets.VBox):
         if {"ratio", "seed"} & set(changes):
             changes = {"hidden": None} | changes
         choice = replace(self.choice, **changes)
-        self._scenes = self._subjects.scenes(choice)
+        self._scenes = self._subjects.scenes(choice, self.overview == "similarity")
         query = self.scene.nearest_query(self.query)
         locked = None if self.locked is None else self.scene.nearest_query(self.locked)
         with self._canvas.hold_sync():  # scene and queries reach the page together
             for name, sent in self._sent(choice).items():
                 setattr(self._canvas, name, sent)
             self.query, self.locked, self.choice = query, locked, choice
+
+    def add(self, picture: bytes | str | Path, name: str | None = None) -> None:
+        """Open a picture of one's own (a file or its content), cut it as held-out images are, and show it.
+
+        Raises:
+            LcmaeError: one line with the name and the reason: no picture, too many pixels, images of no colours.
+        """
+        content = picture if isinstance(picture, bytes) else Path(picture)
+        said = file_name(name or (content.name if isinstance(content, Path) else "picture"))
+        images = self._subject.images
+        self._subjects.add(opened(content, said, images.shape[1], tuple(images.shape[2:])), said)  # type: ignore[arg-type]
+        if not headless():
+            self._canvas.strip = strip_of(self._subject)
+        self.show(image=len(self._subject.images) - 1)
+
+    @property
+    def asked_of(self) -> Browsed:
+        """The model that says which layers and heads there are to choose."""
+        return self._subject
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Send a message to the page."""
+        self._canvas.send(message)
+
+    def measure(self) -> None:
+        """Compute S_attn of every head, once for a mask, where the overview is sorted by it."""
+        if self.overview != "similarity" or self.scene.alike is not None:
+            return
+        self._scenes = self._subjects.with_similarities(self._scenes, self.choice)
+        with self._canvas.hold_sync():
+            for name, sent in self._sent(self.choice).items():
+                setattr(self._canvas, name, sent)
 
     def toggle(self, patch: int) -> None:
         """Hide a visible patch, or show a hidden one, and compute everything anew.
@@ -194,55 +233,26 @@ class AttentionBrowser(ipywidgets.VBox):
 
     def save_html(self, path: str | Path) -> Path:
         """Write one HTML file that browses the current image without kernel or network, and return where."""
-        Path(path).write_text(
-            html_page(self._scenes, self.shown, self.hover, self.subject, self.against), encoding="utf-8"
-        )
+        scenes = self._scenes
+        if len(self._subject.images) > 1:  # no kernel will be there to compute it
+            scenes = self._subjects.with_similarities(scenes, self.choice)
+        Path(path).write_text(html_page(scenes, self.shown, self.hover, self.subject, self.against), encoding="utf-8")
         return Path(path)
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """The widget for a notebook that runs, and the picture for everyone who reads it later."""
-        bundle, _metadata = self._still()
-        return bundle if _headless() else bundle | self._live()
-
-    def _ipython_display_(self) -> None:
-        """Two outputs: the picture, which stays when the kernel is gone, and the widget, which hides it till then."""
-        from IPython.display import publish_display_data
-
-        bundle, metadata = self._still()
-        publish_display_data(bundle, metadata)
-        if not _headless():
-            publish_display_data(self._live() | {"text/plain": bundle["text/plain"]})
-
-    def _still(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle, metadata = self.figure()._repr_mimebundle_()
-        words = self.scene.words
-        return {**bundle, "text/plain": f"AttentionBrowser({words['model']}, {words['part']})"}, metadata
-
-    def _live(self) -> dict[str, Any]:
-        return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}
 
     def _sent(self, choice: Choice) -> dict[str, Any]:
         """Nothing where nobody can click: stored widget state would make the notebook as large as the maps."""
-        if _headless():
+        if headless():
             return {"scene": {}, "others": [], "panel": {}}
         first, *others = map(payload, self._scenes)
         return {"scene": first, "others": others, "panel": panel_of(self._subjects, choice)}
 
-    def _heard(self, _: Any, content: Any, __: Any) -> None:
-        """The page asked for something: it always gets an answer, so that it knows that a kernel is there."""
-        error = ""
-        try:
-            if content.get("kind") == "paint":
-                self.toggle(int(content["patch"]))
-            elif content.get("kind") == "choose":
-                self.show(**asked(content["changes"], self._subject, self.choice))
-        except LcmaeError as wrong:
-            error = str(wrong)
-        self._canvas.send({"kind": "answer", "id": content.get("id"), "error": error})
-
     def _check_mode(self, mode: str) -> None:
         if mode == "rollout" and any(scene.rollout is None for scene in self._scenes):
             raise LcmaeError("head_mode: got 'rollout', whose maps of all layers are above budget_mb, expected another")
+
+    def _check_overview(self, order: str) -> None:
+        if order == "similarity" and len(self._subject.images) < 2:
+            raise LcmaeError("overview: got 'similarity' with one image, expected two or more, whose maps are compared")
 
     def _check_index(self, name: str, index: int | None) -> None:
         if index is not None and not 0 <= index < len(self._scenes):
@@ -259,10 +269,12 @@ class AttentionBrowser(ipywidgets.VBox):
             self.scene.token(proposal["value"])
         return proposal["value"]
 
-    @traitlets.validate("view", "scale", "head_mode")
+    @traitlets.validate("view", "scale", "head_mode", "overview")
     def _check_name(self, proposal: Any) -> str:
         name = proposal["trait"].name
-        check_name(name, proposal["value"], {"view": VIEWS, "scale": SCALES, "head_mode": HEAD_MODES}[name])
+        valid = {"view": VIEWS, "scale": SCALES, "head_mode": HEAD_MODES, "overview": ORDERS}
+        check_name(name, proposal["value"], valid[name])
+        self._check_overview(proposal["value"])
         self._check_mode(proposal["value"])
         return proposal["value"]
 
@@ -270,7 +282,3 @@ class AttentionBrowser(ipywidgets.VBox):
     def _check_subject(self, proposal: Any) -> int | None:
         self._check_index(proposal["trait"].name, proposal["value"])
         return proposal["value"]
-
-
-def _headless() -> bool:
-    return bool(os.environ.get("LCMAE_HEADLESS"))

@@ -1,13 +1,16 @@
 """One line in words of what the browser shows; the page says the same (draw.js), and a test compares them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.viewer.browser.scene import Scene
 
 VIEWS = ("overlay", "heat")
 SCALES = ("shared", "per map")
+ORDERS = ("off", "layers", "distance", "similarity")
+"""No overview of all heads, or one whose tiles stand by layer and head, by attention distance or by S_attn, smallest
+first."""
 HEAD_MODES = ("each", "mean", "max", "rollout")
 
 
@@ -24,10 +27,17 @@ class Shown:
     view: str = "overlay"
     scale: str = "shared"
     head_mode: str = "each"
+    overview: str = "off"
 
     def __post_init__(self) -> None:
-        for what, valid in (("view", VIEWS), ("scale", SCALES), ("head_mode", HEAD_MODES)):
+        for what, valid in (("view", VIEWS), ("scale", SCALES), ("head_mode", HEAD_MODES),
+                            ("overview", ORDERS)):  # fmt: skip
             check_name(what, getattr(self, what), valid)
+
+    @property
+    def drawn(self) -> "Shown":
+        """What is drawn of it: an overview shows each head by itself, on one scale."""
+        return self if self.overview == "off" else replace(self, head_mode="each", scale="shared")
 
 
 def check_name(what: str, value: str, valid: tuple[str, ...]) -> None:
@@ -59,13 +69,13 @@ def place(scene: Scene, query: int) -> str:
 def describe(scene: Scene, shown: Shown, top: float, beside: Scene | None = None, apart: float | None = None) -> str:
     """Model, part, layers, heads, query, normalisation and colours of what is drawn; `top` ends a shared scale, `apart`
     that of the differences where there is a scene beside it and its maps can be subtracted."""
-    words = scene.words
+    words, shown = scene.words, shown.drawn
     others = "" if beside is None else f" beside {beside.words['model']}"
     locked = "" if shown.locked is None or beside else f", compared with the locked {place(scene, shown.locked)}"
     view = "drawn over the photograph" if shown.view == "overlay" else "as heat maps"
     return (
         f"{words['model']}{others}, {words['image']}: {words['part']}. {words['layers'].capitalize()}, "
-        f"{_heads(shown.head_mode, words['heads'])}. "
+        f"{_heads(shown.head_mode, words['heads'])}{_overview(shown.overview, words, beside)}. "
         f"Query: {place(scene, shown.query)}{locked}. "
         f"Softmax attention from the query to every token ({words['tokens']}; {_sums(shown.head_mode)}; "
         f"uniform is 1/{scene.tokens} = {number(1 / scene.tokens)}), {view}. "
@@ -90,6 +100,16 @@ def _heads(mode: str, heads: str) -> str:
     if mode == "rollout":
         return "attention rollout from the first layer on (mean over all heads, half of it the residual path)"
     return heads if mode == "each" else f"{mode} over {heads}"
+
+
+def _overview(order: str, words: dict[str, str], beside: Scene | None) -> str:
+    if order == "off":
+        return ""
+    number_on = words["similarity" if order == "similarity" else "distance"]
+    if order == "layers":
+        return f", every head a tile with its {number_on}"
+    first = " of the first model" if beside else ""
+    return f", every head a tile, sorted by its {number_on}{first}, smallest first"
 
 
 def _sums(mode: str) -> str:

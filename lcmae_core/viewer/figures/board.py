@@ -3,11 +3,11 @@ can be trusted."""
 
 import re
 from collections.abc import Mapping, Sequence
-from textwrap import shorten
+from textwrap import wrap
 
 from matplotlib.patches import Rectangle
 
-from lcmae_core.viewer.figures.basic import INK
+from lcmae_core.viewer.figures.look import INK
 from lcmae_core.viewer.figures.paper import Picture
 
 COLOURS = {
@@ -20,23 +20,26 @@ COLOURS = {
 
 def board(statements: Mapping[str, str], columns: Mapping[str, Sequence[str]]) -> Picture:
     """statements: claim -> what it says. columns: profile -> verdict of each claim, in their order."""
-    figure = Picture(figsize=(8.4 + 1.5 * len(columns), 0.34 * len(statements) + 0.6), layout="constrained")
+    lines = {name: wrap(statement, 100) for name, statement in statements.items()}
+    heights = [max(1.0, 0.25 + 0.52 * len(said)) for said in lines.values()]
+    figure = Picture(figsize=(8.4 + 1.5 * len(columns), 0.34 * sum(heights) + 0.6), layout="constrained")
     axis = figure.subplots()
-    for row, (name, statement) in enumerate(statements.items()):
-        axis.text(0, row + 0.5, name, va="center", fontsize=9, fontweight="bold")
-        axis.text(0.45, row + 0.5, shorten(statement, 112, placeholder=" …"), va="center", fontsize=8)
+    for row, (name, said) in enumerate(lines.items()):
+        top, middle = sum(heights[:row]), sum(heights[:row]) + heights[row] / 2
+        axis.text(0, middle, name, va="center", fontsize=9, fontweight="bold")
+        axis.text(0.45, middle, "\n".join(said), va="center", fontsize=8)
         for place, verdicts in enumerate(columns.values()):
             word = verdicts[row]
             left = 6.3 + 1.5 * place
-            axis.add_patch(Rectangle((left, row + 0.06), 1.42, 0.88, fc=COLOURS[word], ec="0.6", lw=0.6))
+            axis.add_patch(Rectangle((left, top + 0.06), 1.42, heights[row] - 0.12, fc=COLOURS[word], ec="0.6", lw=0.6))
             ink = "white" if word in ("reproduced", "not reproduced") else "black"
-            axis.text(left + 0.71, row + 0.5, word, va="center", ha="center", fontsize=8, color=ink)
+            axis.text(left + 0.71, middle, word, va="center", ha="center", fontsize=8, color=ink)
     titles = [broken(title) for title in columns]
     for place, title in enumerate(titles):
         size = 9 if "\n" not in title else 7
         axis.text(7.01 + 1.5 * place, -0.1, title, ha="center", va="bottom", fontsize=size, fontweight="bold")
     axis.set_xlim(0, 6.3 + 1.5 * len(columns))
-    axis.set_ylim(len(statements), -0.7 - 0.45 * max(title.count("\n") for title in titles))
+    axis.set_ylim(sum(heights), -0.7 - 0.45 * max(title.count("\n") for title in titles))
     axis.set_axis_off()
     return figure
 
@@ -72,6 +75,7 @@ def coverage_curves(
     axis.set_xticks([], minor=True)
     axis.set_xlabel("variance of the mean by seeds / by images")
     axis.set_ylabel("intervals that hold the truth")
+    axis.set_axisbelow(True)
     axis.grid(alpha=0.25)
     figure.legend(loc="outside right center", fontsize=8)
     return figure

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lcmae_core.viewer.figures.basic import INK
+from lcmae_core.viewer.figures.look import INK
 from lcmae_core.viewer.figures.paper import Picture
 
 ASKED = "#cfe8cf"

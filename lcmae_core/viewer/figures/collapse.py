@@ -5,7 +5,8 @@ Letters: R rows.
 
 from collections.abc import Mapping, Sequence
 
-from lcmae_core.viewer.figures.basic import INK, dress
+from lcmae_core.viewer.figures.basic import dress
+from lcmae_core.viewer.figures.look import INK
 from lcmae_core.viewer.figures.paper import Picture
 
 PARTS = ("position", "mask", "image", "interaction")

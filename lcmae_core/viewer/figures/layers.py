@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
-from lcmae_core.viewer.figures.basic import INK, MAP, Images, dress
+from lcmae_core.viewer.figures.basic import Images, dress
+from lcmae_core.viewer.figures.look import MAP, calm, looks, mark_uniform
 from lcmae_core.viewer.figures.paper import Picture
 
 Values = NDArray[np.floating[Any]]
@@ -30,21 +31,27 @@ def layer_bands(
     *,
     limits: tuple[float, float] | None = None,
     note: str = "",
+    lines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Picture:
     """A panel for each entry, a line with its interval for each entry of it, over layers counted from 1; all panels
-    share one y axis. `note` stands below, for what a paper reports."""
+    share one y axis. `note` stands below, for what a paper reports; `lines` draws dashed references with their names,
+    by panel."""
     labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
+    drawn = looks(labels)
     figure = Picture(figsize=(1.2 + 3.5 * len(panels) + 0.085 * max(map(len, labels)), 3.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axis, (title, panel) in zip(axes, panels.items()):
         for label, band in panel.items():
-            colour, layers = INK[labels.index(label) % len(INK)], np.arange(len(band.value)) + 1
+            (colour, style), layers = drawn[label], np.arange(len(band.value)) + 1
             axis.fill_between(layers, band.low, band.high, color=colour, alpha=0.2, lw=0)
-            axis.plot(layers, band.value, "o-", color=colour, ms=3.5, lw=1.4, label=label)
+            axis.plot(layers, band.value, "o" + style, color=colour, ms=3.5, lw=1.4, label=label)
         dress(axis, title, "layer", y if axis is axes[0] else "")
         axis.set_xticks(layers[:: 1 + len(layers) // 13])
+        _references(axis, (lines or {}).get(title, {}))
     if limits:
         axes[0].set_ylim(*limits)
+    else:
+        calm(axes[0])
     _legend(figure, axes, labels)
     if note:
         figure.supxlabel(note, fontsize=8, color="0.3")
@@ -63,23 +70,29 @@ def head_spread(
     `lines` draws dashed references with their names, by panel.
     """
     labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
+    drawn = looks(labels)
     figure = Picture(figsize=(1.2 + 3.6 * len(panels) + 0.085 * max(map(len, labels)), 3.3), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=share_y)[0]
     for axis, (title, panel) in zip(axes, panels.items()):
         axis.tick_params(labelleft=True)  # also where the axis is shared: panels may be shown one below the other
         for label, values in panel.items():
-            place, layers = labels.index(label), np.arange(len(values)) + 1
+            (colour, style), place, layers = drawn[label], labels.index(label), np.arange(len(values)) + 1
             shift = 0.5 * ((place + 0.5) / len(labels) - 0.5)  # side by side, so that no dots hide others
             for head in values.T:
-                axis.plot(layers + shift, head, ".", color=INK[place % len(INK)], ms=4, alpha=0.45)
-            axis.plot(layers + shift, values.mean(1), "-", color=INK[place % len(INK)], lw=1.6, label=label)
+                axis.plot(layers + shift, head, ".", color=colour, ms=4, alpha=0.45)
+            axis.plot(layers + shift, values.mean(1), style, color=colour, lw=1.6, label=label)
         dress(axis, title, "layer", y if isinstance(y, str) else y[title])
         axis.set_xticks(layers[:: 1 + len(layers) // 13])
-        for name, level in (lines or {}).get(title, {}).items():
-            axis.axhline(level, color="0.4", ls="--", lw=1)
-            axis.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+        _references(axis, (lines or {}).get(title, {}))
+        calm(axis)
     _legend(figure, axes, labels)
     return figure
+
+
+def _references(axis: Any, lines: Mapping[str, float]) -> None:
+    for name, level in lines.items():
+        axis.axhline(level, color="0.4", ls="--", lw=1)
+        axis.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
 
 
 class AtlasRow(NamedTuple):
@@ -97,7 +110,7 @@ def attention_atlas(rows: Sequence[AtlasRow], grid: tuple[int, int], titles: Seq
     """v2 Fig. 4 and B.1: image, masked image and one map a layer in each row, on one colour scale a row.
 
     The red circle marks the query. The block in the top left corner of a map is the attention on CLS, on that scale,
-    with its value in per cent.
+    with its value in per cent. The line on a colour bar is uniform attention, 1 / tokens.
     """
     count = len(rows[0].maps) + 2
     figure = Picture(figsize=(1.25 * count + 0.9, 1.32 * len(rows) + 0.2), layout="constrained")
@@ -111,7 +124,11 @@ def attention_atlas(rows: Sequence[AtlasRow], grid: tuple[int, int], titles: Seq
             axis.add_patch(Circle((row.query % grid[1], row.query // grid[1]), 0.55, fill=False, ec="red", lw=1.4))
             if row.cls is not None:
                 _corner(axis, float(row.cls[place]), top, grid)
-        figure.colorbar(shown, ax=line.tolist(), shrink=0.8, pad=0.01).ax.tick_params(labelsize=7)
+        bar = figure.colorbar(shown, ax=line.tolist(), shrink=0.8, pad=0.01)
+        bar.ax.tick_params(labelsize=7)
+        tokens = row.maps.shape[1] + (row.cls is not None)
+        mark_uniform(bar, 1 / tokens)
+    figure.supxlabel(f"line on a colour bar: uniform attention, 1/{tokens} = {1 / tokens:.2g}", fontsize=8, color="0.3")
     for axis, title in zip(axes[0], ["image", "masked", *titles]):
         axis.set_title(title, fontsize=9)
     for axis in axes.flat:

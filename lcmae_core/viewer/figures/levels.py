@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from lcmae_core.viewer.figures.basic import INK, MAP, Images
+from lcmae_core.viewer.figures.basic import Images
+from lcmae_core.viewer.figures.look import INK, MAP, mark_uniform
 from lcmae_core.viewer.figures.paper import Picture
 
 
@@ -22,7 +23,8 @@ class Looks(NamedTuple):
 
 
 def attention_grid(image: Images, token: int, grid: tuple[int, int], columns: Mapping[str, Looks]) -> Picture:
-    """The photograph with one token framed, then a column an encoder: CLS above, the token below, on one scale.
+    """The photograph with one token framed, then one column for each encoder: attention of CLS above, of the framed
+    token below, all on one scale.
 
     Values are multiples of uniform attention.
     """
@@ -42,7 +44,7 @@ def attention_grid(image: Images, token: int, grid: tuple[int, int], columns: Ma
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.colorbar(shown, ax=axes[:, 1:].ravel().tolist(), label="x uniform", shrink=0.8)
+    mark_uniform(figure.colorbar(shown, ax=axes[:, 1:].ravel().tolist(), label="x uniform", shrink=0.8), 1.0)
     return figure
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.patches import ConnectionPatch, Rectangle
 
-from lcmae_core.viewer.figures.basic import INK, Images
+from lcmae_core.viewer.figures.basic import Images
+from lcmae_core.viewer.figures.look import INK, MAP
 from lcmae_core.viewer.figures.paper import Picture
 
 
@@ -48,7 +49,7 @@ def _join(
     figure: Picture, one: Any, two: Any, pairs: Sequence[tuple[int, int]], grid: tuple[int, int], sizes: Any
 ) -> None:
     for i, j in pairs:
-        colour = colormaps["viridis"]((i // grid[1]) / max(grid[0] - 1, 1))
+        colour = colormaps[MAP]((i // grid[1]) / max(grid[0] - 1, 1))
         ends = [_centre(token, grid, size) for token, size in zip((i, j), sizes)]
         for axis, end in zip((one, two), ends):
             axis.plot(*end, "o", ms=4.5, mfc=colour, mec="white", mew=0.8)

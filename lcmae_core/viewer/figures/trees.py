@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcmae_core.data.hierarchical import Tree
-from lcmae_core.viewer.figures.basic import INK, MAP
+from lcmae_core.viewer.figures.look import INK, MAP
 from lcmae_core.viewer.figures.paper import Picture
 
 HIDDEN, CHOSEN, DETERMINED = "0.35", INK[1], INK[4]

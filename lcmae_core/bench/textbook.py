@@ -33,12 +33,13 @@ class TextbookMae(nn.Module):
         self.decoder_norm = nn.LayerNorm(decoder_width)
         self.predict = nn.Linear(decoder_width, patch**2 * 3)
 
-    def forward(self, images: Tensor, ratio: float = 0.75) -> Tensor:
-        """The mean squared error of normalised hidden patches."""
+    def forward(self, images: Tensor, noise: Tensor | None = None, ratio: float = 0.75) -> Tensor:
+        """The mean squared error of normalised hidden patches; `noise` (B, N), if given, ranks those to hide."""
         tokens = self.embed(images).flatten(2).transpose(1, 2) + self.positions[:, 1:]  # (B, N, D)
         batch, count, width = tokens.shape
         kept = int(count * (1 - ratio))
-        shuffle = torch.rand(batch, count).argsort(dim=1)
+        noise = torch.rand(batch, count, device=images.device) if noise is None else noise
+        shuffle = noise.argsort(dim=1)
         restore = shuffle.argsort(dim=1)
         visible = torch.gather(tokens, 1, shuffle[:, :kept, None].repeat(1, 1, width))  # (B, K, D)
         hidden = (restore >= kept).float()
@@ -70,8 +71,8 @@ class TextbookMae(nn.Module):
 class TextbookStep:
     """One step on uint8 pictures (M, 3, H, W): crops by torchvision, loss, gradients, AdamW."""
 
-    def __init__(self, pictures: Tensor, batch: int, side: int = 64):
-        self.pictures, self.batch, self.model = pictures, batch, TextbookMae(side)
+    def __init__(self, pictures: Tensor, model: TextbookMae, batch: int, side: int = 64):
+        self.pictures, self.batch, self.model = pictures, batch, model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
         self.transform = v2.Compose(
             [

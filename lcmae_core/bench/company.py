@@ -1,0 +1,52 @@
+"""Whether a benchmark had the machine to itself: what else computed while it ran, and the load averages around it."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STAT = Path("/proc/stat")
+NOTICED = 0.05
+"""Share of the machine's processor time from which other work is said in words."""
+
+
+class Company:
+    """Begun with a benchmark; `said` at its end, when its own processes are gone, is what a record keeps."""
+
+    def __init__(self) -> None:
+        self._load, self._began = _load(), time.perf_counter()
+        self._all, self._own = _all_seconds(), _own_seconds()
+
+    def said(self) -> dict[str, Any]:
+        """Load averages before and after, seconds, and the share of the machine's processor time that others had."""
+        seconds, share = time.perf_counter() - self._began, None
+        if self._all is not None and (now := _all_seconds()) is not None:
+            others = (now - self._all) - (_own_seconds() - self._own)
+            share = round(max(0.0, others / (seconds * (os.cpu_count() or 1))), 3)
+        return {"load_before": self._load, "load_after": _load(), "seconds": round(seconds, 1), "others_share": share}
+
+
+def busy(result: Mapping[str, Any]) -> str | None:
+    """A sentence if others computed while a record was made."""
+    share = result["others_share"]
+    if share is None or share < NOTICED:
+        return None
+    return f"The machine had other work: {share:.0%} of its processor time."
+
+
+def _load() -> list[float] | None:
+    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
+
+
+def _all_seconds() -> float | None:
+    """Processor seconds of everything since the machine started (proc(5)); None where they are not said."""
+    if not STAT.exists():
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, STAT.read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """Processor seconds of this process and of its children that ended."""
+    return sum(os.times()[:4])
