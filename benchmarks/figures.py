@@ -105,7 +105,7 @@ def growth(found: Mapping[str, Any], path: Path) -> None:
     hours(figure.add_subplot(grid[2, 3:]), found)
     base = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["base"].items())
     figure.suptitle(
-        f"A step of MAE on {found['processor']}, {found['threads']} threads, around the base: {base}.\n"
+        f"A step of MAE on {found['processor']}, one thread, around the base: {base}.\n"
         f"{found['date'][:10]}, commit {found['commit']}. {busy(found) or ''}".strip(), fontsize=9, x=0.01, ha="left",
     )  # fmt: skip
     figure.savefig(path, dpi=DPI)

@@ -43,7 +43,7 @@ def test_the_peak_is_that_of_what_was_inside() -> None:
 
 def test_hours_are_images_over_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
-    monkeypatch.setattr(growth.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(growth, "fair_clock", lambda: float(next(ticks)))
 
     def twice(source: Callable[[], Iterator[Tensor]]) -> None:
         for _ in range(2):
