@@ -14,6 +14,7 @@ import torch
 from lcmae_core.bench.contestants import Shape
 from lcmae_core.bench.ratios import PAIRS
 from lcmae_core.config import LcmaeError
+from lcmae_core.store.cores import processor
 
 LEAST = 0.9
 """Share of the recorded ratio below which one has fallen."""
@@ -28,14 +29,9 @@ class Said(NamedTuple):
 
 def kind_of_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Maker, family and widest vectors, such as 'amd-19h-avx512' (Zen 4), 'amd-1ah-avx512' (Zen 5)."""
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    known = {name.strip(): value.strip() for name, value in said.items()}
-    makers = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
-    maker = makers.get(known.get("vendor_id", ""), platform.machine() or "unknown")
-    family = known.get("cpu family", "")
-    middle = f"-{int(family):02x}h" if family.isdigit() else ""
-    return f"{maker}{middle}-{torch.backends.cpu.get_cpu_capability().lower()}"
+    known = processor(cpuinfo)
+    middle = f"-{known.family:02x}h" if known.family else ""
+    return f"{known.maker or platform.machine() or 'unknown'}{middle}-{torch.backends.cpu.get_cpu_capability().lower()}"
 
 
 def record_of(folder: Path, kind: str) -> Path:

@@ -3,10 +3,10 @@
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-STAT = Path("/proc/stat")
+from lcmae_core.store.cores import ticks
+
 NOTICED = 0.05
 """Share of the machine's processor time from which other work is said in words."""
 
@@ -40,11 +40,10 @@ def _load() -> list[float] | None:
 
 
 def _all_seconds() -> float | None:
-    """Processor seconds of everything since the machine started (proc(5)); None where they are not said."""
-    if not STAT.exists():
+    """Processor seconds of everything since the machine started; None where they are not said."""
+    if (of := ticks().get("cpu")) is None:
         return None
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, STAT.read_text().split("\n", 1)[0].split()[1:])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return (of.user + of.nice + of.system + of.irq + of.softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def _own_seconds() -> float:

@@ -27,11 +27,12 @@ def main(options: Namespace) -> int:
     """
     from lcmae_core.cli.ranks import check_ranks, launch, wanted_of
 
-    wanted = wanted_of(options)
     judging = judging_of(options.source, options.by, asked_of(options), options.preset)
-    if wanted is None:
+    if (wanted := wanted_of(options)) is None:
         return evaluate(judging)
-    check_ranks(wanted, judging.recipe.batch_size if hasattr(judging.recipe, "batch_size") else 0)
+    sizes = (getattr(judging.recipe, name, unread) for name, unread in (("batch_size", 0), ("accum_steps", 1)))
+    check_ranks(wanted, *sizes)
+    del judging  # every rank opens its own
     return launch(options.words, wanted)
 
 

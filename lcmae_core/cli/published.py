@@ -11,7 +11,7 @@ from lcmae_core.cli.train import asked_of, settings_from
 from lcmae_core.config import LcmaeError, nearest, replace
 from lcmae_core.config.resolve import Asked
 from lcmae_core.execute.progress import in_words, make_console
-from lcmae_core.models.named import ON_THE_HUB, Named, at_hand, named
+from lcmae_core.models.named import ON_THE_HUB, Named, at_hand, named, refuse_unknown
 
 READS = ("mask_ratio", "norm_pix", "heads", "decoder_heads", "on_unreadable")
 """What -p may say: of masks, of what a decoder predicts, heads that a file does not say, and unreadable images."""
@@ -54,15 +54,13 @@ def _early(model: Named) -> Named:
 
 def _measure(models: Sequence[Named], base: Any, asked: Asked, count: int) -> int:
     from lcmae_core.execute.plan import check_writable
-    from lcmae_core.models.pretrained import check_name
     from lcmae_core.store.stopping import stop_requests
     from lcmae_core.studies.checkpoints import pictures
     from lcmae_core.studies.checkpoints.lane import Lane, plan
     from lcmae_core.studies.checkpoints.opened import opened
 
     for model in models:
-        if model.kind == "timm" and model.path is None:
-            check_name(model.name)
+        refuse_unknown(model)
     checkpoints = [opened(at_hand(model), base, asked.own) for model in models]
     images = pictures.count(base, count)
     check_writable(asked.out)

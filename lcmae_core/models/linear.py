@@ -8,15 +8,14 @@ image is that product, without a copy and with PyTorch's own gradients. Elsewher
 CPUs, `torch.compile`) nothing changes.
 """
 
-import platform
-import re
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lcmae_core.store.cores import processor
 
 
 class Linear(nn.Linear):
@@ -81,16 +80,10 @@ ZEN_5 = 26
 """Family by which AMD's processors say it."""
 
 
-def _processor() -> tuple[bool, int]:
-    """Whether AMD made it, and its family: by /proc/cpuinfo on Linux, by its name elsewhere; 0 where none is said."""
-    listed = Path("/proc/cpuinfo")
-    text = listed.read_text() if listed.exists() else platform.processor()
-    family = re.search(r"(?i)(?:cpu family\s*:|family) (\d+)", text)
-    return "AuthenticAMD" in text, int(family[1]) if family else 0
-
-
-_AMD, _FAMILY = _processor()
-_LEAST = WHOLE if _FAMILY >= ZEN_5 else HALVED
+_PROCESSOR = processor()
+_LEAST = WHOLE if _PROCESSOR.family >= ZEN_5 else HALVED
 _MKL_AVOIDS_AVX512 = (
-    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512" and _AMD
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    and _PROCESSOR.maker == "amd"
 )

@@ -89,12 +89,10 @@ def refuse_unknown(model: Named) -> None:
     Raises:
         LcmaeError: with the nearest name that it knows.
     """
-    name = model.given.partition("=")[2] if "=" in model.given else model.given
-    name = name.partition("@")[0]
-    if model.kind == "timm" and name not in ON_THE_HUB:
+    if model.kind == "timm" and model.name not in ON_THE_HUB:
         from lcmae_core.models.pretrained import check_name
 
-        check_name(name)
+        check_name(model.name)
 
 
 class Wanted(NamedTuple):

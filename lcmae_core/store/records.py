@@ -52,8 +52,8 @@ class Record:
 
     @property
     def content(self) -> dict[str, Any]:
-        """All that is known; empty before anything is. A file is parsed again only after it has changed; whoever asks
-        gets the same dictionary, which must not be modified.
+        """All that is known; empty before anything is. A file is parsed again only after it has changed: what is
+        inside the dictionary is shared by all who ask, and must not be modified.
 
         Raises:
             DamagedError: the file is broken.

@@ -8,7 +8,7 @@ Letters: B rows.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,10 +22,12 @@ from lcmae_core.data.counter import Positions, Share
 from lcmae_core.data.loader import Batch
 from lcmae_core.store.accelerator import use
 from lcmae_core.store.machine import pick_device
+from lcmae_core.store.runs import Run
 from lcmae_core.store.stopping import CODES, StopRequest
 from lcmae_core.training.sharding import shard, sharded
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Run)
 
 
 class Ranks(NamedTuple):
@@ -63,6 +65,21 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ranks()
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def opened_by_all(opening: Callable[[], R], device: str, *, resume: bool) -> Iterator[tuple[R, Ranks]]:
+    """A run that all ranks work on together: `joined`, its folder locked by the first, and emptied where it is not to
+    be resumed. All wait for each other before the work and after it."""
+    with joined(device) as group:
+        run = opening()
+        with run.lock() if group.first else nullcontext():
+            if not resume and group.first:
+                run.clear()
+                run = opening()
+            wait_for_all()
+            yield run, group
+            wait_for_all()
 
 
 def share_of(batch_size: int, accum_steps: int = 1, mine: Ranks | None = None) -> Share:

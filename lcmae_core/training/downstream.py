@@ -5,7 +5,6 @@ Letters: B images.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -38,7 +37,7 @@ from lcmae_core.store.evaluations import (
 )
 from lcmae_core.store.machine import pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, refuse_untrained
-from lcmae_core.training.distributed import joined, my_part, parts_of_all, share_of, wait_for_all
+from lcmae_core.training.distributed import my_part, opened_by_all, parts_of_all, share_of
 from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
 from lcmae_core.training.objectives import Terms
@@ -159,20 +158,17 @@ def once(
     identity = source_identity(settings.data.source)
     known = evaluation_folder(settings, recipe, origin.name, identity)
     refuse_untrained([] if (known / RESULTS).exists() else [known.name], settings)
-    with joined(settings.runtime.device) as group:
-        evaluation = open_evaluation(settings, recipe, origin.name, identity)
-        with evaluation.lock() if group.first else nullcontext():
-            if not resume and group.first:
-                evaluation.clear()
-                evaluation = open_evaluation(settings, recipe, origin.name, identity)
-            wait_for_all()
-            if not evaluation.done:
-                source = labelled_part(open_source(settings.data), recipe, settings.seed)
-                subject = Examined(origin, settings, source, count_classes(settings, source, recipe))
-                outcome = work(evaluation, subject)
-                if group.first:
-                    _conclude(evaluation, subject, outcome)
-            wait_for_all()
+
+    def opening() -> Evaluation:
+        return open_evaluation(settings, recipe, origin.name, identity)
+
+    with opened_by_all(opening, settings.runtime.device, resume=resume) as (evaluation, group):
+        if not evaluation.done:
+            source = labelled_part(open_source(settings.data), recipe, settings.seed)
+            subject = Examined(origin, settings, source, count_classes(settings, source, recipe))
+            outcome = work(evaluation, subject)
+            if group.first:
+                _conclude(evaluation, subject, outcome)
     return evaluation
 
 

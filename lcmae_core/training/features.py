@@ -3,8 +3,6 @@
 Letters: B images of a batch, M images of a split, T tokens, D width.
 """
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -77,19 +75,16 @@ def image_features(encoder: Encoder, loader: Loader, limit: int | None = None, t
 def both_tokens(encoder: Encoder, loader: Loader, precision: Precision = "fp32") -> Tokens:
     """CLS and mean of the patch tokens of whole images (centre view), in order, from one forward pass; of several ranks
     each encodes its part, and all have the whole."""
-    made: list[tuple[Tensor | None, ...]] = []
+    cls, mean, labels = [], [], list[Tensor]()
     for batch in loader.evaluation(_size(loader), share=my_part()):
-        for images, labels in zip(batch.images.split(CHUNK), _split(batch.labels, len(batch.images))):
+        for images in batch.images.split(CHUNK):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 tokens = encoder(images)
-            features = (pooled(tokens, token).float().cpu() for token in ("cls", "mean"))
-            made.append((*features, None if labels is None else labels.cpu()))
-    cls, mean, known = ([part for part in parts if part is not None] for parts in zip(*parts_of_all(made)))
-    return Tokens(torch.cat(cls), torch.cat(mean), torch.cat(known) if known else None)
-
-
-def _split(labels: Tensor | None, count: int) -> Iterable[Tensor | None]:
-    return [None] * math.ceil(count / CHUNK) if labels is None else labels.split(CHUNK)
+            cls.append(pooled(tokens, "cls").float().cpu())
+            mean.append(pooled(tokens, "mean").float().cpu())
+        labels += [] if batch.labels is None else [batch.labels.cpu()]
+    cls, mean, labels = map(parts_of_all, (cls, mean, labels))
+    return Tokens(torch.cat(cls), torch.cat(mean), torch.cat(labels) if labels else None)
 
 
 def encoded(origin: Origin, settings: Settings, precision: Precision = "fp32") -> Encoded:

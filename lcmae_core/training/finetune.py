@@ -26,7 +26,7 @@ from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import copied, gradients_later, mean_terms_over_ranks, ranks, share_of
 from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
-from lcmae_core.training.mixing import mix_over_ranks
+from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.objectives import Terms
 
 
@@ -88,6 +88,7 @@ def fine_tune(
         forward = torch.compile(forward) if settings.runtime.compile else forward
         average = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
         backward = _backward(forward, recipe, subject.classes, settings.seed, device)
+        share_of(recipe.batch_size, recipe.accum_steps)  # refuses what would make micro-batches of unequal size
         batches = training_batches(settings, recipe, subject.source)
 
         def judge(judged: nn.Module) -> Predictions:
@@ -122,7 +123,7 @@ def _backward(
 
     def backward(batch: Batch, step: int) -> Terms:
         """The mean over micro-batches; drop path draws from a generator that starts anew at each step and rank."""
-        images, targets = mix_over_ranks(batch, recipe, classes, seed, step)
+        images, targets = mix_batch(batch, recipe, classes, seed, step)
         losses: list[Tensor] = []
         with lent_randomness(seed_of(seed, "drop path", step, ranks().number), device):
             for part, wanted in zip(images.chunk(parts), targets.chunk(parts)):

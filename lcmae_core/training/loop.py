@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -16,11 +15,10 @@ from lcmae_core.store.machine import leave_room, pick_device, provenance
 from lcmae_core.store.runs import RESULTS, Run, open_run, refuse_untrained, run_folder
 from lcmae_core.training.distributed import (
     gradients_later,
-    joined,
     mean_terms_over_ranks,
+    opened_by_all,
     ranks,
     spread,
-    wait_for_all,
 )  # fmt: skip
 from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
@@ -59,16 +57,9 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     identity = source_identity(settings.data.source)
     refuse_untrained(_untrained([settings]), settings)
     refuse_too_large(settings, pick_device(settings.runtime.device))
-    with joined(settings.runtime.device) as group:
-        run = open_run(settings, identity)
-        with run.lock() if group.first else nullcontext():
-            if not resume and group.first:
-                run.clear()
-                run = open_run(settings, identity)
-            wait_for_all()
-            if not run.done:
-                train_run(run, settings, tuple(callbacks))
-            wait_for_all()
+    with opened_by_all(lambda: open_run(settings, identity), settings.runtime.device, resume=resume) as (run, _):
+        if not run.done:
+            train_run(run, settings, tuple(callbacks))
     return run
 
 

@@ -24,9 +24,11 @@ class Mixed(NamedTuple):
 
 
 def mix_batch(
-    batch: Batch, recipe: FineTune | Supervision, classes: int, seed: int, place: int, index: int = 0
+    batch: Batch, recipe: FineTune | Supervision, classes: int, seed: int, place: int | None = None, index: int = 0
 ) -> Mixed:
-    """timm's mixup or CutMix of a batch with itself reversed, a pure function of (seed, place, index).
+    """timm's mixup or CutMix of a batch with itself reversed, a pure function of (seed, place, index), by default the
+    place of its first image. Of several ranks each gets its rows of the mixed batch of all: images pair as they would
+    in one process.
 
     One of the two at even odds where both are on. A label smoothed by s is 1 - s + s / classes for its class
     and s / classes for the others.
@@ -37,24 +39,10 @@ def mix_batch(
     assert batch.labels is not None
     if not recipe.mixup and not recipe.cutmix:
         return Mixed(batch.images, mixup_target(batch.labels, classes, 1.0, recipe.smoothing))
-    if len(batch.images) % 2:
-        raise LcmaeError(f"batch_size: got {len(batch.images)}, expected an even number (mixup pairs the images)")
-    mixer = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=classes)
-    with lent_randomness(seed_of(seed, "mixup", place, index)):
-        return Mixed(*mixer(batch.images.clone(), batch.labels))  # timm mixes in place
-
-
-def mix_over_ranks(
-    batch: Batch, recipe: FineTune | Supervision, classes: int, seed: int, place: int | None = None
-) -> Mixed:
-    """`mix_batch` of the batch of all ranks, of which each gets its own rows: images pair with those of other ranks, as
-    they would in one process. `place` is by default that of the first image of all.
-
-    Raises:
-        LcmaeError: an odd number of images.
-    """
-    if not recipe.mixup and not recipe.cutmix:  # nothing pairs, nothing to gather
-        return mix_batch(batch, recipe, classes, seed, 0)
     whole = batch_of_all(batch)
-    mixed = mix_batch(whole, recipe, classes, seed, *(whole.first if place is None else (place,)))
+    if len(whole.images) % 2:
+        raise LcmaeError(f"batch_size: got {len(whole.images)}, expected an even number (mixup pairs the images)")
+    mixer = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=classes)
+    with lent_randomness(seed_of(seed, "mixup", *(whole.first if place is None else (place, index)))):
+        mixed = mixer(whole.images.clone(), whole.labels)  # timm mixes in place
     return Mixed(*(rows.chunk(ranks().of)[ranks().number] for rows in mixed))

@@ -29,7 +29,7 @@ from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.distributed import mean_over_ranks, rows_of_all, share_of
 from lcmae_core.training.held_out import held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
-from lcmae_core.training.mixing import mix_over_ranks
+from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.siamese import siamese_terms
 
 Terms = dict[str, Tensor]
@@ -227,7 +227,7 @@ class SupervisedObjective(Objective[Supervised]):
         if not wanted.mixes and not wanted.drop_path:
             return self._judged(self._run(forward, batch.images, device=device), batch)
         seed = self.settings.seed
-        images, targets = mix_over_ranks(batch, wanted, model.head.out_features, seed)
+        images, targets = mix_batch(batch, wanted, model.head.out_features, seed)
         with lent_randomness(seed_of(seed, "drop path", *batch.first), device):
             logits = self._run(forward, images, device=device).float()
         right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()

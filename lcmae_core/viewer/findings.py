@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
-from scipy.stats import t as student
+
+from lcmae_core.analysis.intervals import interval, two_way
 
 MARKDOWN = "text/markdown"
 APART = ("above", "below", "not told apart from")
@@ -87,8 +88,9 @@ def paired_interval(one: Any, other: Any, widen: float = 1.0) -> tuple[float, fl
     if first.ndim != 1 or second.shape not in (first.shape, ()) or len(first) < 2:
         return None
     gap = first - second
-    half = widen * float(student.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5)
-    return float(gap.mean()) - half, float(gap.mean()) + half
+    middle = float(gap.mean())
+    half = widen * (float(interval(middle, two_way(gap[None])).high) - middle)
+    return middle - half, middle + half
 
 
 def apart(

@@ -56,6 +56,10 @@ def test_the_command_says_what_ranks_cannot_share(tiny, pictures, capsys, tmp_pa
     words = ["evaluate", "untrained", "--profile", "smoke", "--data", pictures, "--out", str(tmp_path / "o")]
     for more, line in (
         (["--by", "finetune", "-p", "batch_size=6", "--nproc", "4"], "batch_size: got 6 on 4 ranks with accum_steps 1"),
+        (
+            ["--by", "finetune", "-p", "batch_size=8", "-p", "accum_steps=4", "--nproc", "4"],
+            "batch_size: got 8 on 4 ranks with accum_steps 4, expected a multiple of 16",
+        ),
         (["--by", "knn", "--nproc", "0"], "--nproc: got 0, expected at least 1"),
     ):
         with pytest.raises(SystemExit) as ended:
