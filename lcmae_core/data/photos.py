@@ -5,6 +5,7 @@ Train crops come from the left 70 % of each photograph, validation crops from th
 
 from collections.abc import Sequence
 from functools import lru_cache
+from threading import RLock
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ TRAIN, VALIDATION = 1024, 256
 TRAIN_SHARE = 0.7
 SIDE = 96
 """Side of the stored crops, and the smallest side cut from a photograph, in pixels."""
+_once = RLock()  # threads that read would each do, while none has done it, what is kept from then on
 
 
 @lru_cache(maxsize=1)
@@ -102,11 +104,13 @@ def crops(split: str) -> np.ndarray:
 
 
 def _fetch_train(i: int) -> Image.Image:
-    return Image.fromarray(crops("train")[i])
+    with _once:
+        return Image.fromarray(crops("train")[i])
 
 
 def _fetch_validation(i: int) -> Image.Image:
-    return Image.fromarray(crops("validation")[i])
+    with _once:
+        return Image.fromarray(crops("validation")[i])
 
 
 def _name(i: int) -> str:

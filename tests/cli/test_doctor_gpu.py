@@ -6,8 +6,6 @@ and exit code 1; what there was no time for is said; on a card its memory choose
 """
 
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -24,6 +22,7 @@ from lcmae_core.config import replace
 from tests.gpu.cases import plant, read_back
 from tests.gpu.standin import CARD, stand_in
 from tests.loops import over
+from tests.started import CLI, completed
 
 CPU = torch.device("cpu")
 ABOUT = {"device": "a card", "commit": "abc", "date": "today", "versions": {"torch": "2.15"}}
@@ -32,12 +31,9 @@ ABOUT = {"device": "a card", "commit": "abc", "date": "today", "versions": {"tor
 @pytest.mark.slow
 def test_without_a_gpu_the_command_says_so_and_tries_its_checks() -> None:
     """In a process of its own: the shape checks of the tests cannot be captured."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lcmae_core.cli", "doctor", "--gpu"],
-        capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, done.stdout + done.stderr
+    ended = completed(*CLI, "doctor", "--gpu", env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    lines = ended.stdout.splitlines()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert lines[0].startswith(doctor_gpu.NO_GPU)
     rows = {line.split("│")[0].strip(): [cell.strip() for cell in line.split("│")[1:]] for line in lines if "│" in line}
     assert set(METHODS) <= set(rows)

@@ -4,8 +4,6 @@ what is wrong is one line, said before torch is loaded and before a folder is ma
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 from lcmae_core import cli
 from tests.cli.test_main import fails
 from tests.loops import over
+from tests.started import CLI, Started, completed
 from tests.studies.checkpoint_files import deit_file, dino_file, mae_file
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +32,10 @@ def records(out):
 
 def test_killed_and_given_again_it_goes_on(files, tmp_path):
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "lcmae_core.cli", "published", *files[:2], "--images", "8", "--out", str(out)]
+    words = [*CLI, "published", *files[:2], "--images", "8", "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     before = []
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as began:
+    with Started(*words, env=environment, cwd=tmp_path) as began:
         assert began.stdout is not None
         for line in began.stdout:
             before.append(line)
@@ -49,7 +48,7 @@ def test_killed_and_given_again_it_goes_on(files, tmp_path):
     assert said.index("about ") < said.index("mae_visualize_vit_base: distance")
     done = records(out)["mae_visualize_vit_base"]
     kept = done.read_bytes(), done.stat().st_mtime_ns
-    again = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    again = completed(*words, env=environment, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "mae_visualize_vit_base: already measured with these settings" in again.stdout
     assert "dino_vitbase16_pretrain: distance" not in again.stdout

@@ -23,6 +23,7 @@ from lcmae_core.studies.trials import jobs
 from lcmae_core.training import loop
 from lcmae_core.training.guards import NonFiniteLossError, stop_requests
 from tests.loops import over
+from tests.started import CLI, Started
 from tests.studies.tiny_studies import TINY, tiny_settings
 
 LEAVES = [word for name, value in TINY.items() for word in ("-p", f"{name}={value}")]
@@ -35,10 +36,7 @@ def command(out, *words):
 
 def start(out, *words):
     """The same as a process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lcmae_core.cli", *command(out, *words)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    return Started(*CLI, *command(out, *words), merged=True)
 
 
 def waited(happens, seconds=90):

@@ -4,8 +4,6 @@ whatever its names are made of and wherever its links lead; what is not read is 
 
 import json
 import os
-import subprocess
-import sys
 import unicodedata
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +19,7 @@ from lcmae_core.config.resolve import check_source
 from lcmae_core.data import open_source, source_identity
 from lcmae_core.data.listing import list_files
 from lcmae_core.execute import Request, make_plan
+from tests.started import CLI, completed
 
 NFC, NFD = unicodedata.normalize("NFC", "épée"), unicodedata.normalize("NFD", "épée")
 
@@ -333,12 +332,12 @@ def test_the_commands_say_it_in_one_line(tmp_path):
     root, out = download(tmp_path / "brain"), tmp_path / "out"
     for command in (["train", "-p", "steps=2"], ["evaluate", "untrained", "--by", "knn"]):
         more = ["--profile", "smoke", "--data", f"folder:{root}", "--out", str(out)]
-        done = subprocess.run([sys.executable, "-m", "lcmae_core.cli", *command, *more], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        said = [line for line in done.stderr.splitlines() if "left out" in line]
+        ended = completed(*CLI, *command, *more)
+        assert ended.returncode == 0, ended.stderr
+        said = [line for line in ended.stderr.splitlines() if "left out" in line]
         assert said == [opened(root).left_out]
-        assert "Traceback" not in done.stderr
-    assert "of 10 held-out images, 2 classes" in done.stdout
+        assert "Traceback" not in ended.stderr
+    assert "of 10 held-out images, 2 classes" in ended.stdout
 
 
 def test_a_plan_of_notebooks_says_it_before_any_starts(tmp_path, capsys):

@@ -1,6 +1,9 @@
 """Claims: ten photographs, balanced, read without network; training and validation crops share no pixel."""
 
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -86,3 +89,17 @@ def test_whole_photographs_are_centred_and_normalised():
     assert photos.whole_photographs((8, 8), ("cat",), channels=1).shape == (1, 1, 8, 8)
     with pytest.raises(LcmaeError, match="unknown photograph 'catt': did you mean 'cat'"):
         photos.whole_photographs((8, 8), ("catt",))
+
+
+def test_threads_that_read_cut_the_photographs_once(monkeypatch):
+    cuts = []
+
+    def cut(split):
+        cuts.append(split)
+        time.sleep(0.05)
+        return np.zeros((photos.TRAIN, photos.SIDE, photos.SIDE, 3), np.uint8)
+
+    monkeypatch.setattr(photos, "crops", lru_cache(cut))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(photos.open_photos("", Data()).train.read, range(8)))
+    assert cuts == ["train"]

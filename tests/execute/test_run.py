@@ -16,6 +16,7 @@ from lcmae_core.execute.batch import longest_first
 from lcmae_core.execute.ledger import Ledger, expected_seconds
 from lcmae_core.execute.progress import in_words
 from tests.execute.toys import FIGURE, code, ledger, make_notebook, prose, recording
+from tests.started import CLI, Started, completed
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +49,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lcmae(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("LCMAE_PROFILE", "LCMAE_DATA")}
-    command = [sys.executable, "-m", "lcmae_core.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return completed(*CLI, *words, env=environment)
 
 
 def test_a_raising_cell_is_shown_and_the_others_go_on(batch: Path) -> None:
@@ -148,8 +148,7 @@ def test_cluster_jobs_through_submitit(tmp_path: Path) -> None:
 def test_a_batch_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     cell = code("import os, pathlib, time\npathlib.Path(out, 'pid').write_text(str(os.getpid()))\ntime.sleep(60)")
     make_notebook(tmp_path / "n", "00_slow", cell)
-    command = [sys.executable, "-m", "lcmae_core.cli", "run", "--notebooks", str(tmp_path / "n")]
-    parent = subprocess.Popen([*command, "--out", str(tmp_path / "o")])
+    parent = Started(*CLI, "run", "--notebooks", str(tmp_path / "n"), "--out", str(tmp_path / "o"))
     pid = tmp_path / "o" / "pid"
     wait_until(lambda: pid.exists() and bool(pid.read_text()))
     parent.kill()

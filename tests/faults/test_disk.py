@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from lcmae_core.training.loop import pretrain
 from lcmae_core.training.sharding import bytes_of_shards, save_shards
 from tests.execute.toys import code, make_notebook
 from tests.loops import over
+from tests.started import CLI, completed
 from tests.studies.tiny_studies import TINY
 
 MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
@@ -133,12 +133,9 @@ def test_a_training_ends_in_one_line_and_goes_on_with_room(small_disk, tmp_path)
 
     def train(room: int) -> subprocess.CompletedProcess[str]:
         filler = fill(disk, room)
-        done = subprocess.run(
-            [sys.executable, "-m", "lcmae_core.cli", "train", "--profile", "smoke", *words, "--out", str(disk / "o")],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        ended = completed(*CLI, "train", "--profile", "smoke", *words, "--out", str(disk / "o"))
         filler.unlink()
-        return done
+        return ended
 
     for room in (40_000, 400_000):
         done = train(room)
@@ -172,12 +169,10 @@ def test_a_batch_goes_on_with_the_next_notebook(small_disk, tmp_path):
     disk = small_disk("3m")
     make_notebook(tmp_path / "n", "00_big", code("print('x' * 4_000_000)"))
     make_notebook(tmp_path / "n", "01_small", code("print('small')"))
-    done = subprocess.run(
-        [sys.executable, "-m", "lcmae_core.cli", "run", "--notebooks", str(tmp_path / "n"), "--out", str(disk / "o")],
-        capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"},
-    )  # fmt: skip
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
+    ended = completed(*CLI, "run", "--notebooks", str(tmp_path / "n"), "--out", str(disk / "o"),
+                 env=os.environ | {"COLUMNS": "200"})  # fmt: skip
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1, said
     assert "Traceback" not in said
     assert "01_small: ok" in said
     ledger = json.loads((disk / "o" / "ledger.json").read_text())

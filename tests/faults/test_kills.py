@@ -2,14 +2,13 @@
 what a killed save left does not stay. The lock of a dead process is taken over, that of a living one is waited for."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lcmae_core.config import profile, replace
 from lcmae_core.store.checkpoint import sha256
+from tests.started import completed
 from tests.studies.tiny_studies import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -92,12 +91,9 @@ def traces(out: Path) -> dict[str, tuple[str, list[float]]]:
 )  # of steps, three are part of `make test`: tests/training/test_loop.py
 def test_what_was_killed_goes_on_bit_equal(how: str, trials: int, tmp_path: Path) -> None:
     settings = json.dumps(replace(profile("smoke"), SHORT).model_dump(mode="json"))
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, settings, how, str(trials), str(tmp_path)],
-        capture_output=True, text=True, timeout=560, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stdout.split()
+    ended = completed("-c", PROGRAM, settings, how, str(trials), str(tmp_path), timeout=560)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    said = ended.stdout.split()
     assert said[::2] == ["-9"] * trials, "each was killed where it was meant to be"
     if how == "save":
         assert {"leftover", "clean"} == set(said[1::2]), "in the middle of a save, and at its ends"

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from lcmae_core.store.checkpoint import load_checkpoint
 from lcmae_core.store.runs import load_run
 from lcmae_core.store.stopping import CODES, Stopped, StopRequest, stop_requests
 from tests.execute.toys import code, ledger, make_notebook
+from tests.started import CLI, Started
 from tests.studies.tiny_studies import TINY
 
 pytestmark = pytest.mark.slow
@@ -43,11 +43,7 @@ def words_of(settings: dict[str, Any]) -> list[str]:
 
 def started(*words: str) -> subprocess.Popen[str]:
     """An `lcmae` command in a session of its own, with Ctrl-C not ignored, as in a terminal."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lcmae_core.cli", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    return Started(*CLI, *words)
 
 
 def waited(happens: object, process: subprocess.Popen[str], seconds: float = 90) -> None:

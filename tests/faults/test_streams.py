@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lcmae_core.data.manifest import MANIFEST
 from lcmae_core.data.prepare import prepare
 from lcmae_core.data.shard_plan import Recipe
 from lcmae_core.store.files import DiskFullError, sha256
+from tests.started import CLI, Started
 
 SHARDS, IMAGES = 12, 8
 """Of the prepared source: enough that a kill finds work both done and to do."""
@@ -60,8 +60,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def started(folder: Path, out: Path) -> subprocess.Popen[str]:
     words = f"prepare {folder} --to {out} --size 320 --shard-images {IMAGES} --jobs 1".split()
-    return subprocess.Popen([sys.executable, "-m", "lcmae_core.cli", *words], stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)  # fmt: skip
+    return Started(*CLI, *words, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def struck(folder: Path, out: Path, count: int, sign: signal.Signals, wait: float) -> tuple[int, str]:

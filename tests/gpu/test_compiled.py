@@ -7,15 +7,13 @@ has the weights of an uninterrupted one, bit by bit; a planted graph break and a
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.data.made_pictures import write_folder
 from tests.gpu.compiled import PLANTED, STEPS, STOP
+from tests.started import completed
 
 NAMES = ["MAE", "LC-MAE", "AE", "DINO", "supervised, mixed", "Siamese"]
 RTOL = 1e-5
@@ -27,12 +25,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     """What the program prints, by case and fault."""
     out = tmp_path_factory.mktemp("compiled")
     write_folder(out / "pictures", [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in "012"])
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.gpu.compiled", json.dumps(NAMES), str(out)],
-        capture_output=True, text=True, cwd=Path(__file__).parents[2], env=os.environ | {"LCMAE_HEADLESS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    ended = completed("-m", "tests.gpu.compiled", json.dumps(NAMES), str(out), env=os.environ | {"LCMAE_HEADLESS": "1"})
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
     return {line.pop("name"): line for line in lines}
 
 

@@ -9,7 +9,6 @@ words what is trained; every bar of the package comes from here.
 
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from lcmae_core.store import progress
 from lcmae_core.store.evaluations import Evaluation
 from lcmae_core.store.progress import Lines, Silent, progress_bar
 from lcmae_core.store.runs import Run
+from tests.started import CLI, completed
 
 PACKAGE = Path(progress.__file__).parents[1]
 READ = """
@@ -35,15 +35,15 @@ split = open_source(Data()).validation
 loader.Loader(split, Data(image_size=32), seed=0, batch_size=4, device="cpu", progress={wanted})
 loader.hold(split, (32, 32), 3, 1.0, progress={wanted})
 """
-TRAIN = ["-m", "lcmae_core.cli", "train", "--profile", "smoke", "-p", "depth=1", "-p", "steps=3", "--device", "cpu"]
+TRAIN = [*CLI, "train", "--profile", "smoke", "-p", "depth=1", "-p", "steps=3", "--device", "cpu"]
 
 
 def stderr_of(words, **environment):
     """What a process writes to stderr, which is a pipe."""
     around = {name: value for name, value in os.environ.items() if not name.startswith("LCMAE_")} | environment
-    done = subprocess.run([sys.executable, "-W", "ignore", *words], capture_output=True, text=True, env=around)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    ended = completed(*words, env=around)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr
 
 
 def reading(delay=0.0, wanted=True, **environment):

@@ -3,8 +3,6 @@ flipped bit in its weights is noticed by whoever reads them, export included; a 
 
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.models.interop import load_mae
 from lcmae_core.store.runs import RunLostError, load_run, open_run, run_folder
+from tests.started import Started
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_second_writer_is_refused_and_told_who_writes(settings):
         "import sys, time; from lcmae_core.store.runs import load_run\n"
         "with load_run(sys.argv[1]).lock(): print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as holder:
+    with Started("-c", code, str(run.path)) as holder:
         assert holder.stdout.readline() == "held\n"
         message = f"is being written by process {holder.pid}, expected no other writer"
         with pytest.raises(LcmaeError, match=message), run.lock(timeout=0.2):

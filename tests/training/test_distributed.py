@@ -4,8 +4,6 @@ step, and others of another number go on; a share of a batch is what one process
 one line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from lcmae_core.store.stopping import StopRequest
 from lcmae_core.training import distributed as D
 from tests.data.made_pictures import write_folder
 from tests.loops import over
+from tests.started import completed
 
 LCMAE = {"cross_view": 1.0, "in_view": 1.0}
 METHODS = {
@@ -47,12 +46,9 @@ def losses(cases, out: Path) -> dict[str, list[float]]:
     float64, where to stop."""
     plain = lambda s: [each.model_dump(mode="json") for each in (s if isinstance(s, list) else [s])]  # noqa: E731
     said = {name: (plain(s), worlds, double, stop) for name, (s, worlds, double, stop) in cases.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.rank_cases", json.dumps(said), str(out)],
-        capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    ended = completed("-m", "tests.training.rank_cases", json.dumps(said), str(out), timeout=280)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from lcmae_core import cli
 from lcmae_core.config import replace
 from tests.data.made_pictures import write_folder
+from tests.started import completed
 
 FILES = [f"train/{c}/{i}.png" for c in "abc" for i in range(7)] + [f"val/{c}/{i}.png" for c in "abc" for i in range(5)]
 RANKS = [pytest.param((1, 2), id="2 ranks"), pytest.param((1, 2, 4), id="2 and 4 ranks", marks=pytest.mark.fault)]
@@ -27,12 +28,9 @@ def pictures(tmp_path: Path) -> str:
 @pytest.mark.parametrize("worlds", RANKS)
 def test_every_evaluation_is_that_of_one_process(worlds, tiny, pictures, tmp_path):
     settings = replace(tiny, source=pictures, workers=0, depth=2, log_every=1, cache_gb=0.0)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.rank_evaluations", json.dumps(settings.model_dump(mode="json")),
-         str(tmp_path), ",".join(map(str, worlds))],
-        capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = json.dumps(settings.model_dump(mode="json")), str(tmp_path), ",".join(map(str, worlds))
+    ended = completed("-m", "tests.training.rank_evaluations", *words, timeout=280)
+    assert ended.returncode == 0, ended.stderr[-3000:]
     one, *others = [json.loads((tmp_path / str(world) / "found.json").read_text()) for world in worlds]
     assert len(one) == 7
     for name, expected in one.items():

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
 from tests.config.test_settings import OTHER, method_of
+from tests.started import completed
 
 
 def weights(run):
@@ -131,12 +130,9 @@ for trial in range(trials):
 def test_kill_9_then_the_same_command_is_bit_equal(tiny, tmp_path):
     """Three times here; twenty times, and anywhere inside a save, in `tests/faults/test_kills.py`."""
     settings = json.dumps(replace(tiny, steps=12, cross_view=1.0, in_view=1.0).model_dump(mode="json"))
-    done = subprocess.run(
-        [sys.executable, "-c", KILL, settings, "3", str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=250,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split().count("killed") >= 2, done.stdout
+    ended = completed("-c", KILL, settings, "3", str(tmp_path), timeout=250)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.split().count("killed") >= 2, ended.stdout
     whole, *killed = [
         next((tmp_path / name / "runs").iterdir()) for name in ("whole", *(f"killed{i}" for i in range(3)))
     ]
@@ -205,14 +201,11 @@ sys.exit(main(["train", "--profile", "smoke", "--out", sys.argv[1], *sys.argv[2:
 def test_the_command_says_so_in_one_line_and_fails(tmp_path):
     small = ("depth=1", "width=32", "heads=2", "decoder_depth=1", "steps=8", "batch_size=4", "log_every=100")
     words = [word for value in small for word in ("-p", value)]
-    done = subprocess.run(
-        [sys.executable, "-c", REMOVED, str(tmp_path), *words],
-        capture_output=True, text=True, check=False, timeout=250, env=os.environ | {"LCMAE_HEADLESS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert done.stderr.splitlines()[-1].startswith("lcmae: error: run: "), done.stderr[-2000:]
-    assert "was removed while it was trained" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    ended = completed("-c", REMOVED, str(tmp_path), *words, timeout=250, env=os.environ | {"LCMAE_HEADLESS": "1"})
+    assert ended.returncode == 1, ended.stderr[-2000:]
+    assert ended.stderr.splitlines()[-1].startswith("lcmae: error: run: "), ended.stderr[-2000:]
+    assert "was removed while it was trained" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
     assert not list((tmp_path / "runs").iterdir())
 
 

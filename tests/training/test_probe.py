@@ -131,6 +131,7 @@ def test_tokens_and_normalisation():
 
 
 def test_real_features_agree_with_logistic_regression(tiny):
+    tiny = replace(tiny, source="photos")
     origin = Origin.untrained(tiny)
     encoder = origin.load().eval()
     train, test = (image_features(encoder, evaluation_loader(tiny, split=s)) for s in ("train", "validation"))

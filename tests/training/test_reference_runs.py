@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -29,6 +27,7 @@ from lcmae_core.training.loop import pretrain
 from lcmae_core.training.objectives import OBJECTIVES, DinoObjective
 from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
+from tests.started import completed
 
 METHODS = ["dino", "supervised"]
 both = pytest.mark.parametrize("method", METHODS)
@@ -199,17 +198,16 @@ for method in ("dino", "supervised"):
 
 def test_a_compiled_model_trains_the_same(small):
     """In a process of its own: the shape checks of the tests cannot be captured."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, json.dumps(small.model_dump(mode="json"))], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = dict(line.split() for line in done.stdout.splitlines())
+    ended = completed("-c", COMPILED, json.dumps(small.model_dump(mode="json")))
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = dict(line.split() for line in ended.stdout.splitlines())
     assert set(found) == set(METHODS)
     assert all(float(gap) < 1e-5 for gap in found.values())
 
 
 def test_supervised_learns_the_photographs(tiny):
-    run = pretrain(replace(tiny, method="supervised", steps=60, batch_size=16, base_lr=0.03, log_every=20))
+    learning = {"source": "photos", "steps": 60, "batch_size": 16, "base_lr": 0.03, "log_every": 20}
+    run = pretrain(replace(tiny, learning, method="supervised"))
     held_out = run.results["held_out"]
     assert held_out["accuracy"] > 0.3  # chance 0.1
     assert held_out["loss"] < 0.9 * math.log(10)
@@ -217,8 +215,8 @@ def test_supervised_learns_the_photographs(tiny):
 
 
 def test_dino_neither_collapses_nor_stands_still(tiny):
-    changes = {"steps": 60, "batch_size": 16, "base_lr": 0.03, "teacher_momentum": 0.9, "log_every": 10}
-    run = pretrain(replace(tiny, changes, method="dino"))
+    changes = {"source": "photos", "steps": 60, "batch_size": 16, "base_lr": 0.03, "log_every": 10}
+    run = pretrain(replace(tiny, changes, method="dino", teacher_momentum=0.9))
     final = run.results["held_out"]
     assert 0.2 * math.log(32) < final["teacher_entropy"] < 0.99 * math.log(32)
     assert final["kl"] > 0.01

@@ -1,0 +1,16 @@
+"""What the server of `tests.started` loads, once for all processes that are forked from it."""
+
+import matplotlib.pyplot  # noqa: F401
+import pandas  # noqa: F401
+import torch._dynamo  # noqa: F401  # with the first optimiser
+
+import lcmae_core.cli.evaluate
+import lcmae_core.cli.main
+import lcmae_core.cli.study
+import lcmae_core.cli.train
+import lcmae_core.execute
+import lcmae_core.viewer.report  # noqa: F401
+from lcmae_core.data.photos import crops
+
+for split in ("train", "validation"):
+    crops(split)
