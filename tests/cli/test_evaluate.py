@@ -19,7 +19,7 @@ SHORT = ["-p", "batch_size=4", "-p", "steps=2"]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A pre-trained run of two steps on the embedded photographs."""
-    return pretrain(tiny_settings(tmp_path_factory.mktemp("evaluate")))
+    return pretrain(tiny_settings(tmp_path_factory.mktemp("evaluate"), source="photos"))
 
 
 def evaluated(capsys, *words):

@@ -22,6 +22,7 @@ from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
 from lcmae_core.training import loop
 from lcmae_core.training.guards import NonFiniteLossError, stop_requests
+from tests.data.made_pictures import few_pictures
 from tests.loops import over
 from tests.started import CLI, Started
 from tests.studies.tiny_studies import TINY, tiny_settings
@@ -31,7 +32,7 @@ LEAVES = [word for name, value in TINY.items() for word in ("-p", f"{name}={valu
 
 def command(out, *words):
     """The command line of a study of tiny settings."""
-    return ["study", "--profile", "smoke", "--seeds", "1", "--out", str(out), *LEAVES, *words]
+    return ["study", "--profile", "smoke", "--seeds", "1", "--data", few_pictures(), "--out", str(out), *LEAVES, *words]
 
 
 def start(out, *words):

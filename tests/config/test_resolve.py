@@ -283,7 +283,7 @@ def test_an_evaluated_run_takes_what_was_asked_for_and_brings_the_rest(home, mon
     monkeypatch.setenv("LCMAE_DATA", "folder:two")
     assert judged(Asked())[1] == f"folder:{home / 'two'}"
     assert judged(Asked({}, {"source": "photos"}))[1] == "photos"
-    with pytest.raises(LcmaeError, match="width: got 7, expected 128, that of the run"):
+    with pytest.raises(LcmaeError, match="width: got 7, expected 64, that of the run"):
         settings_to_judge(known, profile("smoke"), Asked(parameters={"width": 7}))
 
 

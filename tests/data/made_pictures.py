@@ -1,5 +1,9 @@
 """Synthetic pictures and folders of them, for tests of sources and loaders."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -24,3 +28,13 @@ def write_folder(root: Path, names: list[str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(png(seed))
     return root
+
+
+@cache
+def few_pictures() -> str:
+    """The source of pictures on which a run is judged in a moment: 64 to train on and 16 held out, ten classes."""
+    folder = Path(tempfile.mkdtemp(prefix="few-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    names = {"train": 64, "val": 16}
+    write_folder(folder, [f"{split}/{i % 10}/{i}.png" for split, count in names.items() for i in range(count)])
+    return f"folder:{folder}"

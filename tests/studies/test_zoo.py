@@ -32,7 +32,7 @@ def test_runs_are_shared_and_named(base):
     images = torch.randn(2, 3, 64, 64)
     for name, subject in found.items():
         assert subject.origin.startswith(f"{name} trained here, 1 steps (")
-        assert subject.encoder(images).shape == (2, 65, 128)
+        assert subject.encoder(images).shape == (2, 65, 64)
         assert subject.prepare(images) is images
     assert found["MAE"].part == "decoder"
     assert found["DINO"].part == "encoder"

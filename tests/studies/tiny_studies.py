@@ -1,6 +1,7 @@
 """Settings so small that a job of a study takes a second or so."""
 
 from lcmae_core.config import profile, replace
+from tests.data.made_pictures import few_pictures
 
 TINY = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
@@ -12,4 +13,4 @@ TINY = {
 
 def tiny_settings(out, **more):
     """Smoke's settings, smaller still."""
-    return replace(profile("smoke"), {**TINY, **more, "out": str(out)})
+    return replace(profile("smoke"), {**TINY, "source": few_pictures(), **more, "out": str(out)})

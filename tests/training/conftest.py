@@ -8,7 +8,7 @@ import pytest
 
 from lcmae_core.config import profile, replace
 from lcmae_core.training import log
-from tests.data.made_pictures import write_folder
+from tests.data.made_pictures import few_pictures
 
 TINY = {
     "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
@@ -18,18 +18,9 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def few_pictures(tmp_path_factory):
-    """Pictures of which a run is judged in a moment: 64 to train on and 16 held out, ten classes."""
-    folder = tmp_path_factory.mktemp("few")
-    names = {"train": 64, "val": 16}
-    write_folder(folder, [f"{split}/{i % 10}/{i}.png" for split, count in names.items() for i in range(count)])
-    return f"folder:{folder}"
-
-
 @pytest.fixture
-def tiny(tmp_path, few_pictures):
-    return replace(profile("smoke"), {**TINY, "source": few_pictures, "out": str(tmp_path)})
+def tiny(tmp_path):
+    return replace(profile("smoke"), {**TINY, "source": few_pictures(), "out": str(tmp_path)})
 
 
 @pytest.fixture
