@@ -2,9 +2,11 @@
 
 Letters: B images, N patches, P values of a patch, V width of v = p(h(x, m)). `hidden` is m: True where masked.
 
-Every loss knows two reductions. "mean" pools all active terms of the batch (for Eq. 1 the P values of a patch too).
-"sum" adds the terms (and values) of an image, as the equations are written, and averages over the images of the batch.
-Without any active term the loss is a zero that keeps the graph. All are computed in float32 or better.
+A term is active where the masks say so: a hidden patch (Eq. 1, each of its P values a term), a patch hidden in both
+views (Eq. 5), a pair of hidden patches (Eq. 6). Every loss knows two reductions. "mean" is the sum of all active terms
+of the batch divided by their number. "sum" adds the terms of an image, as the equations are written, and averages over
+the images of the batch. Without any active term the loss is 0, still attached to autograd: gradients are 0. All are
+computed in float32 or better.
 """
 
 from collections.abc import Callable
@@ -18,9 +20,9 @@ from lcmae_core.config import LcmaeError, nearest
 
 Reduction = Literal["mean", "sum"]
 Pool = Callable[[Tensor], Tensor]
-"""What the reduction "mean" divides by, given the number of active terms in this process. A process that holds the
-whole batch divides by that number (`alone`). Where ranks share a batch, each divides by the mean of their numbers: then
-the mean of the ranks' losses is the loss of the whole batch."""
+"""From the number of active terms in this process to what the reduction "mean" divides their sum by. A process that
+holds the whole batch divides by that very number (`alone`). Where ranks share a batch, all divide by the average number
+of terms of a rank: the average of their losses, which is what ranks form, is then the loss of the whole batch."""
 EPS = 1e-6
 """Vectors shorter than this have no direction: their cosine with anything is 0, and so is its gradient."""
 
@@ -78,8 +80,8 @@ def in_view_loss(
 ) -> Float[Tensor, ""]:
     """Eq. 6 (section 3.3): sum_{i != j} m_i m_j |cos(v_i, v_j) - cos(x_i, x_j)|, over ordered pairs of hidden patches.
 
-    One batched similarity matrix: rows of visible patches are zeroed beforehand, so that their pairs vanish and no
-    index has to be read back from the device.
+    One batched similarity matrix: vectors of visible patches are multiplied by 0 instead of being left out, so that
+    their pairs add nothing. To leave them out, the CPU would have to wait for a GPU to say which they are.
 
     Raises:
         LcmaeError: an unknown reduction.

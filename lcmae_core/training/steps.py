@@ -43,8 +43,8 @@ class Steps:
     batches(start, end): the batches of steps start to end - 1. rate(step): sets that step's learning rate and returns
     it. backward(batch, step): leaves the gradients in the weights and returns the loss's terms. after_step(step): what
     follows the optimiser, such as the update of a teacher; `average`, a moving average of the weights, is updated and
-    saved with it. logged(steps done, last batch): values that a log line has beside the terms. snapshots: steps after
-    which the weights are kept. streamed: whether pictures are decoded while it trains, not before.
+    saved with it. logged(steps done, last batch): values to log beside the loss's terms. snapshots: steps after which
+    the weights are kept. streamed: whether pictures are decoded while it trains, instead of held from the start.
     """
 
     model: nn.Module
@@ -61,7 +61,7 @@ class Steps:
 
 
 class Restored(NamedTuple):
-    """Where training goes on: steps done, seconds spent, and the log line begun."""
+    """Where training goes on: steps done, seconds spent, and the means for the next log line, which were begun."""
 
     step: int
     seconds: float
@@ -104,12 +104,12 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
     runtime, guard = settings.runtime, LossGuard()
     start, spent, window = _restore(run, task)
 
-    def judge(step: int) -> None:
+    def check_finite(step: int) -> None:
         guard.settle()
         refuse_broken(step, task.model)
 
     def save(step: int) -> None:
-        judge(step)
+        check_finite(step)
         if ranks().first:
             run.refuse_lost()
         if sharded(task.model) or ranks().first:
@@ -136,7 +136,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
                 values = window.mean() | {"lr": stepped.rate} | task.logged(done, batch)
                 log.write(done, values, batches.take())
             if done in task.snapshots:
-                judge(done)
+                check_finite(done)
                 keep(done)
             stopping = agree(stop)
             if done % runtime.checkpoint_every == 0 or done == total or stopping:

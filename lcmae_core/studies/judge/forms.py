@@ -1,7 +1,8 @@
 """The kinds of test that claims are made of: linear forms of cells, shares, ratios, margins that are shares of a gain.
 
-"A test about accuracy is open unless the gain's interval lies above 0", where gain = measure(MAE) - measure(random), of
-the same measure and horizon: the margins here bring that gate along.
+A test about accuracy is judged only if MAE is surely better than random initialisation by the same measure after
+training as long: the interval of the gain, measure(MAE) - measure(random), must lie above 0. This condition, the test's
+gate, is added by the margins here (`of_gain`, `within_gain`); without it the test stays open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,8 +78,8 @@ def of_gain(
 def within_gain(
     text: str, row: Cell, other: Cell, mae: Cell, random: Cell, part: float, *, scale: float = 100.0
 ) -> Test:
-    """|row - other| below part (MAE - random): two linear forms, both below 0, open unless the gain is above 0. It
-    fails where one of them fails; the form that is nearer to its bound is shown."""
+    """|row - other| below part (MAE - random), open unless the gain is above 0: row - other and other - row must
+    both lie below it, and the larger of the two is shown."""
     cells = combined({row: 0.0}, {other: 0.0}, {mae: 0.0}, {random: 0.0})
     margin = {mae: -part, random: part}
     test = linear(text, combined(cells, {row: 1.0}, {other: -1.0}, margin), high=0.0, scale=scale,

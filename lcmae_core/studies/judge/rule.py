@@ -28,9 +28,9 @@ from lcmae_core.analysis.reductions import Reduction, is_linear, over_all
 from lcmae_core.config import LcmaeError
 
 MARGIN = 2.0
-"""Superseded: points of accuracy within which two settings counted as equally good, larger than every difference of
-Table 1. Margins are shares of the gain now (`within_gain`); the rules in `claims.superseded`, kept with what they said,
-still read it."""
+"""No longer used for new verdicts: two settings once counted as equally good within this many points of accuracy, more
+than any two rows of Table 1 differ by. Margins are now shares of MAE's gain (`within_gain`). Kept only so that the old
+rules, in `claims.superseded`, can still be worked out."""
 
 
 class Cell(NamedTuple):
@@ -48,9 +48,10 @@ class Test:
 
     The value is `scale` times a linear form, sum of `weights` times what `reduce` makes of each cell, or, where there
     are no weights, `statistic` of the mean of each cell, which must be smooth: no maximum, no minimum.
-    mirror: weights of a second form that must hold too (both sides of a margin). gates: tests without which this one is
-    open. nested: every seed draws its own images (or masks), so that only seeds are independent and count. limits:
-    where the value can lie at all (a share: 0 to 1), which its interval does not leave.
+    mirror: |a - b| < c is two inequalities, a - b < c and b - a < c; these are the weights of the second. gates: tests
+    that must hold first; without them this one is open. nested: seeds do not share images (or masks), so that images
+    cannot be told apart from seeds, and the interval comes from the spread between seeds alone. limits: where the value
+    can lie at all (a share: 0 to 1), which its interval does not leave.
     """
 
     text: str
@@ -69,7 +70,9 @@ class Test:
 
 class Estimate(NamedTuple):
     """A value with its 95 % interval over seeds and images, the degrees of freedom of its t-quantile, and the parts of
-    its variance: V = seed + image - cell. pooled: the seed part is of a whole table."""
+    its variance, V = seed + image - cell: that of the seeds' means, plus that of the images' means, minus that of
+    single numbers (a seed on an image, `parts.cell`), which both of them hold. pooled: the seeds' variance was taken
+    over all rows of the table, not over these runs alone."""
 
     value: float
     low: float
@@ -82,7 +85,8 @@ class Estimate(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A test with its estimate, whether it holds (None: open), and why it is open where its interval is not why."""
+    """A test with its estimate and whether it holds (None: open). why: what left it open other than an interval that is
+    too wide, such as a gate that does not hold."""
 
     test: Test
     estimate: Estimate
@@ -115,7 +119,8 @@ def estimate(test: Test, values: Values, pool: Pool | None = None) -> Estimate:
 
 
 def _estimate(test: Test, weights: Sequence[float], values: Values, pool: Pool | None) -> Estimate:
-    """Of a linear form: numbers of one second axis are summed for each seed and image before anything varies."""
+    """Of a linear form. Cells of equally many images are added up first, seed by seed and image by image; the variance
+    is taken of these sums, so that what cells have in common cancels."""
     groups: dict[int, np.ndarray] = {}
     for weight, each in zip(weights, values, strict=True):
         reduced = weight * _reduced(test, each)  # (S, M)
