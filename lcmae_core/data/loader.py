@@ -22,7 +22,6 @@ from ..store.stopping import leave_signals_to_the_parent
 from .augment import crop_resize, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
-from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
 from .resample import cut_many, cut_one, cut_resize, pixels_of
@@ -151,7 +150,7 @@ def read_ahead(
     for the reader and for the sampler.
 
     Raises:
-        UnreadableImage: in one line, from whatever process.
+        LcmaeError: `UnreadableImage`, or a damaged table; in one line, from whatever process.
     """
     ahead = DataLoader(
         pictures,
@@ -164,8 +163,8 @@ def read_ahead(
     pictures_ahead = iter(ahead)
     try:
         yield from zip(places(), pictures_ahead)
-    except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
-        raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
+    except LcmaeError as error:  # torch wraps a worker's error in its traceback: keep the line that says it
+        raise type(error)(str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from None
     finally:  # an error's traceback keeps the reader alive, and at exit its workers ignore the signal to end
         if isinstance(pictures_ahead, _MultiProcessingDataLoaderIter):
             pictures_ahead._shutdown_workers()
@@ -206,7 +205,7 @@ class Loader:
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
-        self._crops = _Crops(split, self._cuts)
+        self._crops, self._cache = _Crops(split, self._cuts), cache
         distinct = split if split.period is None else split.subset(range(split.period))
         how = (data.image_size, data.channels, device_cache_gb, progress)
         self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), device_cache_gb * 1e9, lambda: hold(distinct, *how))
@@ -221,16 +220,18 @@ class Loader:
 
     @property
     def held(self) -> bool:
-        """Whether the pictures lie on the device (else they are streamed)."""
+        """Whether the pictures lie on the device."""
         return self._canvas is not None
 
     def batch(self, step: int) -> Batch:
         """Training batch number `step`: a pure function of (seed, step)."""
-        epoch, index = self._positions(step)
-        return self._from_canvas(epoch, index) if self.held else self._from_pictures(epoch, index)
+        [batch] = self.batches(step, step + 1)
+        return batch
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start, ..., stop - 1; a streamed split is read ahead by `workers` processes."""
+        if not self.held and self._cache is not None:  # some sources are slow in random order: they make a copy, once
+            self._crops, self._cache = _Crops(self.split.copied(self._cache), self._cuts), None
         return self._run(stop - start, lambda: (self._positions(step) for step in range(start, stop)))
 
     def evaluation(
@@ -249,7 +250,7 @@ class Loader:
         return positions(self.seed, step, self.batch_size, self.size, self._share)
 
     def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
-        """`count` batches; `places` starts their positions over, one at a time, for the reader and for the sampler."""
+        """`count` batches; `places` starts their positions over."""
         if self.held or not self.workers or count < 2:
             cut = self._from_canvas if self.held else self._from_pictures
             yield from (cut(*place) for place in places())
@@ -263,10 +264,8 @@ class Loader:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures, boxes = (
-            self._canvas.pixels.index_select(0, self._send(place)),
-            [self._send(box) for _, box in cuts],
-        )  # (B, C, H, W)
+        pictures = self._canvas.pixels.index_select(0, self._send(place))  # (B, C, H, W)
+        boxes = [self._send(box) for _, box in cuts]
         crop = cut_many if self.device.type == "cpu" else crop_resize
         cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)

@@ -215,6 +215,7 @@ class SupervisedObjective(Objective[Supervised]):
         return AugmentedLoader(
             pictures, optim.batch_size, device=device, workers=runtime.workers,
             device_cache_gb=runtime.device_cache_gb, share=share_of(optim.batch_size, optim.accum_steps),
+            cache=cache_of(runtime),
         )  # fmt: skip
 
     def build(self) -> Supervised:
