@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torch.utils.data import Dataset
 
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
-from ..store.stopping import leave_signals_to_the_parent
+from .ahead import read_ahead
 from .augment import crop_resize, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
@@ -29,7 +28,7 @@ from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
 __all__ = [
-    "EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "pixels_of", "read_ahead", "shrink",
+    "EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "pixels_of", "shrink",
 ]  # fmt: skip
 
 
@@ -131,45 +130,6 @@ class _Crops(Dataset[list[Tensor]]):
         return [*(cut_one(picture, box, size) for box, size in zip(boxes.tolist(), sizes)), boxes]
 
 
-class _Lazy:
-    """An iterable made anew for each pass: a long run's positions never exist all at once."""
-
-    def __init__(self, start: Callable[[], Iterator[list[tuple[int, int]]]]) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._start()
-
-
-def read_ahead(
-    pictures: Dataset[Any], count: int, places: Callable[[], Iterator[Positions]], workers: int, *, pin: bool
-) -> Iterator[tuple[Positions, Any]]:
-    """`count` batches: the positions of each and what `pictures[epoch, index]` gives there, stacked.
-
-    Up to `workers` processes read ahead (0: this process does it). `places` starts the positions over, one at a time,
-    for the reader and for the sampler.
-
-    Raises:
-        LcmaeError: `UnreadableImage`, or a damaged table; in one line, from whatever process.
-    """
-    ahead = DataLoader(
-        pictures,
-        batch_sampler=_Lazy(lambda: (list(zip(e.tolist(), i.tolist())) for e, i in places())),
-        num_workers=min(workers, count),
-        pin_memory=pin,
-        generator=torch.Generator(),  # or it would draw from the global one
-        worker_init_fn=leave_signals_to_the_parent,
-    )
-    pictures_ahead = iter(ahead)
-    try:
-        yield from zip(places(), pictures_ahead)
-    except LcmaeError as error:  # torch wraps a worker's error in its traceback: keep the line that says it
-        raise type(error)(str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from None
-    finally:  # an error's traceback keeps the reader alive, and at exit its workers ignore the signal to end
-        if isinstance(pictures_ahead, _MultiProcessingDataLoaderIter):
-            pictures_ahead._shutdown_workers()
-
-
 class Loader:
     """Batches of one split.
 
@@ -241,8 +201,17 @@ class Loader:
         processes each takes the next part of them (`share`), all as long as the others' or one shorter."""
         count = self.size if limit is None else min(limit, self.size)
         part = torch.arange(count).tensor_split(share.of)[share.number]
-        index = part.split(batch_size or self.batch_size) if len(part) else ()
-        return self._run(len(index), lambda: (Positions(torch.full_like(i, EVALUATION), i) for i in index))
+        return self._evaluation(part.split(batch_size or self.batch_size) if len(part) else ())
+
+    def evaluation_in_turn(self, share: Share) -> Iterator[Batch]:
+        """As `evaluation` of all images, in the very batches of one process: of several each takes every `of`-th, and
+        all take equally many, for a forward pass may wait for the others: where they run out, the last once more."""
+        batches = torch.arange(self.size).split(self.batch_size) if self.size else ()
+        turns = range(share.number, -(-len(batches) // share.of) * share.of, share.of)
+        return self._evaluation([batches[min(turn, len(batches) - 1)] for turn in turns])
+
+    def _evaluation(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        return self._run(len(parts), lambda: (Positions(torch.full_like(i, EVALUATION), i) for i in parts))
 
     def _positions(self, step: int) -> Positions:
         if not self.size:

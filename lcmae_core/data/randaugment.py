@@ -21,10 +21,11 @@ from torch.utils.data import Dataset
 
 from ..config import LcmaeError
 from ..store.accelerator import kept_randomness
+from .ahead import read_ahead
 from .augment import IMAGENET_MEAN, normalize
 from .cache import Cache
 from .counter import WHOLE, Positions, Share, mix, positions, stream_key
-from .loader import Batch, Canvas, cut_resize, hold, pixels_of, read_ahead, shrink
+from .loader import Batch, Canvas, cut_resize, hold, pixels_of, shrink
 from .splits import Split
 from .views import Views
 
