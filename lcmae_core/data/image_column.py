@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import LcmaeError
 from ..store.machine import machine_memory
-from .row_groups import RowGroups, bytes_of, damaged, leaf_of
+from .row_groups import BUFFER, MOST, RowGroups, bytes_of, damaged, leaf_of
 
 SHARE = 1 / 8
 """Of the machine's memory, divided among its ranks, up to which a source's pictures are held as they lie in it."""
@@ -112,6 +112,8 @@ def fits(files: Sequence[Path]) -> bool:
 def column_of(file: Path, name: str, part: str | None = None) -> Any:
     """A column, or one part of one of structs, its pages compared with their checksums where the table has them.
 
+    It is read piece by piece, which takes little more memory than it fills: at once it takes twice as much.
+
     Raises:
         LcmaeError: they differ, or the file is damaged in another way.
     """
@@ -119,8 +121,9 @@ def column_of(file: Path, name: str, part: str | None = None) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as table:
-            column = table.read([part or name])[name]
+        with pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True) as table:
+            pieces = [batch.column(0) for batch in table.iter_batches(MOST, columns=[part or name], use_threads=False)]
+            column = pa.chunked_array(pieces) if pieces else table.read([part or name])[name]
     except (OSError, pa.ArrowException) as error:
         raise damaged(file, name, error) from None
     return column if part is None else pa.chunked_array([c.field(0) for c in column.chunks], column.type[0].type)

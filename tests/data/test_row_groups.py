@@ -21,8 +21,11 @@ from lcmae_core.data import image_column as I
 from lcmae_core.data import open_source
 from lcmae_core.data import row_groups as R
 from lcmae_core.data.counter import Share
+from lcmae_core.data.encoded import Copy
 from lcmae_core.data.loader import Loader
+from lcmae_core.data.randaugment import AugmentedLoader, Pictures
 from lcmae_core.data.sources import _opened
+from lcmae_core.data.views import Views
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGES = 11
@@ -107,6 +110,21 @@ def test_a_training_and_its_middle_are_those_of_a_held_table_with_workers_and_ra
         for k in range(2):
             assert same(batches(loader_of(read, kept, workers=workers, share=Share(k, 2))), parts[k])
     assert same(batches(loader_of(read, cache, device_cache_gb=1.0)), whole), "decoded pictures held"
+
+
+def test_augmented_training_is_that_of_a_held_table_and_reads_the_copy(tmp_path, opened, monkeypatch):
+    write(tmp_path / "train.parquet", 3)
+    cache, found, read_from_copy = C.Cache(tmp_path / "cache", 1e9), [], []
+    plain = Copy.__call__
+    monkeypatch.setattr(Copy, "__call__", lambda self, i: (read_from_copy.append(i), plain(self, i))[1])
+    for hold, kept in ((True, None), (False, None), (False, cache)):
+        source = opened(tmp_path, hold=hold)
+        pictures = Pictures(source.train, Views(0, (16, 16), (0.2, 1.0), (0.75, 1.33), True), 3, "rand-m9-inc1", 0.2)
+        loader = AugmentedLoader(pictures, 4, device=torch.device("cpu"), workers=0, cache=kept)
+        found.append(torch.cat([batch.images for batch in loader.batches(0, 4)]))
+        assert len(read_from_copy) == (16 if kept else 0)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_in_order_every_row_group_is_read_once_and_few_blocks_are_kept(tmp_path, opened, monkeypatch):
