@@ -9,6 +9,7 @@ the CRC-32 of each (uint32). A picture that differs from its sum is taken from t
 import hashlib
 import json
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -97,14 +98,14 @@ class _Kept(Entry):
 
 def _written(path: Path, rows: Iterable[bytes | None]) -> tuple[int, str]:
     """Number of rows, and sha256 of the index behind their bytes."""
-    ends, sums = [0], []
+    ends, sums = array("q", [0]), array("L")  # 16 bytes a row, not a hundred
     with path.open("wb") as file:
         for row in rows:
             data = row or b""
             file.write(data)
             ends.append(ends[-1] + len(data))
             sums.append(zlib.crc32(data))
-        index = np.array(ends, "<i8").tobytes() + np.array(sums, "<u4").tobytes()
+        index = np.asarray(ends, "<i8").tobytes() + np.asarray(sums, "<u4").tobytes()
         file.write(index)
     return len(sums), hashlib.sha256(index).hexdigest()
 

@@ -140,4 +140,5 @@ class _Recent:
 
 
 _RECENT = _Recent()
-os.register_at_fork(after_in_child=_RECENT.start_over)  # what the parent was reading is its own, and so is its lock
+if hasattr(os, "register_at_fork"):  # what the parent was reading is its own, and so is its lock
+    os.register_at_fork(after_in_child=_RECENT.start_over)
