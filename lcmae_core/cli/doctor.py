@@ -174,7 +174,7 @@ def _cache(folder: Path) -> Finding:
 
     count, size = taken(folder)
     limit = Runtime().cache_gb
-    contents = f"{size / GB:.2f} GB in {count} sets of decoded pictures, at most {limit:g} GB (cache_gb)"
+    contents = f"{size / GB:.2f} GB in {count} sets of pictures, at most {limit:g} GB (cache_gb)"
     return Finding("outputs", str(folder), "ok", contents, "may be deleted at any time" if count else "")
 
 

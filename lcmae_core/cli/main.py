@@ -128,7 +128,7 @@ def _study(options: argparse.Namespace) -> int:
     say_unread(asked, base, profile, common.own)
     seeds = options.seeds or len(judged_seeds(profile))
     if status:
-        return print_status(asked, base, profile, seeds=seeds)
+        return print_status(asked, base, profile, seeds=seeds, data_asked=common.data is not None)
     if options.executor == "slurm":
         from lcmae_core.cli.array import submit_studies
 

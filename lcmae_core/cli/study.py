@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lcmae_core.cli.words import chosen_studies, without
-from lcmae_core.config import Settings
+from lcmae_core.config import Settings, replace
+from lcmae_core.config.places import plain_name
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
+from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
 from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import measured_speed, to_go
@@ -152,8 +154,11 @@ def _await(helpers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> int
 # ---- status
 
 
-def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: int) -> int:
-    """A line for each study: what is done and missing, and the time that will take by the speed measured so far."""
+def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: int, data_asked: bool = True) -> int:
+    """A line for each study: what is done and missing, and the time that will take by the speed measured so far.
+
+    Where the data were not asked for and all records are of others than the profile's own, those are counted.
+    """
     from rich.table import Table
 
     from lcmae_core.execute.progress import make_console
@@ -167,6 +172,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         ("time to go", "right"),
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    base = _of_the_records(base, asked=data_asked)
     everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
     speed = measured_speed(everything)
     for name in chosen_studies(names):
@@ -187,5 +193,25 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
     one = profile_of(profile)
     print(f"{profile}: {one.purpose}; {one.cost}; expect {one.expect}")
     if not speed:
-        print("no run of this profile has been finished here, so there is no measured speed to tell the time from")
+        print(
+            f"no run of this profile has been finished here on {plain_name(base.data.source, REPOSITORY)}, "
+            "so there is no measured speed to tell the time from"
+        )
     return 0
+
+
+def _of_the_records(base: Settings, *, asked: bool) -> Settings:
+    """The settings, with the data of the records below the output folder where those are of one source and no other was
+    asked for. A line says so, and that there are none of the source that is counted."""
+    from lcmae_core.studies.redraw import recorded_sources
+
+    there, mine = recorded_sources(absolute_folder(base.runtime.out)), plain_name(base.data.source, REPOSITORY)
+    if not there or mine in there:
+        return base
+    names = " and ".join(sorted(there))
+    if asked or len(there) > 1:
+        print(f"the records there are of {names}, none of {mine}: give --data with the place of what is to be counted")
+        return base
+    instead = f"not of the profile's own {mine}"
+    print(f"counted: the records there, of {names}, {instead}; to go on with them give their data's place by --data")
+    return replace(base, source=names)

@@ -257,7 +257,7 @@ class Runtime(Group):
     out: str = Field("outputs", description="folder of the runs")
     workers: int = Field(2, ge=0, description="decoding processes of sources too large to hold in memory")
     device_cache_gb: float = Field(4.0, ge=0, description="sources up to this size are held on the device as uint8")
-    cache_gb: float = Field(10.0, ge=0, description="decoded pictures kept in <out>/cache, shared by all runs; 0: none")
+    cache_gb: float = Field(10.0, ge=0, description="pictures kept in <out>/cache, decoded or copied; 0: none")
     fsdp: bool = Field(
         False, description="several processes: spread weights and optimiser over them (FSDP2), not copies"
     )

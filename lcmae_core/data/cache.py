@@ -30,6 +30,8 @@ from .splits import Split
 
 VERSION = 1
 """Of the files: another one has other names, so its canvases are never taken for these."""
+SUFFIXES = (".npy", ".bytes")
+"""Of canvases, and of copies of encoded pictures (`data.encoded`)."""
 PATIENCE = 1800.0
 """Seconds that a process waits for another one that makes the same canvas, before it decodes for itself."""
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
@@ -79,9 +81,10 @@ def canvas_of(
 
 
 def taken(folder: Path) -> tuple[int, int]:
-    """Number of canvases in a cache folder, and bytes of all its files."""
-    sizes = [entry.stat().st_size for entry in folder.glob("*") if entry.is_file()] if folder.is_dir() else []
-    return len(list(folder.glob("*.npy"))), sum(sizes)
+    """Number of canvases and copies in a cache folder, and bytes of all its files."""
+    files = [entry for entry in folder.glob("*") if entry.is_file()] if folder.is_dir() else []
+    kept = [file for file in files if file.suffix in SUFFIXES and not file.name.startswith(".")]
+    return len(kept), sum(file.stat().st_size for file in files)
 
 
 def _whole(cache: Cache, split: Split, shortest: int, largest: float) -> Canvas | None:
@@ -100,13 +103,64 @@ def _name(split: Split, shortest: int, rows: np.ndarray | None) -> dict[str, Any
     return {"version": VERSION, "pictures": split.identity, "shortest": shortest, "part": part}
 
 
-class _Entry:
-    """One canvas in the folder, there or not."""
+class Entry:
+    """One thing in the folder, there or not: a file, and a manifest that is written after it."""
+
+    suffix = ".npy"
+    without = "pictures are decoded again"
+    """What is done where it cannot be kept."""
 
     def __init__(self, cache: Cache, name: dict[str, Any]) -> None:
         self._cache, self._about = cache, name
         stem = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:16]
-        self._pixels, self._manifest = (cache.folder / f"{stem}{end}" for end in (".npy", ".json"))
+        self._file, self._manifest = (cache.folder / f"{stem}{end}" for end in (self.suffix, ".json"))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Nobody else makes this one meanwhile; False where that cannot be had, and nothing is to be written."""
+        lock = FileLock(self._cache.folder / f".{self._file.stem}.lock")
+        try:
+            self._cache.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=PATIENCE)
+        except (OSError, Timeout) as error:
+            say(f"cache: {self._cache.folder} is left out, {self.without}: {_reason(error)}")
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _used(self) -> None:
+        """The one used longest ago makes room first."""
+        with contextlib.suppress(OSError):
+            self._manifest.touch()
+
+    def _cannot_be_kept(self, error: Exception, size: int) -> None:
+        full = isinstance(error, DiskFullError)
+        reason = f"no room on the disk for {size:,} bytes" if full else _reason(error)
+        say(f"cache: {self._cache.folder} is left out, {self.without}: {reason}")
+
+    def _room(self, size: int) -> bool:
+        """Whether so many bytes more may be kept, after dropping what was used longest ago."""
+        folder, limit = self._cache
+        for left in (file for end in SUFFIXES for file in folder.glob(f".*{end}")):
+            if time.time() - left.stat().st_mtime > _STALE:  # of a process that was killed
+                left.unlink(missing_ok=True)
+        if size > min(limit, shutil.disk_usage(folder).free + taken(folder)[1]):
+            say(f"cache: {size / 1e9:.2g} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): {self.without}")
+            return False
+        for oldest in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
+            if taken(folder)[1] + size <= limit:
+                break
+            oldest.unlink(missing_ok=True)
+            for end in SUFFIXES:
+                oldest.with_suffix(end).unlink(missing_ok=True)
+        return True
+
+
+class _Entry(Entry):
+    """A canvas."""
 
     def read(self) -> Canvas | None:
         """The canvas, mapped, if it is there and whole: one that is not is said and made anew."""
@@ -119,10 +173,9 @@ class _Entry:
         except (OSError, ValueError, KeyError, TypeError):
             canvas = None
         if canvas is None:
-            _say(f"cache: {self._pixels.name} is damaged, and is made anew")
+            say(f"cache: {self._file.name} is damaged, and is made anew")
             return None
-        with contextlib.suppress(OSError):
-            self._manifest.touch()  # the one used longest ago makes room first
+        self._used()
         return canvas
 
     def write(self, canvas: Canvas) -> Canvas:
@@ -131,57 +184,23 @@ class _Entry:
         try:
             if not self._room(canvas.pixels.numel()):
                 return canvas
-            write_atomic(self._pixels, lambda path: np.save(path, canvas.pixels.numpy()))
+            write_atomic(self._file, lambda path: np.save(path, canvas.pixels.numpy()))
             write_json(self._manifest, {"about": self._about, "sizes": sizes, "sha256": self._digest(sizes)})
             return self._open(sizes)
         except (OSError, ValueError) as error:
-            full = isinstance(error, DiskFullError)
-            reason = f"no room on the disk for {canvas.pixels.numel():,} bytes" if full else _reason(error)
-            _say(f"cache: {self._cache.folder} is left out, pictures are decoded again: {reason}")
+            self._cannot_be_kept(error, canvas.pixels.numel())
             return canvas
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Nobody else makes this canvas meanwhile; False where that cannot be had, and nothing is to be written."""
-        lock = FileLock(self._cache.folder / f".{self._pixels.stem}.lock")
-        try:
-            self._cache.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=PATIENCE)
-        except (OSError, Timeout) as error:
-            _say(f"cache: {self._cache.folder} is left out, pictures are decoded again: {_reason(error)}")
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-
     def _digest(self, sizes: list[list[int]]) -> str:
-        with self._pixels.open("rb") as file:
+        with self._file.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         digest.update(json.dumps(sizes).encode())
         return digest.hexdigest()
 
     def _open(self, sizes: list[list[int]]) -> Canvas:
-        mapped = np.load(self._pixels, mmap_mode="c")  # copy-on-write: torch wants a writable array
+        mapped = np.load(self._file, mmap_mode="c")  # copy-on-write: torch wants a writable array
         heights, widths = (torch.tensor(side, dtype=torch.int64) for side in sizes)
         return Canvas(torch.from_numpy(mapped), heights, widths)
-
-    def _room(self, size: int) -> bool:
-        """Whether so many bytes more may be kept, after dropping what was used longest ago."""
-        folder, limit = self._cache
-        for left in folder.glob(".*.npy"):
-            if time.time() - left.stat().st_mtime > _STALE:  # of a process that was killed
-                left.unlink(missing_ok=True)
-        if size > min(limit, shutil.disk_usage(folder).free + taken(folder)[1]):
-            _say(f"cache: {size / 1e9:.2g} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): decoded each time")
-            return False
-        for oldest in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
-            if taken(folder)[1] + size <= limit:
-                break
-            oldest.unlink(missing_ok=True)
-            oldest.with_suffix(".npy").unlink(missing_ok=True)
-        return True
 
 
 def _reason(error: Exception) -> str:
@@ -189,5 +208,6 @@ def _reason(error: Exception) -> str:
 
 
 @lru_cache(maxsize=64)  # once a process is enough
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """To stderr."""
     print(line, file=sys.stderr)

@@ -89,11 +89,18 @@ def _hf_found(tables: dict[str, Any], spec: str, channels: int, root: Path | Non
 
 
 @contextmanager
-def _reached(spec: str) -> Iterator[None]:
-    """The hub's client has a dozen error classes: offline, gated, missing, renamed..."""
+def reached(spec: str, expected: Callable[[Exception], bool] = lambda error: False) -> Iterator[None]:
+    """The hub's client has a dozen error classes: offline, gated, missing, renamed... `expected` ones are left as they
+    are.
+
+    Raises:
+        NoDataError: what it says, in one line.
+    """
     try:
         yield
     except Exception as error:
+        if expected(error):
+            raise
         raise NoDataError(
             f"source {spec!r} could not be loaded (hub or server not reachable, or no such name): {_first_line(error)}"
         ) from error
@@ -105,7 +112,7 @@ def open_hf(name: str, data: Data) -> Found:
     here = _folder_here(name)
     if here is None:
         path, _, config = name.partition("@")
-        with _reached(spec):
+        with reached(spec):
             return _hf_found(dict(datasets.load_dataset(path, config or None)), spec, data.channels, None)
     root, config = here
     if odd := set("*?[") & set(str(root)):
@@ -146,7 +153,7 @@ def hf_identity(name: str) -> str:
 def download(spec: str, urls: Sequence[str]) -> list[Path]:
     """Where copies of remote files lie, in the cache of `datasets`; fetched where they are not there yet."""
     datasets = need("datasets")
-    with _reached(spec):
+    with reached(spec):
         return [Path(file) for file in datasets.DownloadManager().download([*urls])]
 
 

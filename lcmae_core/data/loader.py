@@ -13,16 +13,14 @@ import torch
 from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torch.utils.data import Dataset
 
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
-from ..store.stopping import leave_signals_to_the_parent
+from .ahead import read_ahead
 from .augment import crop_resize, flip, normalize
 from .cache import Cache, Canvas, canvas_of
 from .colour import shade
-from .convert import UnreadableImage
 from .counter import WHOLE, Positions, Share, positions
 from .decoders import shrunk
 from .resample import cut_many, cut_one, cut_resize, pixels_of
@@ -30,7 +28,7 @@ from .splits import THREADS, Split
 from .views import EVALUATION, Cuts, Place, Views
 
 __all__ = [
-    "EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "pixels_of", "read_ahead", "shrink",
+    "EVALUATION", "Batch", "Canvas", "Loader", "Views", "cut_resize", "hold", "pixels_of", "shrink",
 ]  # fmt: skip
 
 
@@ -132,45 +130,6 @@ class _Crops(Dataset[list[Tensor]]):
         return [*(cut_one(picture, box, size) for box, size in zip(boxes.tolist(), sizes)), boxes]
 
 
-class _Lazy:
-    """An iterable made anew for each pass: a long run's positions never exist all at once."""
-
-    def __init__(self, start: Callable[[], Iterator[list[tuple[int, int]]]]) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._start()
-
-
-def read_ahead(
-    pictures: Dataset[Any], count: int, places: Callable[[], Iterator[Positions]], workers: int, *, pin: bool
-) -> Iterator[tuple[Positions, Any]]:
-    """`count` batches: the positions of each and what `pictures[epoch, index]` gives there, stacked.
-
-    Up to `workers` processes read ahead (0: this process does it). `places` starts the positions over, one at a time,
-    for the reader and for the sampler.
-
-    Raises:
-        UnreadableImage: in one line, from whatever process.
-    """
-    ahead = DataLoader(
-        pictures,
-        batch_sampler=_Lazy(lambda: (list(zip(e.tolist(), i.tolist())) for e, i in places())),
-        num_workers=min(workers, count),
-        pin_memory=pin,
-        generator=torch.Generator(),  # or it would draw from the global one
-        worker_init_fn=leave_signals_to_the_parent,
-    )
-    pictures_ahead = iter(ahead)
-    try:
-        yield from zip(places(), pictures_ahead)
-    except UnreadableImage as error:  # torch wraps a worker's error in its traceback: keep the line that says it
-        raise UnreadableImage(str(error).strip().rsplit("UnreadableImage: ", 1)[-1]) from None
-    finally:  # an error's traceback keeps the reader alive, and at exit its workers ignore the signal to end
-        if isinstance(pictures_ahead, _MultiProcessingDataLoaderIter):
-            pictures_ahead._shutdown_workers()
-
-
 class Loader:
     """Batches of one split.
 
@@ -206,7 +165,7 @@ class Loader:
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
-        self._crops = _Crops(split, self._cuts)
+        self._crops, self._cache = _Crops(split, self._cuts), cache
         distinct = split if split.period is None else split.subset(range(split.period))
         how = (data.image_size, data.channels, device_cache_gb, progress)
         self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), device_cache_gb * 1e9, lambda: hold(distinct, *how))
@@ -221,16 +180,18 @@ class Loader:
 
     @property
     def held(self) -> bool:
-        """Whether the pictures lie on the device (else they are streamed)."""
+        """Whether the pictures lie on the device."""
         return self._canvas is not None
 
     def batch(self, step: int) -> Batch:
         """Training batch number `step`: a pure function of (seed, step)."""
-        epoch, index = self._positions(step)
-        return self._from_canvas(epoch, index) if self.held else self._from_pictures(epoch, index)
+        [batch] = self.batches(step, step + 1)
+        return batch
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start, ..., stop - 1; a streamed split is read ahead by `workers` processes."""
+        if not self.held and self._cache is not None:  # some sources are slow in random order: they make a copy, once
+            self._crops, self._cache = _Crops(self.split.copied(self._cache), self._cuts), None
         return self._run(stop - start, lambda: (self._positions(step) for step in range(start, stop)))
 
     def evaluation(
@@ -240,8 +201,17 @@ class Loader:
         processes each takes the next part of them (`share`), all as long as the others' or one shorter."""
         count = self.size if limit is None else min(limit, self.size)
         part = torch.arange(count).tensor_split(share.of)[share.number]
-        index = part.split(batch_size or self.batch_size) if len(part) else ()
-        return self._run(len(index), lambda: (Positions(torch.full_like(i, EVALUATION), i) for i in index))
+        return self._evaluation(part.split(batch_size or self.batch_size) if len(part) else ())
+
+    def evaluation_in_turn(self, share: Share) -> Iterator[Batch]:
+        """As `evaluation` of all images, in the very batches of one process: of several each takes every `of`-th, and
+        all take equally many, for a forward pass may wait for the others: where they run out, the last once more."""
+        batches = torch.arange(self.size).split(self.batch_size) if self.size else ()
+        turns = range(share.number, -(-len(batches) // share.of) * share.of, share.of)
+        return self._evaluation([batches[min(turn, len(batches) - 1)] for turn in turns])
+
+    def _evaluation(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        return self._run(len(parts), lambda: (Positions(torch.full_like(i, EVALUATION), i) for i in parts))
 
     def _positions(self, step: int) -> Positions:
         if not self.size:
@@ -249,7 +219,7 @@ class Loader:
         return positions(self.seed, step, self.batch_size, self.size, self._share)
 
     def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
-        """`count` batches; `places` starts their positions over, one at a time, for the reader and for the sampler."""
+        """`count` batches; `places` starts their positions over."""
         if self.held or not self.workers or count < 2:
             cut = self._from_canvas if self.held else self._from_pictures
             yield from (cut(*place) for place in places())
@@ -263,10 +233,8 @@ class Loader:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures, boxes = (
-            self._canvas.pixels.index_select(0, self._send(place)),
-            [self._send(box) for _, box in cuts],
-        )  # (B, C, H, W)
+        pictures = self._canvas.pixels.index_select(0, self._send(place))  # (B, C, H, W)
+        boxes = [self._send(box) for _, box in cuts]
         crop = cut_many if self.device.type == "cpu" else crop_resize
         cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)

@@ -1,7 +1,7 @@
 """manifest.json beside shards or tables: sha256 of each, so that one that is cut off or flipped is refused by name."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -41,17 +41,17 @@ def checked(title: str, files: Sequence[Path], *, whole: bool) -> dict[Path, Kno
     expected: dict[Path, dict[str, Any]] = {}
     known: dict[Path, Known] = {}
     for folder, manifest in manifests.items():
-        listed = _listed(manifest)
+        listed = listed_in(manifest)
         expected |= {folder / name: entry for name, entry in listed.items()}
         there = [file for file in files if file.parent == folder]
-        _refuse_incomplete(title, folder, manifest, listed, [file.name for file in there], whole=whole)
+        refuse_incomplete(title, folder, manifest, listed, [file.name for file in there], whole=whole)
         if manifest.get("made_by") == MADE_BY:
-            classes = tuple(manifest["classes"]) if manifest["classes"] else None
+            classes = classes_of(manifest)
             indices = {file: file.with_suffix(INDEX) for file in there}
             expected |= {indices[file]: {"sha256": listed[file.name]["index"]} for file in there}
             known |= {file: Known(classes, index if index.is_file() else None) for file, index in indices.items()}
     wanted = [*files, *(one.members for one in known.values() if one.members)]
-    _refuse_different(title, [(file, expected[file]) for file in wanted if file in expected])
+    refuse_different(title, [(file.name, file, expected[file]) for file in wanted if file in expected])
     return known
 
 
@@ -65,16 +65,26 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _listed(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def listed_in(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Entries by file name, of those that say a digest."""
     files = manifest.get("files")
     entries = [entry for entry in files if isinstance(entry, dict)] if isinstance(files, list) else []
     return {entry["file"]: entry for entry in entries if entry.get("file") and entry.get("sha256")}
 
 
-def _refuse_incomplete(
+def classes_of(manifest: dict[str, Any]) -> tuple[str, ...] | None:
+    """Names of the classes that a manifest of ours lists."""
+    return tuple(manifest["classes"]) if manifest["classes"] else None
+
+
+def refuse_incomplete(
     title: str, folder: Path, manifest: dict[str, Any], listed: Iterable[str], there: Collection[str], *, whole: bool
 ) -> None:
+    """One line on what a manifest lists and is not there, or on shards of ours that it does not list or finish.
+
+    Raises:
+        LcmaeError: that line.
+    """
     missing = [name for name in listed if name not in there and not (folder / name).is_file()] if whole else []
     if missing:
         raise LcmaeError(f"source {title!r}: {missing[0]} is not there ({len(missing)} that {MANIFEST} lists are not)")
@@ -87,21 +97,33 @@ def _refuse_incomplete(
         raise LcmaeError(f"source {title!r}: {strange[0]} is not in {folder.name}/{MANIFEST}, expected only what is")
 
 
-def _refuse_different(title: str, known: Sequence[tuple[Path, dict[str, Any]]]) -> None:
-    """One line that names the first file whose bytes are not those that its manifest says, and counts them."""
-    wrong = [(f, f"{s:,} bytes") for f, e in known if (s := f.stat().st_size) != e.get("bytes", s)]
+def refuse_different(
+    title: str, known: Sequence[tuple[str, Path, dict[str, Any]]], forget: Callable[[Path], object] | None = None
+) -> None:
+    """One line that names the first of (name, file, entry of a manifest) whose bytes differ, and counts them; `forget`
+    is called of each that does.
+
+    Raises:
+        LcmaeError: that line.
+    """
+    wrong = [(name, f, e, f"{s:,} bytes") for name, f, e in known if (s := f.stat().st_size) != e.get("bytes", s)]
     if not wrong:
         with ThreadPoolExecutor(THREADS) as pool, progress_bar(f"checking {title}", len(known), "file") as bar:
-            for (file, entry), digest in zip(known, pool.map(_digest, (file for file, _ in known))):
+            for (name, file, entry), digest in zip(known, pool.map(_digest, (file for _, file, _ in known))):
                 bar.update()
                 if digest != entry["sha256"]:
-                    wrong.append((file, f"sha256 {digest[:12]}..."))
-    if wrong:
-        file, got = wrong[0]
-        entry = dict(known)[file]
-        more = f" ({len(wrong)} files differ)" if len(wrong) > 1 else ""
-        expected = f"{entry['bytes']:,} bytes" if "bytes" in got else f"{entry['sha256'][:12]}... of {MANIFEST}"
-        raise LcmaeError(f"source {title!r}: {file.name}: got {got}, expected {expected}: damaged{more}")
+                    wrong.append((name, file, entry, f"sha256 {digest[:12]}..."))
+    if not wrong:
+        return
+    name, _, entry, got = wrong[0]
+    more = f" ({len(wrong)} files differ)" if len(wrong) > 1 else ""
+    expected = f"{entry['bytes']:,} bytes" if "bytes" in got else f"{entry['sha256'][:12]}... of {MANIFEST}"
+    removed = ""
+    if forget:
+        for _, file, _, _ in wrong:
+            forget(file)
+        removed = ", and removed here: the next attempt fetches it again"
+    raise LcmaeError(f"source {title!r}: {name}: got {got}, expected {expected}: damaged{more}{removed}")
 
 
 def _digest(file: Path) -> str:

@@ -21,9 +21,11 @@ from torch.utils.data import Dataset
 
 from ..config import LcmaeError
 from ..store.accelerator import kept_randomness
+from .ahead import read_ahead
 from .augment import IMAGENET_MEAN, normalize
+from .cache import Cache
 from .counter import WHOLE, Positions, Share, mix, positions, stream_key
-from .loader import Batch, Canvas, cut_resize, hold, pixels_of, read_ahead, shrink
+from .loader import Batch, Canvas, cut_resize, hold, pixels_of, shrink
 from .splits import Split
 from .views import Views
 
@@ -112,10 +114,13 @@ class Pictures(Dataset[Tensor]):
         array = pixels[0] if self.channels == 1 else pixels.permute(1, 2, 0)
         return Image.fromarray(array.contiguous().numpy())
 
-    def held(self, device_cache_gb: float) -> "Pictures":
-        """The same with all pictures read at once, if they take no more than `device_cache_gb` (10^9 bytes)."""
+    def held(self, device_cache_gb: float, cache: Cache | None = None) -> "Pictures":
+        """The same with all pictures read at once, if they take no more than `device_cache_gb` (10^9 bytes); else with
+        a copy of them in the cache, if their source is slow in random order."""
         distinct = self.split if self.split.period is None else self.split.subset(range(self.split.period))
         self.canvas = hold(distinct, self.views.size, self.channels, device_cache_gb)
+        if self.canvas is None and cache is not None:
+            self._shown = self._shown.copied(cache)
         return self
 
 
@@ -128,10 +133,10 @@ class AugmentedLoader:
 
     def __init__(
         self, pictures: Pictures, batch_size: int, *, device: torch.device, workers: int = 2,
-        device_cache_gb: float = 0.0, share: Share = WHOLE,
+        device_cache_gb: float = 0.0, share: Share = WHOLE, cache: Cache | None = None,
     ) -> None:  # fmt: skip
         self._share = share
-        self._pictures, self._device, self._workers = pictures.held(device_cache_gb), device, workers
+        self._pictures, self._device, self._workers = pictures.held(device_cache_gb, cache), device, workers
         self._batch_size, labels = batch_size, pictures.split.labels
         self._labels = None if labels is None else torch.tensor(labels)
 

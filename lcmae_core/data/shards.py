@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import Data, LcmaeError
 from ..config.places import is_remote
 from .fingerprint import fingerprint
-from .hub import download
 from .labels import COLUMNS, number_labels, numbers_or_names
 from .manifest import Known, checked
 from .paths import EXTENSIONS
+from .remote import fetch
 from .shard_files import braces, by_split, is_folder, shards
 from .splits import Found, Reader, Split
 from .tars import FAULTS, WHOLE, refuse_what_leads_out, walk
@@ -212,32 +212,41 @@ def _named(label: str | None, classes: tuple[str, ...] | None, file: Path) -> st
 def open_wds(address: str, data: Data) -> Found:
     """`wds:ADDRESS`: webdataset shards (a picture of any kind; label cls, a number or a name).
 
-    Local ones are read where they lie; remote ones are downloaded first, once. Words in the names of the shards (or of
-    their folders) say the split: train, validation, val, valid, test.
+    Local ones are read where they lie; remote ones are downloaded first, once. Both must be as manifest.json beside
+    them says. Words in the names of the shards (or of their folders) say the split: train, validation, val, test...
     """
-    root, files, places = _local(address)
-    train, held_out = by_split(root, files)
+    root, names, places, ours = _here(address)
+    train, held_out = by_split(root, names)
     named = [(name, part) for name, part in (("train", train), ("validation", held_out)) if part]
-    ours = {} if is_remote(address) else checked(f"wds:{address}", files, whole=is_folder(address))
     parts = [_split([places[f] for f in part], name, data.channels, ours) for name, part in named]
     values: list[list[Any]] = [part[1] for part in parts]
-    names = {ours.get(file, NOT_OURS).classes for file in files}
-    if None in names:  # some say numbers: all that do are read as such
+    lists = {ours.get(file, NOT_OURS).classes for file in places.values()}
+    if None in lists:  # some say numbers: all that do are read as such
         known = iter(numbers_or_names([text for each in values for text in each]))
         values = [[next(known) for _ in each] for each in values]
-    one = names.pop() if len(names) == 1 else None
+    one = lists.pop() if len(lists) == 1 else None
     labels = number_labels(f"wds:{address}", values[0], values[1] if held_out else None, one)
     first, *others = (replace(part[0], labels=numbers) for part, numbers in zip(parts, labels[:2]))
     return Found(first, others[0] if others else None, labels.classes)
 
 
-def _local(address: str) -> tuple[Path, list[Path], dict[Path, Path]]:
-    """Folder and names of the shards, and where each lies on this machine."""
+class _Here(NamedTuple):
+    """Folder and names of shards, where each lies on this machine, and what their manifests say of those places."""
+
+    root: Path
+    names: list[Path]
+    places: dict[Path, Path]
+    ours: dict[Path, Known]
+
+
+def _here(address: str) -> _Here:
     if not is_remote(address):
         root, files = shards(address)
-        return root, files, {file: file for file in files}
+        ours = checked(f"wds:{address}", files, whole=is_folder(address))
+        return _Here(root, files, {file: file for file in files}, ours)
     if address.startswith("pipe:"):
         raise LcmaeError(f"source 'wds:{address}': got a command to run, expected a path or URL of shards")
     urls = braces(address)
     names = [Path(url) for url in urls]
-    return Path(), names, dict(zip(names, download(f"wds:{address}", urls)))
+    copies, ours = fetch(address, urls)
+    return _Here(Path(), names, dict(zip(names, copies)), ours)

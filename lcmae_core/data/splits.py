@@ -58,7 +58,11 @@ class Split:
 
     def at_least(self, side: int) -> "Split":
         """The same pictures, of which large JPEGs may come reduced to a short side of `side` pixels or more."""
-        return replace(self, read=_at_least(self.read, side))
+        return replace(self, read=_changed(self.read, "at_least", side))
+
+    def copied(self, cache: Any) -> "Split":
+        """The same pictures, read from a copy on disk (`data.encoded`) where their source is slow in random order."""
+        return replace(self, read=_changed(self.read, "copied", cache))
 
     def first(self, count: int) -> "Split":
         """The first `count` pictures over and over, as many as there were, so that an epoch keeps its length.
@@ -112,16 +116,20 @@ class _At:
 
     def at_least(self, side: int) -> "_At":
         """Of pictures that may come reduced."""
-        return replace(self, function=_at_least(self.function, side))
+        return replace(self, function=_changed(self.function, "at_least", side))
+
+    def copied(self, cache: Any) -> "_At":
+        """Of pictures read from a copy."""
+        return replace(self, function=_changed(self.function, "copied", cache))
 
 
 Read = TypeVar("Read", bound=Callable[[int], Any])
 
 
-def _at_least(read: Read, side: int) -> Read:
-    """A reader that knows how to come reduced does so; others are as they are."""
-    change = getattr(read, "at_least", None)
-    return change(side) if change else read
+def _changed(read: Read, name: str, value: Any) -> Read:
+    """A reader that knows how to be changed so is; others are as they are."""
+    change = getattr(read, name, None)
+    return change(value) if change else read
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +151,10 @@ class Reader:
         """The same, which may reduce what is larger."""
         return replace(self, how=replace(self.how, least=side))
 
+    def copied(self, cache: Any) -> "Reader":
+        """The same, of bytes from a copy."""
+        return replace(self, fetch=_changed(self.fetch, "copied", cache))
+
 
 @dataclass(frozen=True, eq=False)
 class LargeEnough:
@@ -163,7 +175,11 @@ class LargeEnough:
 
     def at_least(self, side: int) -> "LargeEnough":
         """Never reduced below what is large enough."""
-        return replace(self, read=_at_least(self.read, max(side, self.min_side)))
+        return replace(self, read=_changed(self.read, "at_least", max(side, self.min_side)))
+
+    def copied(self, cache: Any) -> "LargeEnough":
+        """Of pictures read from a copy."""
+        return replace(self, read=_changed(self.read, "copied", cache))
 
 
 def decoded_by(split: Split, how: Decoding) -> Split:

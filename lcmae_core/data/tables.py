@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Data, LcmaeError
+from .cache import Cache
 from .convert import UnreadableImage
+from .encoded import Copy, copy_of
 from .fingerprint import fingerprint
+from .image_column import Held, OnDisk, column_of, fits, image_column
 from .labels import COLUMNS, number_labels
 from .manifest import checked
 from .paths import files_under, resolve
@@ -22,25 +25,29 @@ from .splits import Found, Reader, Split
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Table:
-    """The column `image` of some files, held in memory as it lies in them; numbers run through all files."""
+    """The column `image` of some files; numbers run through all of them. Called with a number it gives the picture."""
 
     root: Path
     files: tuple[Path, ...]
     starts: tuple[int, ...]
-    columns: tuple[Any, ...]  # pyarrow.ChunkedArray of struct<bytes, path>, binary or text
+    columns: tuple[Held | OnDisk, ...]
+    copy: Copy | None = None
 
-    def _row(self, i: int) -> tuple[Path, int, bytes | None, str | None]:
+    def _place(self, i: int) -> tuple[int, int]:
         k = bisect_right(self.starts, i) - 1
-        row = i - self.starts[k]
-        value = self.columns[k][row].as_py()
-        if not isinstance(value, dict):
-            value = {"path" if isinstance(value, str) else "bytes": value}
-        return self.files[k], row, value.get("bytes"), value.get("path")
+        return k, i - self.starts[k]
 
-    def fetch(self, i: int) -> bytes | Path:
-        file, row, data, path = self._row(i)
+    def content(self, i: int) -> bytes | None:
+        """Bytes of the picture, from its table."""
+        k, row = self._place(i)
+        return self.columns[k].content(row)
+
+    def __call__(self, i: int) -> bytes | Path:
+        data = self.copy(i) if self.copy else self.content(i)
         if data:
             return data
+        k, row = self._place(i)
+        file, path = self.files[k], self.columns[k].path(row)
         if path and (place := _outside(self.root, file, path)):
             return place
         if data is not None:
@@ -49,8 +56,15 @@ class _Table:
         raise UnreadableImage(f"cannot read {file.name}#{row}: {why}")
 
     def name(self, i: int) -> str:
-        file, row, _, path = self._row(i)
-        return path or f"{file.name}#{row}"
+        k, row = self._place(i)
+        return self.columns[k].path(row) or f"{self.files[k].name}#{row}"
+
+    def copied(self, cache: Cache) -> "_Table":
+        """With pictures from a copy, unless they are held or it cannot be kept."""
+        groups = [column.groups for column in self.columns if isinstance(column, OnDisk)]
+        if len(groups) < len(self.columns):
+            return self
+        return replace(self, copy=copy_of(cache, groups, self.content))
 
 
 def _outside(root: Path, file: Path, path: str) -> Path | None:
@@ -61,55 +75,13 @@ def _outside(root: Path, file: Path, path: str) -> Path | None:
         return None
 
 
-def _image_column(file: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pq.read_schema(file)
-    if "image" not in schema.names:
-        got = ", ".join(schema.names)
-        raise LcmaeError(f"{file.name}: no column 'image', got {got}, expected image and label")
-    kind = schema.field("image").type
-    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_struct(inner):
-        good = bool({"bytes", "path"} & {field.name for field in inner})
-    else:
-        good = str(inner).removeprefix("large_").removesuffix("_view") in ("binary", "string", "null")
-    if not good:
-        raise LcmaeError(f"{file.name}: column 'image' is {kind}, expected {{bytes, path}}, bytes or paths")
-    return _column(file, "image")
-
-
-def _column(file: Path, name: str) -> Any:
-    """A column, its pages compared with their checksums where the table has them.
-
-    Raises:
-        LcmaeError: they differ, or the file is damaged in another way.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(file, columns=[name], page_checksum_verification=True)[name]
-    except (OSError, pa.ArrowException) as error:
-        got = " ".join(str(error).split())[:200]
-        raise LcmaeError(f"{file.name}: column {name!r}: got {got}, expected a whole table: damaged") from None
-
-
-def _split(root: Path, files: Sequence[Path], name: str, channels: int) -> Split:
-    columns = [_image_column(file) for file in files]
+def _split(root: Path, files: Sequence[Path], name: str, channels: int, *, hold: bool) -> Split:
+    columns = [image_column(file, hold=hold) for file in files]
     *starts, size = accumulate((len(column) for column in columns), initial=0)
-    if all(_empty(column) for column in columns):
+    if all(column.empty for column in columns):
         raise LcmaeError(f"{files[0].name}: column 'image' holds neither bytes nor a path in any row")
     held = _Table(root, tuple(files), tuple(starts), tuple(columns))
-    return Split(name, size, None, Reader(held.fetch, held.name, channels), held.name)
-
-
-def _empty(column: Any) -> bool:
-    """Whether no row has anything."""
-    if column.type.num_fields == 0 or column.null_count == len(column):
-        return column.null_count == len(column)
-    return all(part.field(k).null_count == len(part) for part in column.chunks for k in range(column.type.num_fields))
+    return Split(name, size, None, Reader(held, held.name, channels), held.name)
 
 
 def _label_column(files: Sequence[Path]) -> str | None:
@@ -127,7 +99,7 @@ def _labels(files: Sequence[Path], column: str | None) -> list[Any] | None:
     for file in files:
         schema = pq.read_schema(file)
         if column is not None and column in schema.names:
-            labels += _column(file, column).to_pylist()
+            labels += column_of(file, column).to_pylist()
         else:
             labels += [None] * pq.read_metadata(file).num_rows
     return labels if column and files else None
@@ -164,7 +136,8 @@ def open_parquet(path: str, data: Data) -> Found:
     """`parquet:PATH`: *.parquet with `image: {bytes, path}` and perhaps `label`; the file's name says the split.
 
     `image` may be bytes or text (a path) alone; a path is absolute, or relative to its table or to PATH. Files that
-    manifest.json lists must be as it says, and pages that have checksums too.
+    manifest.json lists must be as it says, and pages that have checksums too. Pictures are held in memory up to `SHARE`
+    of it, else read as they are asked for.
     """
     root, files = _files(path)
     checked(f"parquet:{path}", files, whole=resolve(path, "parquet").is_dir())
@@ -174,7 +147,8 @@ def open_parquet(path: str, data: Data) -> Found:
         names = _class_names(root, train[0], column) if column else None
         labels = number_labels(f"parquet:{path}", _labels(train, column), _labels(held_out, column), names)
         named = [(name, part) for name, part in (("train", train), ("validation", held_out)) if part]
-        splits = [_split(root, part, name, data.channels) for name, part in named]
+        hold = fits([*train, *held_out])
+        splits = [_split(root, part, name, data.channels, hold=hold) for name, part in named]
     first, *others = (replace(split, labels=numbers) for split, numbers in zip(splits, labels[:2]))
     return Found(first, others[0] if others else None, labels.classes)
 

@@ -43,10 +43,14 @@ def lab() -> Settings:
 
 def recorded(out: Path, name: str) -> Settings:
     """A profile's settings for reading the records below a folder, whatever data they were made on."""
-    base = replace(profile(name), out=str(out))
-    sources = {Record(file).content["settings"]["data"]["source"] for file in (out / "results" / "runs").glob("*.json")}
-    sources -= {TREE}
+    base, sources = replace(profile(name), out=str(out)), recorded_sources(out)
     return replace(base, source=sources.pop()) if len(sources) == 1 else base
+
+
+def recorded_sources(out: Path) -> set[str]:
+    """The data, as records name them, of which there are any below a folder; those that are made here left aside."""
+    files = (out / "results" / "runs").glob("*.json")
+    return {Record(file).content["settings"]["data"]["source"] for file in files} - {TREE}
 
 
 def accuracy_of(records: Sequence[Record], measure: str, table: Rows | None = None) -> Estimate | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.config.downstream import RECIPES, FineTune
+from lcmae_core.data.cache import cache_of
 from lcmae_core.data.loader import Batch
 from lcmae_core.data.randaugment import AugmentedLoader, Pictures, lent_randomness, seed_of
 from lcmae_core.data.splits import Source
@@ -113,6 +114,7 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
     return AugmentedLoader(
         pictures, recipe.batch_size, device=pick_device(settings.runtime.device), workers=settings.runtime.workers,
         device_cache_gb=settings.runtime.device_cache_gb, share=share_of(recipe.batch_size),
+        cache=cache_of(settings.runtime),
     ).batches  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Held-out images and the losses on them, under masks that are a function of the seed and the image alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from lcmae_core.data.splits import Source
 from lcmae_core.data.views import Views
 from lcmae_core.models.mae import MAE
 from lcmae_core.store.machine import pick_device
+from lcmae_core.training.distributed import my_part, parts_of_all
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
 
 ALL_TERMS = {"reconstruction": 1.0, "cross_view": 1.0, "in_view": 1.0, "reduction": "mean", "views": 2}
@@ -111,7 +112,6 @@ def known_labels(labels: Tensor | None) -> Tensor:
     return labels
 
 
-@torch.no_grad()
 def held_out(model: MAE, settings: Settings, loader: Loader) -> dict[str, float]:
     """All three losses, weighted 1 and with reduction "mean", whatever the run optimised; averaged over images.
 
@@ -121,15 +121,42 @@ def held_out(model: MAE, settings: Settings, loader: Loader) -> dict[str, float]
     are then measurements of what was never optimised.
     """
     measured = replace(settings, ALL_TERMS)
-    names: Sequence[str] = ("reconstruction", "cross_view", "in_view")
-    sums, count = dict.fromkeys(names, 0.0), 0
-    model.eval()
-    for batch in loader.evaluation():
+
+    def measure(batch: Batch) -> dict[str, Tensor]:
         masks = view_masks(measured, batch, 2)
         output = forward_views(model, batch.images, masks)
         terms = loss_terms(output, batch.images, masks, settings.model.patch_size, measured.loss)
-        for name in names:
-            sums[name] += float(getattr(terms, name)) * len(batch.index)
-        count += len(batch.index)
+        return {name: getattr(terms, name) for name in ("reconstruction", "cross_view", "in_view")}
+
+    model.eval()
+    means = averaged(loader, measure)
     model.train()
-    return {name: value / count for name, value in sums.items() if count} | {"images": count}
+    return means
+
+
+class _Measured(NamedTuple):
+    """Terms of a batch, how many images it has, and the number of its first one."""
+
+    first: int
+    images: int
+    terms: dict[str, float]
+
+
+@torch.no_grad()
+def averaged(loader: Loader, measure: Callable[[Batch], Mapping[str, Tensor]]) -> dict[str, float]:
+    """Means over the held-out images of what a batch measures, and their number (alone, where nothing is held out).
+
+    Ranks take batches in turn and sum them in the order of one process, whose numbers these are to the last bit
+    wherever a batch gives the same numbers on each of them. Every rank has to call it, and passes equally many batches.
+    """
+    mine = []
+    for batch in loader.evaluation_in_turn(my_part()):
+        terms = {name: float(value) for name, value in measure(batch).items()}
+        mine.append(_Measured(batch.first[1], len(batch.index), terms))
+    every = {one.first: one for one in parts_of_all(mine)}  # once, if two ranks took the last one
+    sums: dict[str, float] = {}
+    for _, one in sorted(every.items()):
+        for name, value in one.terms.items():
+            sums[name] = sums.get(name, 0.0) + value * one.images
+    count = sum(one.images for one in every.values())
+    return {name: value / count for name, value in sums.items()} | {"images": count}

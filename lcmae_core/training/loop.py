@@ -103,7 +103,7 @@ def train_run(run: Run, settings: Settings, callbacks: tuple[Callback, ...]) -> 
     task.streamed = not loader.held
     seconds = run_steps(run, settings, task, total, began)
     results = {"steps": total, "seconds": seconds, "skipped": source.skipped, "ranks": ranks().of}
-    measured = objective.held_out(model, validation)  # by all ranks alike: lightly's loss waits for the others
+    measured = objective.held_out(model, validation)  # by all ranks, in turn
     weights = whole(model.state_dict())  # by all ranks
     if not ranks().first:
         return

@@ -27,7 +27,7 @@ from lcmae_core.models.reference import Dino, Heads, Supervised, build_dino, bui
 from lcmae_core.models.siamese import Siamese, build_siamese
 from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.distributed import mean_over_ranks, rows_of_all, share_of
-from lcmae_core.training.held_out import held_out
+from lcmae_core.training.held_out import averaged, held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
 from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.siamese import siamese_terms
@@ -215,6 +215,7 @@ class SupervisedObjective(Objective[Supervised]):
         return AugmentedLoader(
             pictures, optim.batch_size, device=device, workers=runtime.workers,
             device_cache_gb=runtime.device_cache_gb, share=share_of(optim.batch_size, optim.accum_steps),
+            cache=cache_of(runtime),
         )  # fmt: skip
 
     def build(self) -> Supervised:
@@ -285,14 +286,6 @@ def mean_terms(parts: list[Terms]) -> Terms:
     return {name: torch.stack([part[name] for part in parts]).detach().mean() for name in parts[0]}
 
 
-@torch.no_grad()
 def _averaged(loader: Loader, measure: Callable[[Batch], Terms]) -> dict[str, float]:
-    """Means over the held-out images, the total as "loss", and their number (alone, where nothing is held out)."""
-    sums: dict[str, float] = {}
-    count = 0
-    for batch in loader.evaluation():
-        for name, value in measure(batch).items():
-            key = "loss" if name == "total" else name
-            sums[key] = sums.get(key, 0.0) + float(value) * len(batch.index)
-        count += len(batch.index)
-    return {name: value / count for name, value in sums.items()} | {"images": count}
+    """Means over the held-out images, the total as "loss", and their number."""
+    return {"loss" if name == "total" else name: value for name, value in averaged(loader, measure).items()}

@@ -46,7 +46,7 @@ def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("LCMAE_PROFILE", raising=False)
     found, cache = doctor.check_storage(str(tmp_path / "new"))
     assert found.state == cache.state == "ok"
-    assert "0.00 GB in 0 sets of decoded pictures" in cache.found
+    assert "0.00 GB in 0 sets of pictures" in cache.found
     assert not (tmp_path / "new").exists()
     (tmp_path / "old" / "cache").mkdir(parents=True)
     (tmp_path / "old" / "cache" / "x.npy").write_bytes(bytes(20_000_000))

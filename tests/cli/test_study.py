@@ -22,7 +22,7 @@ from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
 from lcmae_core.training import loop
 from lcmae_core.training.guards import NonFiniteLossError, stop_requests
-from tests.data.made_pictures import few_pictures
+from tests.data.made_pictures import few_pictures, write_folder
 from tests.loops import over
 from tests.started import CLI, Started
 from tests.studies.tiny_studies import TINY, tiny_settings
@@ -30,9 +30,10 @@ from tests.studies.tiny_studies import TINY, tiny_settings
 LEAVES = [word for name, value in TINY.items() for word in ("-p", f"{name}={value}")]
 
 
-def command(out, *words):
-    """The command line of a study of tiny settings."""
-    return ["study", "--profile", "smoke", "--seeds", "1", "--data", few_pictures(), "--out", str(out), *LEAVES, *words]
+def command(out, *words, data=True):
+    """The command line of a study of tiny settings, on few pictures unless it is said on which."""
+    words = ("--data", few_pictures(), *words) if data else words
+    return ["study", "--profile", "smoke", "--seeds", "1", "--out", str(out), *LEAVES, *words]
 
 
 def start(out, *words):
@@ -130,6 +131,41 @@ def test_work_and_status(tmp_path, capsys):
     assert after["fig5"][2].strip().endswith(" s")
     assert cli.main(command(tmp_path, "fig6")) == 0
     assert capsys.readouterr().out == "0 of 5 jobs to do at smoke\n"
+
+
+def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp_path, capsys):
+    """Without --data the profile's own data would be counted, of which there is no record."""
+
+    def status(*data):
+        assert cli.main(command(tmp_path / "out", "status", "fig5", *data, data=False)) == 0
+        lines = capsys.readouterr().out.splitlines()
+        [row] = [line.split("│")[2:4] for line in lines if line.startswith("fig5 ")]
+        return tuple(map(int, row)), "\n".join(line for line in lines if "│" not in line)
+
+    pictures = write_folder(tmp_path / "pets", [f"{c}/{i}.png" for c in "ab" for i in range(6)])
+    assert status()[0] == (0, 3)
+    assert cli.main(command(tmp_path / "out", "fig5", "--data", f"folder:{pictures}", data=False)) == 0
+    capsys.readouterr()
+    done, said = status("--data", f"folder:{pictures}")
+    assert done == (3, 0)
+    assert "the records there" not in said
+    for at_hand in (True, False):
+        done, said = status()
+        assert done == (3, 0), f"pictures are here: {at_hand}"
+        assert said.startswith("counted: the records there, of folder:pets, not of the profile's own photos;")
+        assert "no run of this profile" not in said
+        pictures.rename(tmp_path / "gone") if at_hand else None
+    done, said = status("--data", "photos")
+    assert done == (0, 3), "what was asked for"
+    assert said.startswith("the records there are of folder:pets, none of photos: give --data")
+    assert "no run of this profile has been finished here on photos" in said
+    [first, *_] = sorted((tmp_path / "out" / "results" / "runs").glob("*.json"))
+    content = json.loads(first.read_text())
+    content["settings"]["data"]["source"] = "folder:zebras"
+    first.write_text(json.dumps(content))
+    done, said = status()
+    assert done == (0, 3)
+    assert said.startswith("the records there are of folder:pets and folder:zebras, none of photos: give --data")
 
 
 def test_what_studies_share_is_counted_once(tmp_path):

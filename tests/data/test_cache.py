@@ -31,7 +31,7 @@ def decoded(monkeypatch):
     """Numbers of the pictures decoded so far."""
     found, plain = [], Reader.__call__
     monkeypatch.setattr(Reader, "__call__", lambda self, i: (found.append(i), plain(self, i))[1])
-    C._say.cache_clear()
+    C.say.cache_clear()
     return found
 
 

@@ -1,0 +1,132 @@
+"""A copy of encoded pictures in the cache, one after the other, where any of them is read in one step.
+
+Parquet is made to be read in order: in random order every picture costs a part of a row group. So a table that is not
+held in memory is read once, in order, when a training begins, and its pictures' bytes are kept in `<out>/cache` (within
+`cache_gb`) for this and every later training. A copy is one file: the bytes, then where each picture begins (int64) and
+the CRC-32 of each (uint32). A picture that differs from its sum is taken from the table, which costs only time.
+"""
+
+import hashlib
+import json
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..store.files import DiskFullError, write_atomic, write_json
+from ..store.progress import Bar, progress_bar
+from .cache import Cache, Entry, say
+from .fingerprint import fingerprint
+from .row_groups import RowGroups
+
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Copy:
+    """Number -> bytes, None for a row without any; picklable, for each decoding process reads for itself."""
+
+    file: Path
+    ends: np.ndarray
+    """(M + 1,) int64."""
+    sums: np.ndarray
+    """(M,) uint32."""
+    otherwise: Callable[[int], bytes | None]
+
+    def __call__(self, i: int) -> bytes | None:
+        start, stop = (int(end) for end in self.ends[i : i + 2])
+        if start == stop:
+            return self.otherwise(i)
+        try:
+            with self.file.open("rb") as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        except OSError:  # another run made room for itself
+            data = b""
+        if zlib.crc32(data) == self.sums[i]:
+            return data
+        say(f"cache: {self.file.name} is damaged or gone, some of its pictures are read from the table")
+        return self.otherwise(i)
+
+
+class _Kept(Entry):
+    suffix = ".bytes"
+    without = "pictures are read from row groups, each in the time of many (cache_gb)"
+
+    def read(self, otherwise: Callable[[int], bytes | None]) -> Copy | None:
+        """The copy, if it is there and its index is whole: one that is not is said and made anew."""
+        if not self._manifest.exists():
+            return None
+        try:
+            known = json.loads(self._manifest.read_text())
+            found = self._open(known["rows"], known["sha256"], otherwise) if known["about"] == self._about else None
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if found is None:
+            say(f"cache: {self._file.name} is damaged, and is made anew")
+            return None
+        self._used()
+        return found
+
+    def write(self, rows: Iterable[bytes | None], size: int) -> bool:
+        """Keep all rows, of about `size` bytes; whether that could be done."""
+        index: list[Any] = []
+        try:
+            if not self._room(size):
+                return False
+            write_atomic(self._file, lambda path: index.extend(_written(path, rows)), size)
+            write_json(self._manifest, {"about": self._about, "rows": index[0], "sha256": index[1]})
+            return True
+        except (OSError, DiskFullError) as error:
+            self._cannot_be_kept(error, size)
+            return False
+
+    def _open(self, rows: int, digest: str, otherwise: Callable[[int], bytes | None]) -> Copy | None:
+        length = 8 * (rows + 1) + 4 * rows
+        with self._file.open("rb") as file:
+            file.seek(-length, 2)
+            start, index = file.tell(), file.read()
+        ends, sums = np.frombuffer(index[: 8 * (rows + 1)], "<i8"), np.frombuffer(index[8 * (rows + 1) :], "<u4")
+        whole = hashlib.sha256(index).hexdigest() == digest and ends[-1] == start
+        return Copy(self._file, ends, sums, otherwise) if whole else None
+
+
+def _written(path: Path, rows: Iterable[bytes | None]) -> tuple[int, str]:
+    """Number of rows, and sha256 of the index behind their bytes."""
+    ends, sums = array("q", [0]), array("L")  # 16 bytes a row, not a hundred
+    with path.open("wb") as file:
+        for row in rows:
+            data = row or b""
+            file.write(data)
+            ends.append(ends[-1] + len(data))
+            sums.append(zlib.crc32(data))
+        index = np.asarray(ends, "<i8").tobytes() + np.asarray(sums, "<u4").tobytes()
+        file.write(index)
+    return len(sums), hashlib.sha256(index).hexdigest()
+
+
+def copy_of(cache: Cache, tables: Sequence[RowGroups], otherwise: Callable[[int], bytes | None]) -> Copy | None:
+    """The copy of some tables one after the other, made by one pass over them where it is not there; None where it
+    cannot be kept. `otherwise` reads a row from the tables."""
+    names = [(f"{number}/{table.file.name}", table.file) for number, table in enumerate(tables)]
+    entry = _Kept(cache, {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]})
+    if (found := entry.read(otherwise)) is not None:
+        return found
+    with entry.alone() as mine:  # whoever waited finds what the other one made
+        if not mine or (found := entry.read(otherwise)) is not None:
+            return found if mine else None
+        total = sum(len(table) for table in tables)
+        with progress_bar("copying pictures to the cache", total, "image") as bar:
+            rows = (_counted(row, bar) for row in chain.from_iterable(table.everything() for table in tables))
+            kept = entry.write(rows, sum(table.bytes for table in tables) + 12 * total)
+        return entry.read(otherwise) if kept else None
+
+
+def _counted(row: bytes | None, bar: Bar) -> bytes | None:
+    bar.update()
+    return row
