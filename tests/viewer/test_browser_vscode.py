@@ -29,7 +29,8 @@ ALWAYS = """:root { --jp-ui-font-color1: rgba(0,0,0,.8); --jp-ui-font-color2: rg
 body { background: var(--vscode-editor-background); color: var(--vscode-editor-foreground); }
 .cell-output-ipywidget-background { background: white !important; }"""
 OUTPUTS = """<div class="cell_container"><div class="output_container"><div class="output">
-<img src="data:image/png;base64,%s"></div></div><div class="output_container"><div class="output"><div class="cell-output-ipywidget-background">
+<img src="data:image/png;base64,%s"></div></div>
+<div class="output_container"><div class="output"><div class="cell-output-ipywidget-background">
 </div></div></div></div>"""
 CONTRASTS = """() => {
   const rgba = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return n.length > 3 ? n : [...n, 1]; };
