@@ -73,10 +73,13 @@ class _Batch:
         self.mistaken = 0
         self.began = time.monotonic()
         self.console = make_console()
-        estimates = {n.name: expected_seconds(n, plan.profile, self.ledger) for n in plan.notebooks}
+        estimates = {
+            n.name: expected_seconds(n, plan.profile, self.ledger, plan.parameters[n.name]) for n in plan.notebooks
+        }
         if self.limit > 1:
             self.waiting = longest_first(plan, estimates)
-        self.board = Board(self.console, estimates, self.limit)
+        after = {n.name: [u.name for u in plan.upstream(n)] for n in plan.notebooks}
+        self.board = Board(self.console, {n.name: estimates[n.name] for n in self.waiting}, self.limit, after)
         self._began: dict[NotebookFile, float] = {}
 
     def run(self) -> None:

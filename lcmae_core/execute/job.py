@@ -20,6 +20,7 @@ from typing import Any
 from lcmae_core.execute.ledger import WORK, read_json
 from lcmae_core.execute.watch import KERNEL_PID, STOPPING, watch
 from lcmae_core.store.files import DiskFullError, room_for, write_json
+from lcmae_core.store.kept import KEPT, kept_seconds
 from lcmae_core.store.stopping import TRAINING
 
 KERNEL = """
@@ -81,16 +82,17 @@ def execute(job: Job) -> int:
     began = time.monotonic()
     job.partial.parent.mkdir(parents=True, exist_ok=True)
     failure: dict[str, Any] = {}
+    kept = 0.0
     try:
         _prepare(job)
-        _papermill(job)
+        kept = _papermill(job)
         failure = _unfinished(job.partial)
     except Exception as error:
         failure = _failure(job.partial) or _ended(job.partial, error)
-    return _conclude(job, failure, began)
+    return _conclude(job, failure, time.monotonic() - began, kept)
 
 
-def _conclude(job: Job, failure: dict[str, Any], began: float) -> int:
+def _conclude(job: Job, failure: dict[str, Any], seconds: float, kept: float) -> int:
     """Put the notebook in its place and leave the outcome."""
     status = _status(job, failure)
     if read_json(job.partial):
@@ -104,7 +106,8 @@ def _conclude(job: Job, failure: dict[str, Any], began: float) -> int:
     outcome = {
         "status": status,
         "digest": job.digest,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(seconds, 1),
+        "kept_seconds": round(kept, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": {name: repr(value) for name, value in job.parameters.items()},
         **failure,
@@ -161,19 +164,22 @@ def _prepare(job: Job) -> None:
     nbformat.write(notebook, job.partial)
 
 
-def _papermill(job: Job) -> None:
+def _papermill(job: Job) -> float:
+    """Execute the notebook; the seconds that went into runs and measures which the next execution finds."""
     import papermill
 
+    began = time.time()
     with _kernelspec() as kernel, _environment(job):
         papermill.execute_notebook(
             job.partial, job.partial, kernel_name=kernel, cwd=job.cwd, progress_bar=False, start_timeout=180
         )
+        return kept_seconds(Path(os.environ[KEPT]), began)
 
 
 @contextmanager
 def _kernelspec() -> Iterator[str]:
     """A kernel that is this interpreter, whatever kernels the user's Jupyter knows."""
-    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", KERNEL_PID, TRAINING)}
+    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", KERNEL_PID, TRAINING, KEPT)}
     with tempfile.TemporaryDirectory(prefix="lcmae-") as folder:
         home = Path(folder, "kernels", "lcmae")
         home.mkdir(parents=True)
@@ -183,6 +189,7 @@ def _kernelspec() -> Iterator[str]:
         os.environ["JUPYTER_PATH"] = os.pathsep.join(p for p in (folder, before["JUPYTER_PATH"]) if p)
         os.environ[KERNEL_PID] = str(Path(folder, "pid"))
         os.environ[TRAINING] = str(Path(folder, "training"))
+        os.environ[KEPT] = str(Path(folder, "kept"))
         try:
             yield "lcmae"
         finally:

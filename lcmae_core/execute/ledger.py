@@ -13,6 +13,8 @@ from lcmae_core.execute.discover import PACKAGE, NotebookFile, cell_source
 from lcmae_core.store.files import write_json
 
 FILE, WORK = "ledger.json", ".work"
+LEAST = 1.0
+"""Seconds that a notebook takes at least: its kernel has to start."""
 WITHOUT_EFFECT = ("execute", "cli", "cli.py", "doctor.py", "notebooks", "viewer/report")
 """Parts of the package that cannot change what a notebook shows."""
 
@@ -86,12 +88,19 @@ class Ledger:
         return outcome
 
 
-def expected_seconds(notebook: NotebookFile, profile: str, ledger: Ledger) -> float:
-    """How long the notebook will take: as last time here, else what its metadata says, else a minute."""
-    last = ledger.entry(notebook.name)
-    if last.get("status") == "ok":
-        return float(last["seconds"])
+def expected_seconds(
+    notebook: NotebookFile, profile: str, ledger: Ledger, parameters: Mapping[str, Any] | None = None
+) -> float:
+    """How long the notebook will take: with the same parameters as last time, without what was trained and measured
+    then and is there now; else what its metadata says of a first time, or last time if that took longer; else a minute.
+    """
     hint = notebook.hints.get("seconds", 60.0)
     if isinstance(hint, Mapping):
         hint = hint.get(profile, hint.get("quick", 60.0))
-    return float(hint)
+    last = ledger.entry(notebook.name)
+    if last.get("status") != "ok":
+        return float(hint)
+    said = {name: repr(value) for name, value in (parameters or {}).items()}
+    if last.get("parameters", {}) != said:
+        return max(float(hint), float(last["seconds"]))
+    return max(LEAST, float(last["seconds"]) - float(last.get("kept_seconds", 0.0)))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lcmae_core.execute.timing import time_left
 from lcmae_core.store.progress import HEARTBEAT, in_words
 from lcmae_core.viewer.report.results import chosen_rows, read_results
 
@@ -21,10 +22,20 @@ def make_console() -> Console:
 
 
 class Board:
-    """Keeps count of what was estimated, what runs and what is done, and shows it."""
+    """Keeps count of what was estimated, what runs and what is done, and shows it.
 
-    def __init__(self, console: Console, estimates: Mapping[str, float], parallel: int):
+    estimates: seconds of each notebook, in the order of their start. after: names of those that one waits for.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        estimates: Mapping[str, float],
+        parallel: int,
+        after: Mapping[str, Sequence[str]] | None = None,
+    ):
         self._console, self._estimates, self._parallel = console, dict(estimates), max(1, parallel)
+        self._after = after or {}
         self._running: dict[str, float] = {}
         self._said = time.monotonic()
         self._done: dict[str, float] = {}
@@ -61,10 +72,9 @@ class Board:
     def finish(self, name: str, word: str, seconds: float | None = None) -> None:
         """A notebook has ended: ok, incomplete, failed, or up to date."""
         self._running.pop(name, None)
-        self._done[name] = self._estimates.get(name, 0.0) if seconds is None else seconds
-        if seconds is None:
-            self._estimates[name] = 0.0
-            self._done[name] = 0.0
+        self._done[name] = 0.0 if seconds is None else seconds
+        if word != "ok":  # it was not gone through to its end, and says nothing of how fast this machine is
+            self._estimates[name] = self._done[name] = 0.0
         took = "" if seconds is None else f", {in_words(seconds)}"
         more = not self._console.is_terminal and seconds is not None and len(self._done) < len(self._estimates)
         self.say(f"{self._count()} {name}: {word}{took}" + (f"; {self._left()}" if more else ""))
@@ -92,17 +102,9 @@ class Board:
         return f"[{len(self._done)}/{len(self._estimates)}]"
 
     def _left(self) -> str:
-        """Time left: estimates, scaled by how the finished notebooks compared with theirs."""
-        planned = sum(self._estimates[name] for name in self._done)
         now = time.monotonic()
-        scale = sum(self._done.values()) / planned if planned else 1.0
-        late = [(now - t) / (0.95 * self._estimates[n]) for n, t in self._running.items() if self._estimates[n]]
-        scale = max(scale, *late, 0.0)  # one that runs longer than it should says that this machine is slower
-        running = [max(0.0, scale * self._estimates[n] - (now - t)) for n, t in self._running.items()]
-        waiting = [
-            scale * e for name, e in self._estimates.items() if name not in self._done and name not in self._running
-        ]
-        left = max([(sum(running) + sum(waiting)) / self._parallel, *running, *waiting], default=0.0)
+        running = {name: now - began for name, began in self._running.items()}
+        left = time_left(self._estimates, self._done, running, self._after, self._parallel)
         return f"about {in_words(left)} left"
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.config.places import plain_name
 from lcmae_core.store.files import read_json, write_json
+from lcmae_core.store.kept import note_kept
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.runs import TIMINGS, Run
 
@@ -102,6 +103,7 @@ class Record:
         """Keep a measure with the time it took and where it was taken."""
         entry = {"values": values, "seconds": round(seconds, 2), **where}
         self._write(self.content | {"measures": self.measures | {measure: entry}})
+        note_kept(seconds)
 
     @contextmanager
     def claimed(self, *, wait: bool = False) -> Iterator[bool]:

@@ -16,16 +16,15 @@ from torch import Tensor
 from lcmae_core.config import LcmaeError, NotTrainedError, Settings, digest, parse
 from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors
 from lcmae_core.store.files import DamagedError, read_json, sha256, write_json
+from lcmae_core.store.kept import note_kept
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
 TIMINGS = ("images_per_s", "images_per_core_s", "data_wait")
 """What a line of the history says of speed, which differs between runs that are otherwise equal."""
 
-METHODS = {
-    "mae": "MAE", "ae": "an autoencoder", "dino": "DINO", "supervised": "a supervised ViT",
-    "siamese": "the Siamese network",
-}  # fmt: skip
+METHODS = {"mae": "MAE", "ae": "an autoencoder", "dino": "DINO", "supervised": "a supervised ViT",
+           "siamese": "the Siamese network"}  # fmt: skip
 """Methods as a reader calls them."""
 NAMED = 4
 """Missing runs that an error names."""
@@ -149,6 +148,7 @@ class Run:
         save_tensors(self.path / MODEL, weights)
         self._note(self.path / MODEL)
         write_json(self.path / RESULTS, results)
+        note_kept(results.get("seconds", 0.0))
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def refuse_lost(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lcmae_core.analysis.cues import shape_bias
 from lcmae_core.store.records import Record
-from lcmae_core.studies.judge import Estimate, estimated
+from lcmae_core.studies.judge import Estimate, Test, estimate, estimated
 from lcmae_core.studies.published import HLV_RATIOS, HLV_UNITS
 from lcmae_core.viewer.figures import Picture, curves
 
@@ -24,6 +24,7 @@ _PUBLISHED: dict[str, Mapping[str, Mapping[str, float]]] = {
     "hlv_units": {"linear probe, %": {f"{unit}x": float(level.probed) for unit, level in HLV_UNITS.items()}},
 }
 _KNOB = {"hlv_ratios": "mask ratio", "hlv_units": "side of a mask cell, patches"}
+_BIAS = Test("shape bias", (), lambda *cues: shape_bias(*map(float, cues)), limits=(0.0, 1.0))
 _FIDELITY = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR, dB", "mse": "MSE"}
 
 
@@ -37,8 +38,9 @@ def fidelity_by_level(study: str, by_row: Rows, lines: Mapping[str, float] | Non
 
 
 def reading_by_level(study: str, by_row: Rows) -> Picture:
-    """What can be read off the features over the ratios or units of an HLV study, beside what HLV reports: probe, kNN,
-    shape bias (dashed: answers at random), and the probe under corruptions where they could be made."""
+    """What can be read off the features over the ratios or units of an HLV study, with intervals, beside what HLV
+    reports: probe, kNN, shape bias (dashed: answers at random), and the probe under corruptions where they could be
+    made."""
     every, at = list(by_row.values()), _knob(by_row)
     ours = {
         "linear probe, %": [_estimate(records, "probe", "right", 100) for records in every],
@@ -81,9 +83,11 @@ def _estimate(records: Sequence[Record], measure: str, key: str, scale: float = 
 
 
 def _bias(records: Sequence[Record]) -> Estimate:
-    """A ratio of two means, of which no interval is known."""
-    value = shape_bias(*(float(mean_over_seeds(records, "cues", cue).mean()) for cue in ("shape", "texture")))
-    return Estimate(value, np.nan, np.nan, seeds=len(records), images=0)
+    """Shape bias with the jackknife's interval over seeds and images, as claim C18 is judged; without one where nobody
+    names one of the cues, for nothing is known then of how rare that is."""
+    cues = [np.stack([record.array("cues", cue) for record in records]) for cue in ("shape", "texture")]  # (S, M) each
+    found = estimate(_BIAS, [cue.astype(np.float64) for cue in cues])
+    return found if all(cue.any() for cue in cues) else found._replace(low=np.nan, high=np.nan)
 
 
 def mean_over_seeds(records: Sequence[Record], measure: str, key: str) -> np.ndarray:

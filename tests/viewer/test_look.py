@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from lcmae_core.config import profile, replace
@@ -169,6 +170,15 @@ def test_no_statement_of_the_board_is_cut():
     assert not any("…" in text for text in texts)
     tall, low = (figure.axes[0].patches[place].get_height() for place in (0, 2))
     assert tall > 1.25 * low, "its row is as high as its lines"
+    profiles = ("quick", "demo", "mae_visualize_vit_base", "desk")
+    wide = board({"C1": long}, {name: ["not reproduced"] for name in profiles})
+    assert 96 * wide.get_figwidth() < 1060, "not made smaller on a page of 1400 px"
+    drawn = FigureCanvasAgg(wide).get_renderer()
+    wide.draw_without_rendering()
+    texts = [text.get_window_extent(drawn) for text in wide.axes[0].texts]
+    cells = [patch.get_window_extent(drawn) for patch in wide.axes[0].patches]
+    assert texts[1].x1 < cells[0].x0, "the statement ends before the first verdict"
+    assert all(cell.x0 < word.x0 and word.x1 < cell.x1 for cell, word in zip(cells, texts[2:6], strict=True))
 
 
 def test_colours_and_maps_are_chosen_in_one_place():

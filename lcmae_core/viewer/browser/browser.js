@@ -1,5 +1,5 @@
 // The attention browser's page side: the toolbar, and what redraws when the state changes. It follows draw.js in
-// one module. Everything lives inside `el`: no ids, no globals, no document-level keys, so two browsers on one page
+// one module. Everything lives inside `el`: no ids, no globals, no keys of others, so two browsers on one page
 // do not meet.
 
 const CONTROLS = [

@@ -194,9 +194,7 @@ function render({ model, el }) {
     if (!maps) return block * 10000 + (large % 10000 + way + cells) % cells;
     return block * 10000 + maps[(maps.indexOf(large % 10000) + way + cells) % cells];
   }
-  root.addEventListener("keydown", (event) => { // else "b" or "dd" would edit the notebook around us
-    if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) event.stopPropagation();
-  });
+  const unshield = shield(root);
 
   const listeners = [["change:scene", fresh], ["change:others", fresh], ["change:panel", update], ["change:strip", update], ...NAMES.map((name) => [`change:${name}`, update])];
   for (const [name, run] of listeners) model.on(name, run);
@@ -209,8 +207,19 @@ function render({ model, el }) {
   update();
   return () => {
     for (const [name, run] of listeners) model.off(name, run);
-    sizes.disconnect(); themes.disconnect(); dark.removeEventListener("change", draw); clearTimeout(pending); kernel.stop(); root.remove();
+    sizes.disconnect(); themes.disconnect(); dark.removeEventListener("change", draw); clearTimeout(pending); kernel.stop(); unshield(); root.remove();
   };
+}
+
+/** Keys without Ctrl, Alt, Meta or Shift stay in the figure, else "b" or "dd" would edit the notebook around it. JupyterLab
+ * takes its shortcuts while the event bubbles; Notebook 7 before the figure sees it, unless the element that has the focus
+ * bears this mark. */
+function shield(root) {
+  const plain = (event) => !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey, mark = "data-lm-suppress-shortcuts";
+  const first = (event) => { if (root.contains(event.target)) event.target.toggleAttribute(mark, plain(event)); };
+  window.addEventListener("keydown", first, true);
+  root.addEventListener("keydown", (event) => { if (plain(event)) event.stopPropagation(); });
+  return () => window.removeEventListener("keydown", first, true);
 }
 
 /** What an address or an older file may say wrongly: a place, a model or a mode that is not there. */

@@ -17,12 +17,15 @@ COLOURS = {
 }  # fmt: skip
 """Verdict -> fill: full colours where intervals decided, pale ones where only a sign was looked at."""
 
+SAID, COLUMN = 5.2, 1.2
+"""Inches that the statements and each profile take: with four profiles the letters stay whole on a page of 1400 px."""
+
 
 def board(statements: Mapping[str, str], columns: Mapping[str, Sequence[str]]) -> Picture:
     """statements: claim -> what it says. columns: profile -> verdict of each claim, in their order."""
-    lines = {name: wrap(statement, 100) for name, statement in statements.items()}
+    lines = {name: wrap(statement, 78) for name, statement in statements.items()}
     heights = [max(1.0, 0.25 + 0.52 * len(said)) for said in lines.values()]
-    figure = Picture(figsize=(8.4 + 1.5 * len(columns), 0.34 * sum(heights) + 0.6), layout="constrained")
+    figure = Picture(figsize=(SAID + COLUMN * len(columns), 0.34 * sum(heights) + 0.6), layout="constrained")
     axis = figure.subplots()
     for row, (name, said) in enumerate(lines.items()):
         top, middle = sum(heights[:row]), sum(heights[:row]) + heights[row] / 2
@@ -30,15 +33,25 @@ def board(statements: Mapping[str, str], columns: Mapping[str, Sequence[str]]) -
         axis.text(0.45, middle, "\n".join(said), va="center", fontsize=8)
         for place, verdicts in enumerate(columns.values()):
             word = verdicts[row]
-            left = 6.3 + 1.5 * place
-            axis.add_patch(Rectangle((left, top + 0.06), 1.42, heights[row] - 0.12, fc=COLOURS[word], ec="0.6", lw=0.6))
+            left = SAID + COLUMN * place
+            axis.add_patch(
+                Rectangle((left, top + 0.06), COLUMN - 0.07, heights[row] - 0.12, fc=COLOURS[word], ec="0.6", lw=0.6)
+            )
             ink = "white" if word in ("reproduced", "not reproduced") else "black"
-            axis.text(left + 0.71, middle, word, va="center", ha="center", fontsize=8, color=ink)
+            axis.text(left + COLUMN / 2 - 0.035, middle, word, va="center", ha="center", fontsize=8, color=ink)
     titles = [broken(title) for title in columns]
     for place, title in enumerate(titles):
         size = 9 if "\n" not in title else 7
-        axis.text(7.01 + 1.5 * place, -0.1, title, ha="center", va="bottom", fontsize=size, fontweight="bold")
-    axis.set_xlim(0, 6.3 + 1.5 * len(columns))
+        axis.text(
+            SAID + COLUMN * (place + 0.5) - 0.035,
+            -0.1,
+            title,
+            ha="center",
+            va="bottom",
+            fontsize=size,
+            fontweight="bold",
+        )
+    axis.set_xlim(0, SAID + COLUMN * len(columns))
     axis.set_ylim(sum(heights), -0.7 - 0.45 * max(title.count("\n") for title in titles))
     axis.set_axis_off()
     return figure
