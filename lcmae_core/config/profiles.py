@@ -46,7 +46,9 @@ class Profile:
     purpose, command, cost, expect: for whoever chooses one. pretraining: of the main MAE. ablation: of the rows of a
     table. costly: of rows whose step costs several of MAE's. short: the shorter of two horizons, at which collapse and
     attention distance are judged. units: an image size whose grid of patches can be cut into mask cells of up to 4 x 4
-    patches. seeds: those by which claims are judged.
+    patches. fine_tuning_rates: base_lr among which fine-tuning's is chosen for each row, on training images of the
+    first of `seeds`, and taken for its other seeds too (`training.choose`); none: that of `fine_tuning`. seeds: those
+    by which claims are judged.
     epoch: training images of its data, for the cost of runs. in_notebook: whether notebooks train it by themselves.
     images: how many held-out images the measures use that train nothing. every: how many images retrieval searches
     (C20; None: all). conflicts: how many cue-conflict images. severities: of the corruptions. ridge: whether the probe
@@ -68,6 +70,7 @@ class Profile:
     probe: Leaves = field(default_factory=dict)
     ridge: bool = False
     fine_tuning: Leaves = field(default_factory=dict)
+    fine_tuning_rates: tuple[float, ...] = ()
     theory: Theory = field(default_factory=Theory)
     seeds: tuple[int, ...] = (0, 1, 2)
     epoch: int = 0
@@ -133,6 +136,8 @@ DESK = Profile(
         "batch_size": 32, "epochs": 100, "base_lr": 8e-3, "label_share": 0.1, "warmup": 0.1, "rand_augment": None,
         "erase": 0.0, "cutmix": 0.0,
     },
+    # at batch 32 rates of 3e-4, 1e-3 and 3e-3, around quick's 2e-3 and the 1e-3 with which small ViTs are trained
+    fine_tuning_rates=(2.5e-3, 8e-3, 2.5e-2),
     seeds=(1, 2, 3, 4, 5),  # its pilots were run with 0
     epoch=9469, images=512,
 )  # fmt: skip

@@ -41,13 +41,14 @@ class Batch(NamedTuple):
     index: Int64[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     labels: Int64[Tensor, "B"] | None
     crops: tuple[Float[Tensor, "B C _ _"], ...] = ()
-    """Multi-crop: every crop of the pictures, by crop number, each of its own size; empty where only one is cut.
-    In training `images` is the first of them. In evaluation it is the central view, and they are drawn at epoch -1."""
+    """Multi-crop: every crop of the pictures, by crop number, each of its own size; empty where only one is cut. In
+    training `images` is crop 0. In evaluation `images` is the central view, and the crops beside it are random as ever,
+    but always the same: those of epoch -1."""
     places: tuple[Place, ...] = ()
     """Where each of `crops` lies in its picture."""
     at: Positions | None = None
-    """Epoch and index once more, on the CPU: random numbers that are drawn there for this batch need them, and to read
-    them back from a GPU would make the host wait."""
+    """Epoch and index once more, on the CPU, where random numbers are drawn for this batch: to read them from the GPU
+    would make the CPU wait for all that the GPU still has to do."""
 
     @property
     def first(self) -> tuple[int, int]:
@@ -67,8 +68,9 @@ class Batch(NamedTuple):
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Reduce a picture whose short side exceeds twice the crop's longer side to exactly that; never enlarge.
 
-    A crop of a fifth of the area (0.45 of the side) then still has a source pixel for nearly every pixel. Held and
-    streamed pictures are shrunk alike, so where they lie does not change results.
+    The short side is then twice the crop's, so that even a crop of a fifth of the area (0.45 of the side) has nine
+    pixels for ten of the output: hardly any is made up. Held and streamed pictures are shrunk alike, so where they lie
+    does not change results.
     """
     short, limit = min(image.size), 2 * max(size)
     if short <= limit:
@@ -219,7 +221,8 @@ class Loader:
         return positions(self.seed, step, self.batch_size, self.size, self._share)
 
     def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
-        """`count` batches; `places` starts their positions over."""
+        """`count` batches. Each call of `places` gives their positions from the first: worker processes go through them
+        once, and what they return is labelled by going through them again."""
         if self.held or not self.workers or count < 2:
             cut = self._from_canvas if self.held else self._from_pictures
             yield from (cut(*place) for place in places())
@@ -231,7 +234,7 @@ class Loader:
 
     def _from_canvas(self, epoch: Tensor, index: Tensor) -> Batch:
         assert self._canvas is not None
-        place = index % len(self._canvas.pixels)  # pictures may repeat, their numbers do not
+        place = index % len(self._canvas.pixels)  # a split may list a picture several times; the canvas has it once
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
         pictures = self._canvas.pixels.index_select(0, self._send(place))  # (B, C, H, W)
         boxes = [self._send(box) for _, box in cuts]

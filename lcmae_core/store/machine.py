@@ -63,7 +63,8 @@ def device_name(device: torch.device) -> str:
         return accelerator.card(device).name
     if device.type == "mps":
         return f"Apple MPS ({platform.machine()})"
-    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+    count = torch.get_num_threads()
+    return f"CPU, {count} thread{'s' * (count > 1)} ({platform.machine()})"
 
 
 def leave_room() -> int:

@@ -1,4 +1,4 @@
-"""The recipes of a profile: what `smoke`, `quick`, `lab` and `paper` change in the published ones."""
+"""The recipes of a profile: the published ones with what `config.profiles` changes in them."""
 
 from typing import Any
 
@@ -8,10 +8,6 @@ from lcmae_core.config.profiles import profile_of
 
 DESK_PROBE = RidgeProbe()
 """In closed form, on features of whole images."""
-RATES: dict[str, tuple[float, ...]] = {"desk": (2.5e-3, 8e-3, 2.5e-2)}
-"""base_lr among which a profile's fine-tuning is chosen (`training.choose`), the same for every row: at batch 32 rates
-of 3e-4, 1e-3 and 3e-3, around quick's 2e-3 and the 1e-3 with which small ViTs are trained, a factor of 3 apart. A row's
-rate is chosen on the first of the seeds by which claims are judged, and taken for its other seeds too."""
 
 
 def probing(profile: str) -> LinearProbe | RidgeProbe:
@@ -65,7 +61,7 @@ def recipe_of(measure: str, profile: str, *, trained: bool) -> AnyRecipe | None:
 
 def rates_of(measure: str, profile: str) -> tuple[float, ...]:
     """base_lr among which that of a measure is chosen; none where it is the recipe's own."""
-    return RATES.get(profile, ()) if measure in FINE_TUNED else ()
+    return profile_of(profile).fine_tuning_rates if measure in FINE_TUNED else ()
 
 
 def _known(name: str, names: Any) -> str:

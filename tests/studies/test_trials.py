@@ -1,6 +1,7 @@
 """A job trains what is not trained and measures what is missing, once; studies share runs and records; records are
 read where data and weights are not. Each measure is what an independent computation of the same run gives."""
 
+import dataclasses
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from lcmae_core.analysis.collapse import collapse, hidden_vectors
 from lcmae_core.analysis.metrics import AttentionSimilarity, attention_distance
 from lcmae_core.analysis.neighbours import image_features, knn_accuracy
 from lcmae_core.config import LcmaeError, profile, replace
+from lcmae_core.config.profiles import PROFILES, profile_of
 from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import Mask
 from lcmae_core.store.evaluations import load_evaluation
@@ -23,7 +25,7 @@ from lcmae_core.studies import STUDIES
 from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.specimen import Specimen, shuffled
 from lcmae_core.studies.trials import jobs, rows
-from lcmae_core.training import loop, presets
+from lcmae_core.training import loop
 from lcmae_core.training.held_out import evaluation_loader, held_out
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.masked import view_masks
@@ -260,7 +262,8 @@ def test_a_row_is_fine_tuned_at_the_rate_that_its_first_seed_chose(tmp_path, mon
     base = tiny_settings(tmp_path, seed=3)
     job = next(job for job in jobs(["table2"], base, "smoke", (3,)))
     before = job.recipe("finetune")
-    monkeypatch.setitem(presets.RATES, "smoke", (0.3, 3e-3))
+    rates = dataclasses.replace(profile_of("smoke"), fine_tuning_rates=(0.3, 3e-3))
+    monkeypatch.setitem(PROFILES, "smoke", rates)
     assert job.recipe("finetune") == before | {"rates": [0.3, 3e-3]}
     assert "rates" not in job.recipe("probe")
     own = Specimen(job.case.settings, "smoke", pretrain(job.case.settings))

@@ -7,10 +7,9 @@ import pytest
 
 from lcmae_core.config import LcmaeError, profile
 from lcmae_core.config.downstream import RECIPES, FineTune, RidgeProbe, vary
-from lcmae_core.config.profiles import PUBLISHED_AUGMENTATION, PUBLISHED_COLOURS
+from lcmae_core.config.profiles import PUBLISHED_AUGMENTATION, PUBLISHED_COLOURS, profile_of
 from lcmae_core.studies import references
 from lcmae_core.training.presets import (
-    RATES,
     clip_batch,
     fine_tuning,
     probing,
@@ -45,8 +44,9 @@ def test_fine_tuning_at_desk_is_that_of_the_rule_book():
     assert desk.total(947) == 2959
     assert (desk.rand_augment, desk.erase, desk.cutmix, desk.flip) == (None, 0.0, 0.0, True)
     assert desk.mixup > 0
-    assert desk.base_lr in RATES["desk"]
-    assert len(set(RATES["desk"])) == 3
+    rates = profile_of("desk").fine_tuning_rates
+    assert desk.base_lr in rates
+    assert len(set(rates)) == 3
     assert anchor == vary(desk, label_share=1.0, epochs=10)
     assert fine_tuning("quick", "anchor") == fine_tuning("quick")  # so short that nothing is left to shorten
     for wrong in ("desks", "labs"):
