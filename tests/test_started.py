@@ -11,8 +11,8 @@ from tests.loops import over
 from tests.started import ROOT, Started, completed
 
 SAYS = """
-import os, sys, signal
-print(sys.argv, __name__, os.getcwd(), os.environ.get("LCMAE_TRIED"), signal.getsignal(signal.SIGINT).__name__)
+import os, sys
+print(sys.argv, __name__, os.getcwd(), os.environ.get("LCMAE_TRIED"))
 print("aside", file=sys.stderr)
 """
 

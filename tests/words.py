@@ -103,7 +103,7 @@ def _meaning(ledger: Mapping[str, Any]) -> Iterator[str]:
 def _shown(ledger: Mapping[str, Any]) -> Iterator[str]:
     """Every number of the text that stands right after a name is that name's."""
     for name, value in ledger["values"].items():
-        for text in re.findall(rf"{re.escape(name)} \(({NUMBER})\b", ledger["text"]):
+        for text in re.findall(rf"(?<!\w){re.escape(name)} \(({NUMBER})\b", ledger["text"]):
             exact = float(value)
             if not (math.isnan(exact) or math.isclose(float(text), exact, rel_tol=6e-3, abs_tol=1e-9)):
                 yield f"{name} is {exact}, and {text} in the text"

@@ -28,11 +28,11 @@ def images(generator):
 
 def test_maps_explain_the_fused_output(model, generator):
     block = model.encoder.blocks[0]
-    tokens = torch.randn(2, 7, 128, generator=generator)
+    tokens = torch.randn(2, 7, 64, generator=generator)
     maps = block_attention(block, tokens)
     assert torch.allclose(maps.sum(-1), torch.ones(()), atol=1e-5)
-    v = block.attn.qkv(block.norm1(tokens)).reshape(2, 7, 3, 4, 32)[:, :, 2].transpose(1, 2)
-    explicit = block.attn.proj((maps @ v).transpose(1, 2).reshape(2, 7, 128))
+    v = block.attn.qkv(block.norm1(tokens)).reshape(2, 7, 3, 4, 16)[:, :, 2].transpose(1, 2)
+    explicit = block.attn.proj((maps @ v).transpose(1, 2).reshape(2, 7, 64))
     assert (explicit - block.attn(block.norm1(tokens))).abs().max() < 1e-5
 
 

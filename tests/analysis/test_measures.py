@@ -63,7 +63,7 @@ def test_hidden_vectors_are_those_of_hidden_patches(generator):
     with torch.no_grad():
         expected = model(images, mask).projected
     found = hidden_vectors(model, images, mask)
-    assert found.shape == (2 * 48, 1024)
+    assert found.shape == (2 * 48, 256)
     assert torch.equal(found[0], expected[0, mask.hidden[0].nonzero()[0, 0]])
 
 

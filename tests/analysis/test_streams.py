@@ -97,10 +97,10 @@ def test_patch_features(model, images, mask):
     block, (tokens, made) = model.encoder.blocks[1], seen[0]
     assert torch.equal(outputs[:, 0], made[:, 1:])
     keys = patch_features(model, images, kind="keys", layers=[1])[:, 0]
-    expected = block.attn.qkv(block.norm1(tokens))[:, 1:, 128:256]  # the second third
+    expected = block.attn.qkv(block.norm1(tokens))[:, 1:, 64:128]  # the second third
     assert torch.allclose(keys, expected, atol=1e-6)
     decoder = patch_features(model, images, kind="outputs", part="decoder", mask=for_batch(mask, 7))
-    assert decoder.shape == (7, 2, 24, 96)
+    assert decoder.shape == (7, 2, 24, 48)
     with pytest.raises(LcmaeError, match=r"^kind: got 'key', did you mean 'keys'\?$"):
         patch_features(model, images, kind="key")
 

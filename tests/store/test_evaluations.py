@@ -49,7 +49,7 @@ def test_what_else_names_an_evaluation(settings):
         return evaluation_digest(replace(settings, changes or {}), recipe, origin, data)
 
     read = [{"seed": 1}, {"image_size": 32}, {"channels": 1}, {"validation_fraction": 0.3}, {"patch_size": 4},
-            {"width": 64}, {"depth": 2}, {"heads": 2}, {"mlp_ratio": 2.0}]  # fmt: skip
+            {"width": 96}, {"depth": 2}, {"heads": 2}, {"mlp_ratio": 2.0}]  # fmt: skip
     others = [digest(change) for change in read] + [
         digest(origin="dino"),
         digest(data="y"),
