@@ -102,6 +102,7 @@ def completed(*words: str, timeout: float = 120, **around) -> subprocess.Complet
 def _become(words: tuple[str, ...], environment: dict[str, str], folder: str, out: Connection, err: Connection) -> None:
     """The life of the new process: that of `python words`."""
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # those that it starts itself: as everywhere, not by this server
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a background shell
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)

@@ -1,5 +1,6 @@
 """A fork of the server is what an interpreter would be: what it writes where, how it ends, its arguments and folder."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -53,3 +54,8 @@ def test_a_module_is_its_own_main_and_torch_is_there_at_once():
     ended = completed("-m", "tests.training.rank_cases", "{}", "nowhere")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "{}\n", "")
     assert completed("-c", "import sys; print('torch' in sys.modules)", cwd=ROOT).stdout == "True\n"
+
+
+def test_processes_of_its_own_are_started_as_everywhere():
+    code = "import multiprocessing; print(multiprocessing.get_start_method())"
+    assert completed("-c", code).stdout == f"{multiprocessing.get_start_method()}\n"

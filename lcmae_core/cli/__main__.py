@@ -1,7 +1,5 @@
 """`python -m lcmae_core.cli` is `lcmae`."""
 
-import sys
+from lcmae_core.cli.main import command
 
-from lcmae_core.cli.main import main
-
-sys.exit(main())
+command()

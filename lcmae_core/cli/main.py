@@ -1,14 +1,14 @@
 """The `lcmae` command: parses, then imports what the command needs; --help imports neither torch nor Jupyter.
 
-Exit codes: 0 done, 1 work failed, 2 the user's error (one line); stopped by a signal after what there is was kept: 130
-after SIGINT, 143 after SIGTERM, 75 after SIGUSR2.
-"""
+Exit codes: 0 done, 1 work failed, 2 the user's error (one line); stopped by a signal, with what there was kept: 130
+(SIGINT), 143 (SIGTERM), 75 (SIGUSR2)."""
 
 import argparse
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from lcmae_core.cli.parser import (
     EXAMPLES,
@@ -24,6 +24,7 @@ from lcmae_core.cli.parser import (
     slurm_of,
 )  # fmt: skip
 from lcmae_core.cli.prepare import add_prepare, prepare
+from lcmae_core.store.leaving import left_after
 from lcmae_core.store.stopping import Stopped
 
 
@@ -294,5 +295,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(f"memory: {str(error)[:200] or 'no more'}; expected a smaller batch_size, width or image_size", 1)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def command() -> NoReturn:
+    """`lcmae` as a process of its own."""
+    left_after(main)

@@ -34,10 +34,12 @@ with open(os.environ["LCMAE_KERNEL_PID"], "w") as file:
     file.write(str(os.getpid()))
 from ipykernel.kernelapp import launch_new_instance
 launch_new_instance()
+from lcmae_core.store.leaving import leave
+leave(0)
 """
 """The kernel ignores what SLURM sends to every process of a step; the training loop sets handlers that checkpoint."""
 
-START = "import sys; from lcmae_core.execute.job import main; sys.exit(main())"
+START = "from lcmae_core.execute.job import main; from lcmae_core.store.leaving import left_after; left_after(main)"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FULL_DISK = 74

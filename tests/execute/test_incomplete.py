@@ -16,6 +16,7 @@ from lcmae_core.training.downstream import Origin
 from lcmae_core.training.finetune import from_scratch
 from lcmae_core.training.loop import pretrain, pretrain_all
 from lcmae_core.training.probe import linear_probe
+from tests.data.made_pictures import few_pictures
 from tests.execute.test_run import lcmae
 from tests.execute.toys import code, ledger, make_notebook, prose
 from tests.studies.tiny_studies import tiny_settings
@@ -84,7 +85,8 @@ def test_rows_of_a_study_are_read_alone(tmp_path):
 
 def test_incomplete_then_trained_then_up_to_date(tmp_path):
     toy(tmp_path / "n")
-    words = ("run", "--notebooks", str(tmp_path / "n"), "--out", str(tmp_path / "out"), "--profile", "smoke")
+    words = ("run", "--notebooks", str(tmp_path / "n"), "--out", str(tmp_path / "out"), "--profile", "smoke",
+             "--data", few_pictures())  # fmt: skip
     first = lcmae(*words, "-p", "train=false")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "00_toy: incomplete" in first.stdout
