@@ -117,8 +117,9 @@ def _become(words: tuple[str, ...], environment: dict[str, str], folder: str, ou
     sys.path.insert(0, folder)
     import torch
 
-    if threads := environment.get("OMP_NUM_THREADS"):  # which torch reads when it is loaded
-        torch.set_num_threads(int(threads))
+    # what torch reads when it is loaded; and it mends its pool in a fork at the first such call, which two threads must
+    # not make at once
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
     kind, what, *more = words
     sys.argv = [kind, *more]
     try:

@@ -59,6 +59,7 @@ def together(work: Callable[[int], object], world: int) -> set[int]:
                           MASTER_PORT=str(port))  # fmt: skip
         code = 1
         try:
+            torch.set_num_threads(1)  # torch mends its pool in a fork at the first such call: no two threads may make it
             work(rank)
             code = 0
         except SystemExit as stopped:
@@ -81,9 +82,6 @@ def ranked(settings, world: int, double: bool, steps: int | None = None) -> None
         pretrain(settings)
 
     codes = together(work, world)
-    if -signal.SIGSEGV in codes:  # seen once, in torch: as torchrun does of a lost rank
-        print(f"{world} ranks: one crashed in torch, all go on from their checkpoint", file=sys.stderr)
-        codes = together(work, world)
     assert codes == {143 if steps is not None else 0}, codes
 
 
