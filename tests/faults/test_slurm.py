@@ -60,6 +60,14 @@ def nothing_stays():
         time.sleep(0.2)
 
 
+def nobody_waits() -> None:
+    """Until SLURM's queue is empty: a job that was cancelled still has to save and to end."""
+    end = time.monotonic() + 30
+    while slurm.said("squeue", "-h", "-o", "%A"):
+        assert time.monotonic() < end, "a job stays"
+        time.sleep(0.2)
+
+
 class Driver:
     """`lcmae run --executor slurm` of a notebook that trains."""
 
@@ -108,6 +116,7 @@ class Driver:
         self.waits_until(lambda: self.state == "PENDING")
         steps = self.steps
         assert self.saved == ([] if steps in (0, STEPS) else [f"step-{steps:08d}"]), "no step is lost"
+        time.sleep(2)  # SLURM revokes what it issues for the job within the second in which it was requeued
         slurm.said("scontrol", "update", f"JobId={self.job}", "StartTime=now")
 
     def ends(self, code: int) -> str:
@@ -163,10 +172,7 @@ def test_a_driver_that_is_told_to_end_cancels_its_jobs(trial, tmp_path):
     driver.waits_until(lambda: driver.steps > 10 + trial)
     driver.process.send_signal(signal.SIGTERM)
     driver.ends(143)
-    end = time.monotonic() + 30
-    while slurm.said("squeue", "-h", "-o", "%A"):
-        assert time.monotonic() < end, "a job stays"
-        time.sleep(0.2)
+    nobody_waits()
     assert not list(driver.out.glob("*.ipynb"))
     assert driver.saved == [f"step-{driver.steps:08d}"]
 
@@ -175,7 +181,8 @@ def test_a_driver_that_is_told_to_end_cancels_its_jobs(trial, tmp_path):
 def test_a_study_as_an_array_is_shared_out_saved_and_gone_on_with(trial, tmp_path):
     base, out = tiny_settings(tmp_path / "o", steps=150, checkpoint_every=100_000, log_every=1), tmp_path / "o"
     leaves = TINY | {"steps": 150, "checkpoint_every": 100_000, "log_every": 1}
-    words = ["study", "fig6", "--profile", "smoke", "--seeds", "2", "--out", str(out), "--executor", "slurm"]
+    words = ["study", "fig6", "--profile", "smoke", "--data", base.data.source, "--seeds", "2", "--out", str(out)]
+    words += ["--executor", "slurm"]
     words += [
         word for name in ("partition=low", "cpus_per_task=1", "mem_gb=1", "timeout_min=30") for word in ("-s", name)
     ]
@@ -199,7 +206,7 @@ def test_a_study_as_an_array_is_shared_out_saved_and_gone_on_with(trial, tmp_pat
     driver.send_signal(signal.SIGTERM)
     said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 143, said
-    assert not slurm.said("squeue", "-h")
+    nobody_waits()
     saved = {file.parents[1].name: int(file.name[-8:]) for file in out.glob("runs/*/checkpoints/step-*")}
     assert all(saved.get(name, 150) == done for name, done in steps().items()), "no step is lost"
     again = started()

@@ -59,7 +59,7 @@ def together(work: Callable[[int], object], world: int) -> set[int]:
                           MASTER_PORT=str(port))  # fmt: skip
         code = 1
         try:
-            torch.set_num_threads(1)  # torch mends its pool in a fork at the first such call: no two threads may make it
+            torch.set_num_threads(1)  # at the first such call in a fork torch mends its pool: two threads must not
             work(rank)
             code = 0
         except SystemExit as stopped:
