@@ -6,6 +6,7 @@ Where it is the loading that is tested, or what is read while loading (HF_HOME),
 
 import atexit
 import multiprocessing
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import chdir, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,13 @@ ROOT = Path(__file__).parents[1]
 CLI = ("-m", "lcmae_core.cli")
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.loaded"])
+_ALIVE: "weakref.WeakSet[Started]" = weakref.WeakSet()
+
+
+@atexit.register  # after multiprocessing's own, so before it: that waits for those which a failed test has left
+def _kill_what_is_left() -> None:
+    for process in list(_ALIVE):
+        process.kill()
 
 
 class Started:
@@ -35,11 +44,13 @@ class Started:
         (out, write_out), (err, write_err) = _forks.Pipe(duplex=False), _forks.Pipe(duplex=False)
         writes = (write_out, write_out if merged else write_err)
         self._process = _forks.Process(target=_become, args=(words, dict(env), str(cwd), *writes))
-        self._process.start()
+        with chdir(ROOT):  # where the server finds what it loads, whoever is the first to start one
+            self._process.start()
         write_out.close()
         write_err.close()
         self.stdout, self.stderr = (open(os.dup(end.fileno()), newline="\n") for end in (out, err))  # noqa: SIM115
         self.pid = self._process.pid or 0
+        _ALIVE.add(self)
         for stream in (self.stdout, self.stderr):
             weakref.finalize(self, stream.close)
 
@@ -71,12 +82,15 @@ class Started:
         self.wait(timeout)
         for reader in readers:
             reader.join(timeout)
+            if reader.is_alive():  # a process that it started still has the pipe
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return texts.get("stdout", ""), texts.get("stderr", "")
 
     def send_signal(self, number: int) -> None:
         """A signal to this process alone, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""

@@ -53,7 +53,8 @@ def test_what_it_writes_is_read_while_it_runs_and_signals_reach_it():
 def test_a_module_is_its_own_main_and_torch_is_there_at_once():
     ended = completed("-m", "tests.training.rank_cases", "{}", "nowhere")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "{}\n", "")
-    assert completed("-c", "import sys; print('torch' in sys.modules)", cwd=ROOT).stdout == "True\n"
+    loaded = "import sys; print('lcmae_core.cli.train' in sys.modules)"
+    assert completed("-c", loaded, cwd=ROOT).stdout == "True\n"
 
 
 def test_processes_of_its_own_are_started_as_everywhere():

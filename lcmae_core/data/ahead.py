@@ -27,8 +27,8 @@ def read_ahead(
 ) -> Iterator[tuple[Positions, Any]]:
     """`count` batches: the positions of each and what `pictures[epoch, index]` gives there, stacked.
 
-    Up to `workers` processes read ahead (0: this process does it). `places` starts the positions over, one at a time,
-    for the reader and for the sampler.
+    Up to `workers` processes read ahead (0: this process does it). Each call of `places` gives the positions from the
+    first: the processes go through them once, and what they return is labelled by going through them again.
 
     Raises:
         LcmaeError: `UnreadableImage`, or a damaged table; in one line, from whatever process.
@@ -43,7 +43,7 @@ def read_ahead(
     )
     pictures_ahead = iter(ahead)
     try:
-        yield from zip(places(), pictures_ahead)
+        yield from zip(places(), pictures_ahead, strict=True)
     except LcmaeError as error:  # torch wraps a worker's error in its traceback: keep the line that says it
         raise type(error)(str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from None
     finally:  # an error's traceback keeps the reader alive, and at exit its workers ignore the signal to end

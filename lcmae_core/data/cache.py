@@ -144,6 +144,8 @@ class Entry:
     def _room(self, size: int) -> bool:
         """Whether so many bytes more may be kept, after dropping what was used longest ago."""
         folder, limit = self._cache
+        for left in folder.glob(f".{self._file.name}-*"):  # the lock is ours: who began these was killed
+            left.unlink(missing_ok=True)
         for left in (file for end in SUFFIXES for file in folder.glob(f".*{end}")):
             if time.time() - left.stat().st_mtime > _STALE:  # of a process that was killed
                 left.unlink(missing_ok=True)
@@ -151,11 +153,11 @@ class Entry:
             say(f"cache: {size / 1e9:.2g} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): {self.without}")
             return False
         for oldest in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
-            if taken(folder)[1] + size <= limit:
+            if taken(folder)[1] + size <= limit and size <= shutil.disk_usage(folder).free:
                 break
-            oldest.unlink(missing_ok=True)
-            for end in SUFFIXES:
-                oldest.with_suffix(end).unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows: somebody reads it
+                for file in (*(oldest.with_suffix(end) for end in SUFFIXES), oldest):
+                    file.unlink(missing_ok=True)
         return True
 
 

@@ -74,7 +74,7 @@ def listed_in(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def classes_of(manifest: dict[str, Any]) -> tuple[str, ...] | None:
     """Names of the classes that a manifest of ours lists."""
-    return tuple(manifest["classes"]) if manifest["classes"] else None
+    return tuple(manifest.get("classes") or ()) or None
 
 
 def refuse_incomplete(
@@ -90,7 +90,7 @@ def refuse_incomplete(
         raise LcmaeError(f"source {title!r}: {missing[0]} is not there ({len(missing)} that {MANIFEST} lists are not)")
     if manifest.get("made_by") != MADE_BY:
         return
-    if not manifest["complete"]:
+    if not manifest.get("complete"):
         raise LcmaeError(f"source {title!r}: {folder.name}/ is not finished, expected `lcmae prepare` given once more")
     strange = [name for name in there if name not in listed]
     if strange:

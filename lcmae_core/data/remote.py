@@ -1,6 +1,5 @@
 """Shards at URLs: fetched whole, once, and compared with the manifest.json that lies beside them there."""
 
-import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -82,13 +81,12 @@ def _content(title: str, url: str) -> bytes:
 
 def _is_not_there(error: BaseException) -> bool:
     """Whether an error says that a file is not there, not that it could not be asked for: fsspec says the first of
-    both, and names the second as its cause."""
+    both, and names the second as its cause. Only an answer counts: a server that hangs up has said nothing."""
     chain = list(_causes(error))
     statuses = [status for one in chain if (status := getattr(one, "status", None))]
     if statuses:
         return statuses[0] in NOT_THERE
-    unreached = any(isinstance(one, OSError) and one.errno not in (None, errno.ENOENT) for one in chain)
-    return isinstance(error, FileNotFoundError | PermissionError) and not unreached
+    return isinstance(error, FileNotFoundError | PermissionError) and error.__cause__ is None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -130,7 +130,10 @@ class _Recent:
             self._reading, self._at, self._ahead = (table.file, group), 0, table.blocks(group)
         try:
             while self._at <= number:
-                self._kept[table.file, group, self._at] = next(self._ahead)
+                block = next(self._ahead, None)
+                if block is None:  # a StopIteration would end a training as if it were done
+                    raise damaged(table.file, "image", EOFError("it has fewer rows than when it was opened"))
+                self._kept[table.file, group, self._at] = block
                 self._at += 1
                 while len(self._kept) > BLOCKS:
                     self._kept.popitem(last=False)

@@ -22,11 +22,12 @@ def note_kept(seconds: float) -> None:
 def kept_seconds(file: Path, since: float) -> float:
     """Seconds after `since` (by `time.time`) that went into what was kept; a measure that trains a run counts once."""
     try:
-        lines = [tuple(map(float, line.split())) for line in file.read_text().splitlines()]
-    except (OSError, ValueError):
+        words = [line.split() for line in file.read_text().splitlines()]
+        spans = sorted((float(end) - float(seconds), float(end)) for end, seconds in words)
+    except (OSError, ValueError):  # it is not there, or a full disk has torn a line
         return 0.0
     total, before = 0.0, since
-    for start, end in sorted((end - seconds, end) for end, seconds in lines):
+    for start, end in spans:
         total += max(0.0, end - max(start, before))
         before = max(before, end)
     return total

@@ -7,18 +7,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
+
+LOST = 120
+"""Exit code of a program whose last output could not be written."""
 
 
 def leave(code: int) -> NoReturn:
-    """End this process as it would end of itself, without that: threads that it waits for, functions of `atexit` and
-    what is still to be written come first."""
+    """End this process as it would end of itself, but without taking modules apart: threads that it waits for,
+    functions of `atexit` and what is still to be written come first. Output that finds no room makes the exit code 120,
+    as Python's own end does."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # nobody reads it, it is closed, or there is none
+        try:
             stream.flush()
+        except (BrokenPipeError, ValueError, AttributeError):
+            pass  # nobody reads it any more, it is closed, or there is none
+        except OSError as error:
+            os.write(2, f"{stream.name}: {error}\n".encode())
+            code = code or LOST
     os._exit(code)
 
 
@@ -31,6 +39,7 @@ def left_after(main: Callable[[], int]) -> NoReturn:
         if "torch" not in sys.modules or not isinstance(ended.code, int):
             raise
         code = ended.code
-    if "torch" not in sys.modules or not isinstance(code, int):
+    watched = sys.getprofile() or sys.gettrace()  # by a profiler or debugger, which speaks when Python itself ends
+    if "torch" not in sys.modules or not isinstance(code, int) or watched:
         raise SystemExit(code)
     leave(code)

@@ -5,12 +5,14 @@ Letters: S seeds, M images, L layers, H heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
+from lcmae_core.store.files import DamagedError
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record
 from lcmae_core.studies.judge import Estimate, estimated
@@ -49,8 +51,15 @@ def recorded(out: Path, name: str) -> Settings:
 
 def recorded_sources(out: Path) -> set[str]:
     """The data, as records name them, of which there are any below a folder; those that are made here left aside."""
-    files = (out / "results" / "runs").glob("*.json")
-    return {Record(file).content["settings"]["data"]["source"] for file in files} - {TREE}
+    files = [file for file in (out / "results" / "runs").glob("*.json") if not file.name.startswith(".")]
+    return {source for file in files if (source := _source(file))} - {TREE}
+
+
+def _source(file: Path) -> str | None:
+    """The data of a record; None of one that is damaged or has just gone: whoever needs it will say so."""
+    with suppress(DamagedError):
+        return Record(file).content.get("settings", {}).get("data", {}).get("source")
+    return None
 
 
 def accuracy_of(records: Sequence[Record], measure: str, table: Rows | None = None) -> Estimate | None:

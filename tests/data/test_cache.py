@@ -152,6 +152,18 @@ def test_the_limit_is_kept_by_dropping_what_was_used_longest_ago(data, tmp_path,
     assert C.cache_of(replace(Settings(), out=str(tmp_path)).runtime) == (tmp_path / "cache", 10e9)
 
 
+def test_what_a_killed_process_began_makes_no_others_go(data, tmp_path):
+    cache = C.Cache(tmp_path / "cache", 1e9)
+    loader_of(data, cache)
+    (other,) = cache.folder.glob("*.npy")
+    entry = C.Entry(cache, {"version": 0})
+    begun = cache.folder / f".{entry._file.name}-abc.npy"
+    begun.write_bytes(bytes(2_000_000))
+    assert C.Entry(C.Cache(cache.folder, other.stat().st_size + 1e6), {"version": 0})._room(10_000)
+    assert not begun.exists()
+    assert other.exists()
+
+
 def test_hold_gb_counts_for_kept_pictures_too(data, tmp_path):
     cache = C.Cache(tmp_path / "cache", 1e9)
     held = loader_of(data, cache)

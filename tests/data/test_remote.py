@@ -7,6 +7,7 @@ import functools
 import http.server
 import io
 import json
+import socket
 import threading
 
 import numpy as np
@@ -44,6 +45,10 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """What GET sends all of, and HEAD the beginning."""
         self.server.asked.append(self.path)
         status, cut = self.server.wrong.get(self.path, (200, None))
+        if status == "hangs up":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
         if status != 200:
             self.send_error(status)
             return None
@@ -155,6 +160,7 @@ def test_without_a_manifest_one_line_says_so_and_shards_are_taken_as_they_come(s
     assert err.count(f"no {MANIFEST} beside the shards, so nothing says whether they arrive as they were made") == 1
 
 
-def test_a_server_that_fails_is_not_one_without_a_manifest(server):
-    server.wrong[f"/{MANIFEST}"] = (503, None)
+@pytest.mark.parametrize("status", [503, "hangs up"])
+def test_a_server_that_fails_is_not_one_without_a_manifest(status, server):
+    server.wrong[f"/{MANIFEST}"] = (status, None)
     assert "could not be loaded" in line(server)

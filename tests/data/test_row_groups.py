@@ -202,7 +202,8 @@ def test_no_room_for_a_copy_is_a_line(tmp_path, opened, capsys):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_page_is_refused_by_the_name_of_its_table(workers, tmp_path, opened):
     images = [png(i) for i in range(80)]  # more than are read to see whether all could be held
-    file = write(tmp_path / "t.parquet", 3, images, write_page_checksum=True, compression="none", use_dictionary=False)
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}  # a picture stands there once
+    file = write(tmp_path / "t.parquet", 3, images, write_page_checksum=True, **plain)
     data = bytearray(file.read_bytes())
     data[data.index(images[77]) + 30] ^= 1
     file.write_bytes(data)
@@ -214,6 +215,20 @@ def test_a_damaged_page_is_refused_by_the_name_of_its_table(workers, tmp_path, o
         assert "\n" not in str(got.value)
     assert not list((tmp_path / "cache").glob("*.bytes")), "nothing half made is taken for a copy"
     assert not list((tmp_path / "cache").glob(".*.bytes"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_table_that_lost_rows_meanwhile_is_an_error_and_no_end(workers, tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(R, "FEWEST", 1)
+    monkeypatch.setattr(R, "BLOCK", 2 * len(png(0)))
+    images = [png(i) for i in range(80)]
+    write(tmp_path / "t.parquet", 20, images)
+    source = opened(tmp_path, hold=False, validation_fraction=1e-9)
+    loader = loader_of(source, None, workers=workers)
+    monkeypatch.setattr(R.RowGroups, "blocks", lambda self, group: iter(()))
+    R._RECENT.start_over()
+    with pytest.raises(LcmaeError, match=r"^t.parquet: column 'image': got it has fewer rows than .*: damaged"):
+        [*loader.batches(0, 20)]
 
 
 def test_it_is_held_up_to_a_share_of_the_memory_and_of_the_ranks(tmp_path, opened, monkeypatch):

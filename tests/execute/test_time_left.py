@@ -106,3 +106,6 @@ def test_what_is_kept_counts_once(tmp_path, monkeypatch):
     now[0] = 1060.0
     note_kept(40.0)  # a measure, with the run that it trained
     assert kept_seconds(file, 990.0) == pytest.approx(10 + 40)
+    for torn in ("1060.0", "1060.0 1 2\n", "x y\n"):
+        file.write_text(f"1000.0 5.0\n{torn}")
+        assert kept_seconds(file, 0) == 0, "a full disk tore it"

@@ -1,7 +1,11 @@
 """A process of ours ends as Python would end it, with its exit code, output, threads and `atexit`, but at once."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.loops import over
 
@@ -48,3 +52,14 @@ def test_code_output_threads_and_atexit_are_those_of_python(ending, code, writte
     assert ours.stderr == plain.stderr
     assert plain.stdout.splitlines() == PLAIN
     assert ours.stdout.splitlines() == written
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_finds_no_room_is_said():
+    code = PROGRAM.format(ending="return 0", torch=True).replace('print("main", end=" ")', 'sys.stdout.write("main")')
+    words = [sys.executable, "-c", code.replace('print, "at exit"', "int").replace('print("', 'str("')]
+    around = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=around)
+    assert done.returncode == 120
+    assert "No space left" in done.stderr
