@@ -71,7 +71,7 @@ def canvas_of(
     kept = _whole(cache, split, shortest, largest)
     if kept is not None:
         return kept
-    entry = _Entry(cache, _name(split, shortest, split.rows))
+    entry = _KeptCanvas(cache, _name(split, shortest, split.rows))
     with entry.alone() as mine:  # whoever waited finds what the other one made
         kept = entry.read() if mine else None
         if kept is not None:
@@ -89,7 +89,7 @@ def taken(folder: Path) -> tuple[int, int]:
 
 def _whole(cache: Cache, split: Split, shortest: int, largest: float) -> Canvas | None:
     """The split out of the canvas of all its pictures, or out of its own, if that lies there."""
-    whole = None if split.rows is None else _Entry(cache, _name(split, shortest, None)).read()
+    whole = None if split.rows is None else _KeptCanvas(cache, _name(split, shortest, None)).read()
     if whole is None:
         return None
     rows = torch.from_numpy(split.rows)
@@ -109,6 +109,8 @@ class Entry:
     suffix = ".npy"
     without = "pictures are decoded again"
     """What is done where it cannot be kept."""
+    patience = PATIENCE
+    """Seconds for another process that makes it; below 0: as long as that lives."""
 
     def __init__(self, cache: Cache, name: dict[str, Any]) -> None:
         self._cache, self._about = cache, name
@@ -121,7 +123,7 @@ class Entry:
         lock = FileLock(self._cache.folder / f".{self._file.stem}.lock")
         try:
             self._cache.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=PATIENCE)
+            lock.acquire(timeout=self.patience)
         except (OSError, Timeout) as error:
             say(f"cache: {self._cache.folder} is left out, {self.without}: {_reason(error)}")
             yield False
@@ -161,7 +163,7 @@ class Entry:
         return True
 
 
-class _Entry(Entry):
+class _KeptCanvas(Entry):
     """A canvas."""
 
     def read(self) -> Canvas | None:

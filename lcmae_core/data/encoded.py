@@ -57,6 +57,7 @@ class Copy:
 class _Kept(Entry):
     suffix = ".bytes"
     without = "pictures are read from row groups, each in the time of many (cache_gb)"
+    patience = -1.0  # a copy may take an hour, and without it all that is trained takes many
 
     def read(self, otherwise: Callable[[int], bytes | None]) -> Copy | None:
         """The copy, if it is there and its index is whole: one that is not is said and made anew."""

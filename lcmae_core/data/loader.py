@@ -145,7 +145,7 @@ class Loader:
         crops: what multi-crop cuts (`multi_crop`), in place of the one crop that `data` describes.
         progress: say how far the reading of a split that is held has come.
         share: the rows of a training batch that this process takes.
-        cache: where decoded pictures are kept for the next loader of them, in whatever process.
+        cache: where decoded pictures, and copies of encoded ones, are kept for the next loader, in whatever process.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ TRAIN, VALIDATION = 1024, 256
 TRAIN_SHARE = 0.7
 SIDE = 96
 """Side of the stored crops, and the smallest side cut from a photograph, in pixels."""
-_once = RLock()  # threads that read would each do, while none has done it, what is kept from then on
+_once = RLock()  # or every thread that reads before the first has finished would cut all crops itself
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,6 @@ which it stopped, no process stays, and the exit code is the signal's own (130, 
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +40,12 @@ def words_of(settings: dict[str, Any]) -> list[str]:
     return [word for name, value in settings.items() for word in ("-p", f"{name}={value}")]
 
 
-def started(*words: str) -> subprocess.Popen[str]:
+def started(*words: str) -> Started:
     """An `lcmae` command in a session of its own, with Ctrl-C not ignored, as in a terminal."""
     return Started(*CLI, *words)
 
 
-def waited(happens: object, process: subprocess.Popen[str], seconds: float = 90) -> None:
+def waited(happens: object, process: Started, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not happens():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()
@@ -54,7 +53,7 @@ def waited(happens: object, process: subprocess.Popen[str], seconds: float = 90)
         time.sleep(0.05)
 
 
-def signalled(process: subprocess.Popen[str], name: str) -> tuple[str, str]:
+def signalled(process: Started, name: str) -> tuple[str, str]:
     """Send a signal to the whole group, as a terminal or a scheduler does; the process and all it started must end."""
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, getattr(signal, name))

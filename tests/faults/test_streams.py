@@ -58,7 +58,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: sha256(p) for p in folder.glob("[!.]*")}
 
 
-def started(folder: Path, out: Path) -> subprocess.Popen[str]:
+def started(folder: Path, out: Path) -> Started:
     words = f"prepare {folder} --to {out} --size 320 --shard-images {IMAGES} --jobs 1".split()
     return Started(*CLI, *words, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

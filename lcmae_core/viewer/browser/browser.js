@@ -1,6 +1,6 @@
 // The attention browser's page side: the toolbar, and what redraws when the state changes. It follows draw.js in
-// one module. Everything lives inside `el`: no ids, no globals, no keys of others, so two browsers on one page
-// do not meet.
+// one module. Everything lives inside `el` but for one listener of keys (`shield`), which looks at those of `el` alone:
+// no ids, no globals, so two browsers on one page do not meet.
 
 const CONTROLS = [
   { name: "overview", label: "Overview of heads", options: ORDERS },

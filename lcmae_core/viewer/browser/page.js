@@ -216,7 +216,7 @@ function render({ model, el }) {
  * bears this mark. */
 function shield(root) {
   const plain = (event) => !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey, mark = "data-lm-suppress-shortcuts";
-  const first = (event) => { if (root.contains(event.target)) event.target.toggleAttribute(mark, plain(event)); };
+  const first = (event) => { if (event.target instanceof Element && root.contains(event.target)) event.target.toggleAttribute(mark, plain(event)); };
   window.addEventListener("keydown", first, true);
   root.addEventListener("keydown", (event) => { if (plain(event)) event.stopPropagation(); });
   return () => window.removeEventListener("keydown", first, true);
