@@ -19,8 +19,9 @@ class Slow:
 kept = Slow()
 def main():
     atexit.register(print, "at exit")
-    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
-    ThreadPoolExecutor(1).submit(lambda: (time.sleep(0.3), print("pool")))
+    said = threading.Event()
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"), said.set())).start()
+    ThreadPoolExecutor(1).submit(lambda: (said.wait(), print("pool")))
     print("main", end=" ")
     print("aside", end="", file=sys.stderr)
     {ending}

@@ -3,12 +3,10 @@ and by several ranks, for every method, with weights copied (DDP) or spread (FSD
 divide among them and for fewer batches than ranks; each rank measures its share of the batches alone."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from lcmae_core.config import replace
 from tests.data.made_pictures import write_folder
+from tests.started import completed
 
 FILES = [f"train/{c}/{i}.png" for c in "ab" for i in range(4)] + [f"val/{c}/{i}.png" for c in "ab" for i in range(9)]
 METHODS = {
@@ -29,12 +27,9 @@ def test_the_numbers_are_those_of_one_process(tiny, tmp_path):
     cases = {f"{m} {w}": (replace(plain, METHODS[m] | more), n) for m in METHODS for w, (n, more) in worlds.items()}
     cases |= {f"few {n}": (replace(plain, {"batch_size": 12, "fsdp": n == 3}), n) for n in (1, 3)}
     said = {name: (settings.model_dump(mode="json"), world) for name, (settings, world) in cases.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.rank_held_out", json.dumps(said), str(tmp_path / "out")],
-        capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    ended = completed("-m", "tests.training.rank_held_out", json.dumps(said), str(tmp_path / "out"), timeout=280)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found = json.loads(ended.stdout.splitlines()[-1])
     for method in METHODS:
         [[expected, sizes]] = found[f"{method} 1"]
         assert sizes == [4, 4, 4, 4, 2]
