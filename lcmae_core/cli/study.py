@@ -203,9 +203,10 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
 def _of_the_records(base: Settings, *, asked: bool) -> Settings:
     """The settings, with the data of the records below the output folder where those are of one source and no other was
     asked for. A line says so, and that there are none of the source that is counted."""
-    from lcmae_core.studies.redraw import recorded_sources
+    from lcmae_core.store.records import recorded_sources
+    from lcmae_core.studies.registry import TREE
 
-    there, mine = recorded_sources(absolute_folder(base.runtime.out)), plain_name(base.data.source, REPOSITORY)
+    there, mine = recorded_sources(absolute_folder(base.runtime.out)) - {TREE}, plain_name(base.data.source, REPOSITORY)
     if not there or mine in there:
         return base
     names = " and ".join(sorted(there))

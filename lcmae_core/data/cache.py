@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from .splits import Split
 
 VERSION = 1
 """Of the files: another one has other names, so its canvases are never taken for these."""
+T = TypeVar("T")
 SUFFIXES = (".npy", ".bytes")
 """Of canvases, and of copies of encoded pictures (`data.encoded`)."""
 PATIENCE = 1800.0
@@ -103,7 +104,7 @@ def _name(split: Split, shortest: int, rows: np.ndarray | None) -> dict[str, Any
     return {"version": VERSION, "pictures": split.identity, "shortest": shortest, "part": part}
 
 
-class Entry:
+class Entry(Generic[T]):
     """One thing in the folder, there or not: a file, and a manifest that is written after it."""
 
     suffix = ".npy"
@@ -123,20 +124,33 @@ class Entry:
         lock = FileLock(self._cache.folder / f".{self._file.stem}.lock")
         try:
             self._cache.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=self.patience)
+            held = lock.acquire(timeout=self.patience)
         except (OSError, Timeout) as error:
             say(f"cache: {self._cache.folder} is left out, {self.without}: {_reason(error)}")
             yield False
             return
-        try:
+        with held:
             yield True
-        finally:
-            lock.release()
 
-    def _used(self) -> None:
-        """The one used longest ago makes room first."""
+    def read(self) -> T | None:
+        """What is kept, if it is there and whole: one that is not is said and made anew."""
+        if not self._manifest.exists():
+            return None
+        try:
+            known = json.loads(self._manifest.read_text())
+            kept = self._whole(known) if known["about"] == self._about else None
+        except (OSError, ValueError, KeyError, TypeError):
+            kept = None
+        if kept is None:
+            say(f"cache: {self._file.name} is damaged, and is made anew")
+            return None
         with contextlib.suppress(OSError):
-            self._manifest.touch()
+            self._manifest.touch()  # the one used longest ago makes room first
+        return kept
+
+    def _whole(self, known: dict[str, Any]) -> T | None:
+        """The file opened by what its manifest says; None if it differs from that."""
+        raise NotImplementedError
 
     def _cannot_be_kept(self, error: Exception, size: int) -> None:
         full = isinstance(error, DiskFullError)
@@ -163,24 +177,11 @@ class Entry:
         return True
 
 
-class _KeptCanvas(Entry):
-    """A canvas."""
+class _KeptCanvas(Entry[Canvas]):
+    """A canvas, mapped."""
 
-    def read(self) -> Canvas | None:
-        """The canvas, mapped, if it is there and whole: one that is not is said and made anew."""
-        if not self._manifest.exists():
-            return None
-        try:
-            known = json.loads(self._manifest.read_text())
-            whole = known["about"] == self._about and known["sha256"] == self._digest(known["sizes"])
-            canvas = self._open(known["sizes"]) if whole else None
-        except (OSError, ValueError, KeyError, TypeError):
-            canvas = None
-        if canvas is None:
-            say(f"cache: {self._file.name} is damaged, and is made anew")
-            return None
-        self._used()
-        return canvas
+    def _whole(self, known: dict[str, Any]) -> Canvas | None:
+        return self._open(known["sizes"]) if known["sha256"] == self._digest(known["sizes"]) else None
 
     def write(self, canvas: Canvas) -> Canvas:
         """Keep a canvas and give it back, mapped; as it came where it cannot be kept."""

@@ -7,7 +7,6 @@ the CRC-32 of each (uint32). A picture that differs from its sum is taken from t
 """
 
 import hashlib
-import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -54,25 +53,14 @@ class Copy:
         return self.otherwise(i)
 
 
-class _Kept(Entry):
+class _KeptCopy(Entry[Copy]):
     suffix = ".bytes"
     without = "pictures are read from row groups, each in the time of many (cache_gb)"
     patience = -1.0  # a copy may take an hour, and without it all that is trained takes many
 
-    def read(self, otherwise: Callable[[int], bytes | None]) -> Copy | None:
-        """The copy, if it is there and its index is whole: one that is not is said and made anew."""
-        if not self._manifest.exists():
-            return None
-        try:
-            known = json.loads(self._manifest.read_text())
-            found = self._open(known["rows"], known["sha256"], otherwise) if known["about"] == self._about else None
-        except (OSError, ValueError, KeyError, TypeError):
-            found = None
-        if found is None:
-            say(f"cache: {self._file.name} is damaged, and is made anew")
-            return None
-        self._used()
-        return found
+    def __init__(self, cache: Cache, name: dict[str, Any], otherwise: Callable[[int], bytes | None]) -> None:
+        super().__init__(cache, name)
+        self._otherwise = otherwise
 
     def write(self, rows: Iterable[bytes | None], size: int) -> bool:
         """Keep all rows, of about `size` bytes; whether that could be done."""
@@ -87,14 +75,15 @@ class _Kept(Entry):
             self._cannot_be_kept(error, size)
             return False
 
-    def _open(self, rows: int, digest: str, otherwise: Callable[[int], bytes | None]) -> Copy | None:
+    def _whole(self, known: dict[str, Any]) -> Copy | None:
+        rows = known["rows"]
         length = 8 * (rows + 1) + 4 * rows
         with self._file.open("rb") as file:
             file.seek(-length, 2)
             start, index = file.tell(), file.read()
         ends, sums = np.frombuffer(index[: 8 * (rows + 1)], "<i8"), np.frombuffer(index[8 * (rows + 1) :], "<u4")
-        whole = hashlib.sha256(index).hexdigest() == digest and ends[-1] == start
-        return Copy(self._file, ends, sums, otherwise) if whole else None
+        whole = hashlib.sha256(index).hexdigest() == known["sha256"] and ends[-1] == start
+        return Copy(self._file, ends, sums, self._otherwise) if whole else None
 
 
 def _written(path: Path, rows: Iterable[bytes | None]) -> tuple[int, str]:
@@ -115,17 +104,18 @@ def copy_of(cache: Cache, tables: Sequence[RowGroups], otherwise: Callable[[int]
     """The copy of some tables one after the other, made by one pass over them where it is not there; None where it
     cannot be kept. `otherwise` reads a row from the tables."""
     names = [(f"{number}/{table.file.name}", table.file) for number, table in enumerate(tables)]
-    entry = _Kept(cache, {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]})
-    if (found := entry.read(otherwise)) is not None:
+    about = {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]}
+    entry = _KeptCopy(cache, about, otherwise)
+    if (found := entry.read()) is not None:
         return found
     with entry.alone() as mine:  # whoever waited finds what the other one made
-        if not mine or (found := entry.read(otherwise)) is not None:
+        if not mine or (found := entry.read()) is not None:
             return found if mine else None
         total = sum(len(table) for table in tables)
         with progress_bar("copying pictures to the cache", total, "image") as bar:
             rows = (_counted(row, bar) for row in chain.from_iterable(table.everything() for table in tables))
             kept = entry.write(rows, sum(table.bytes for table in tables) + 12 * total)
-        return entry.read(otherwise) if kept else None
+        return entry.read() if kept else None
 
 
 def _counted(row: bytes | None, bar: Bar) -> bytes | None:

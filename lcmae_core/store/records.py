@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest
 from lcmae_core.config.places import plain_name
-from lcmae_core.store.files import read_json, write_json
+from lcmae_core.store.files import DamagedError, read_json, write_json
 from lcmae_core.store.kept import note_kept
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.runs import TIMINGS, Run
@@ -111,14 +111,12 @@ class Record:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.name}.lock"))
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            held = lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             yield False
             return
-        try:
+        with held:
             yield True
-        finally:
-            lock.release()
 
     def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +142,17 @@ def recorded_fingerprint(out: Path, source: str) -> str | None:
     folder = Path(out) / "results" / "runs"
     known = _fingerprints(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
     return known.get(plain_name(source, REPOSITORY))
+
+
+def recorded_sources(out: Path) -> set[str]:
+    """The data, as records name them, of which there are any below an output folder. One that is damaged or has just
+    gone is passed over: whoever needs it will say so."""
+    files = [file for file in (Path(out) / "results" / "runs").glob("*.json") if not file.name.startswith(".")]
+    found = set()
+    for file in files:
+        with suppress(DamagedError, FileNotFoundError):
+            found.add(_said(file, file.stat().st_mtime_ns)[0])
+    return found - {""}
 
 
 @lru_cache(maxsize=8)

@@ -5,16 +5,14 @@ Letters: S seeds, M images, L layers, H heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
-from lcmae_core.store.files import DamagedError
 from lcmae_core.store.machine import REPOSITORY
-from lcmae_core.store.records import Record
+from lcmae_core.store.records import Record, recorded_sources
 from lcmae_core.studies.judge import Estimate, estimated
 from lcmae_core.studies.redraw_levels import fidelity_by_level, mean_over_seeds, reading_by_level, was_taken
 from lcmae_core.studies.registry import STUDIES, TREE
@@ -45,21 +43,8 @@ def lab() -> Settings:
 
 def recorded(out: Path, name: str) -> Settings:
     """A profile's settings for reading the records below a folder, whatever data they were made on."""
-    base, sources = replace(profile(name), out=str(out)), recorded_sources(out)
+    base, sources = replace(profile(name), out=str(out)), recorded_sources(out) - {TREE}
     return replace(base, source=sources.pop()) if len(sources) == 1 else base
-
-
-def recorded_sources(out: Path) -> set[str]:
-    """The data, as records name them, of which there are any below a folder; those that are made here left aside."""
-    files = [file for file in (out / "results" / "runs").glob("*.json") if not file.name.startswith(".")]
-    return {source for file in files if (source := _source(file))} - {TREE}
-
-
-def _source(file: Path) -> str | None:
-    """The data of a record; None of one that is damaged or has just gone: whoever needs it will say so."""
-    with suppress(DamagedError):
-        return Record(file).content.get("settings", {}).get("data", {}).get("source")
-    return None
 
 
 def accuracy_of(records: Sequence[Record], measure: str, table: Rows | None = None) -> Estimate | None:
