@@ -10,7 +10,7 @@ import lcmae_core.cli.study
 import lcmae_core.cli.train
 import lcmae_core.execute
 import lcmae_core.viewer.report  # noqa: F401
-from lcmae_core.data.photos import crops
+from lcmae_core.data.photos import TRAIN, VALIDATION, crops
 
-for split in ("train", "validation"):
-    crops(split)
+for split, count in (("train", TRAIN), ("validation", VALIDATION), ("train", 160), ("validation", 40)):
+    crops(split, count)  # the last two are those of smoke

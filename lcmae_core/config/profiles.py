@@ -83,13 +83,13 @@ class Profile:
 
 
 SMOKE = Profile(
-    purpose="the tests: quick's depth and grid, half its width, a handful of steps",
+    purpose="the tests: quick's depth and grid, half its width, a handful of steps and images",
     command="lcmae run --profile smoke",
     cost="2 minutes on two CPU cores",
     expect="every cell runs; no number means anything",
     pretraining={
         "steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "tensorboard": False, "progress": False,
-        "width": 64, "decoder_width": 48, "projector_dim": 256,
+        "width": 64, "decoder_width": 48, "projector_dim": 256, "source": "photos:160",
     },
     dino={"local_crops": 2},
     probe={"cached": True, "batch_size": 128, "steps": 20, "base_lr": 12.8},

@@ -50,10 +50,11 @@ def check_source(source: str) -> str:
         LcmaeError: unknown scheme, nothing after it, or a path that is not there.
     """
     scheme, colon, rest = source.partition(":")
-    if scheme + colon not in SCHEMES and source and Path(source).expanduser().exists():
+    form = scheme if scheme == "photos" else scheme + colon  # photos has a number after it or nothing
+    if form not in SCHEMES and source and Path(source).expanduser().exists():
         raise LcmaeError(f"data: got {source!r}, did you mean 'folder:{source}'?")
-    if scheme + colon not in SCHEMES:
-        raise LcmaeError(f"data: got {source!r}, {nearest(scheme + colon, SCHEMES)}")
+    if form not in SCHEMES:
+        raise LcmaeError(f"data: got {source!r}, {nearest(form, SCHEMES)}")
     if colon and not rest:
         raise LcmaeError(f"data: got {source!r}, expected something after {scheme + colon!r}")
     if scheme not in ("folder", "parquet"):

@@ -1,9 +1,12 @@
 """The embedded source: crops of the colour photographs that scikit-image and scikit-learn ship in their wheels.
 
+`photos` holds all of them; `photos:160` the first 160 training crops, and a quarter as many validation crops.
+
 Train crops come from the left 70 % of each photograph, validation crops from the right 30 %: no pixel is shared.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from threading import RLock
 
@@ -89,10 +92,9 @@ def crop_boxes(width: int, height: int, split: str, photo: int, count: int) -> l
     return boxes
 
 
-@lru_cache(maxsize=2)
-def crops(split: str) -> np.ndarray:
-    """(M, 96, 96, 3) uint8; picture i belongs to photograph i mod 10."""
-    count = TRAIN if split == "train" else VALIDATION
+@lru_cache(maxsize=4)
+def crops(split: str, count: int) -> np.ndarray:
+    """(count, 96, 96, 3) uint8; picture i belongs to photograph i mod 10 and is the same for any `count` above it."""
     out = np.empty((count, SIDE, SIDE, 3), np.uint8)
     for k, photograph in enumerate(photographs().values()):
         places = range(k, count, len(NAMES))
@@ -103,29 +105,53 @@ def crops(split: str) -> np.ndarray:
     return out
 
 
-def _fetch_train(i: int) -> Image.Image:
-    with _once:
-        return Image.fromarray(crops("train")[i])
+@dataclass(frozen=True)
+class _Fetch:
+    split: str
+    count: int
 
-
-def _fetch_validation(i: int) -> Image.Image:
-    with _once:
-        return Image.fromarray(crops("validation")[i])
+    def __call__(self, i: int) -> Image.Image:
+        with _once:
+            return Image.fromarray(crops(self.split, self.count)[i])
 
 
 def _name(i: int) -> str:
     return f"{NAMES[i % len(NAMES)]}-{i // len(NAMES):03d}"
 
 
+def _training_crops(rest: str) -> int:
+    """How many a source string asks for, after its `photos:`; each class has one of each split at least."""
+    if not rest:
+        return TRAIN
+    least = len(NAMES) * TRAIN // VALIDATION
+    if not (rest.isascii() and rest.isdigit()) or not least <= int(rest) <= TRAIN:
+        raise LcmaeError(f"source: got 'photos:{rest}', expected a number of training crops from {least} to {TRAIN}")
+    return int(rest)
+
+
+def identify(rest: str) -> str:
+    """What `photos` with `rest` after it holds, in a few characters.
+
+    Raises:
+        LcmaeError: `rest` is no such number.
+    """
+    count = _training_crops(rest)
+    return IDENTITY if count == TRAIN else f"{IDENTITY}:{count}"
+
+
 @lru_cache(maxsize=4)
-def _found(channels: int) -> Found:
+def _found(count: int, channels: int) -> Found:
     splits = []
-    for name, fetch in (("train", _fetch_train), ("validation", _fetch_validation)):
-        size = TRAIN if name == "train" else VALIDATION  # cut when the first is read, if not kept from before
-        splits.append(Split(name, size, np.arange(size) % len(NAMES), Reader(fetch, _name, channels), _name))
+    for name, size in (("train", count), ("validation", count * VALIDATION // TRAIN)):
+        # cut when the first is read, if not kept from before
+        splits.append(Split(name, size, np.arange(size) % len(NAMES), Reader(_Fetch(name, size), _name, channels), _name))
     return Found(splits[0], splits[1], NAMES)
 
 
 def open_photos(rest: str, data: Data) -> Found:
-    """`photos`: 1024 training and 256 validation crops, ten classes."""
-    return _found(data.channels)
+    """`photos`: 1024 training and 256 validation crops, ten classes; `photos:160`: 160 of them and 40.
+
+    Raises:
+        LcmaeError: `rest` is neither empty nor a number of training crops that there are.
+    """
+    return _found(_training_crops(rest), data.channels)

@@ -27,7 +27,7 @@ class _Scheme:
 
 
 SCHEMES = {
-    "photos": _Scheme(photos.open_photos, lambda rest: photos.IDENTITY),
+    "photos": _Scheme(photos.open_photos, photos.identify),
     "folder": _Scheme(paths.open_folder, lambda rest: paths.identify("folder", rest, paths.EXTENSIONS)),
     "parquet": _Scheme(tables.open_parquet, tables.parquet_identity),
     "wds": _Scheme(shards.open_wds, shards.wds_identity),
@@ -40,8 +40,8 @@ def _scheme(spec: str) -> _Scheme:
     name, colon, rest = spec.partition(":")
     if name not in SCHEMES:
         raise LcmaeError(f"unknown source {spec!r}: {nearest(name, SCHEMES)}")
-    if bool(colon) if name == "photos" else not rest:
-        expected = "'photos' alone" if name == "photos" else f"'{name}:' and what to read"
+    if not rest and (colon or name != "photos"):
+        expected = "'photos' alone or with a number" if name == "photos" else f"'{name}:' and what to read"
         raise LcmaeError(f"source: got {spec!r}, expected {expected}")
     return SCHEMES[name]
 

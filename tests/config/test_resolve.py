@@ -119,7 +119,7 @@ def test_what_is_asked_for_goes_before_the_environment_and_that_before_the_profi
         given = {"options": {}, **dict.fromkeys(route, said)}
         assert {command: arrived(command, **given) for command in COMMANDS} == dict.fromkeys(COMMANDS, over)
     monkeypatch.setenv("LCMAE_DATA", "")  # set to nothing is not set
-    assert arrived("train", {})[1] == "photos"
+    assert arrived("train", {})[1] == profile("smoke").data.source
 
 
 def test_two_values_for_one_thing_are_refused_by_every_command(home, capsys):
@@ -278,8 +278,8 @@ def test_an_evaluated_run_takes_what_was_asked_for_and_brings_the_rest(home, mon
         found = settings_to_judge(known, settings_from(asked), asked)
         return found.seed, found.data.source, found.data.train_images, found.runtime.log_every, found.masking.mask_ratio
 
-    assert judged(Asked()) == (1, "photos", None, 9, 0.5)
-    assert judged(Asked({"seed": 5}, {"log_every": 7, "train_images": 2})) == (5, "photos", 2, 7, 0.5)
+    assert judged(Asked()) == (1, "photos:160", None, 9, 0.5)
+    assert judged(Asked({"seed": 5}, {"log_every": 7, "train_images": 2})) == (5, "photos:160", 2, 7, 0.5)
     monkeypatch.setenv("LCMAE_DATA", "folder:two")
     assert judged(Asked())[1] == f"folder:{home / 'two'}"
     assert judged(Asked({}, {"source": "photos"}))[1] == "photos"

@@ -30,6 +30,23 @@ def test_shape_labels_and_names(source):
     assert open_source(Data(channels=1)).train.read(0).mode == "L"
 
 
+def test_some_are_the_first_of_all(source):
+    some = open_source(Data(source="photos:40"))
+    assert (len(some.train), len(some.validation)) == (40, 10)
+    for few, all_ in ((some.train, source.train), (some.validation, source.validation)):
+        assert np.array_equal(few.labels, all_.labels[: len(few)])
+        for i in (0, 9, len(few) - 1):
+            assert np.array_equal(np.asarray(few.read(i)), np.asarray(all_.read(i)))
+    assert some.identity == "photos-v1:40"
+    assert open_source(Data(source="photos:1024")).identity == source.identity
+
+
+@pytest.mark.parametrize("number", ["39", "1025", "-40", "all", "4e1", "٤٠"])
+def test_other_numbers_are_refused(number):
+    with pytest.raises(LcmaeError, match=f"got 'photos:{number}', expected a number of training crops from 40 to 1024"):
+        open_source(Data(source=f"photos:{number}"))
+
+
 def test_train_and_validation_boxes_share_no_column():
     for k, photograph in enumerate(photos.photographs().values()):
         width, height = photograph.size
@@ -55,10 +72,10 @@ def test_crops_come_from_their_photograph(source):
 
 
 def test_crops_differ_and_are_what_version_1_names(source):
-    flat = photos.crops("train").reshape(photos.TRAIN, -1)
+    flat = photos.crops("train", photos.TRAIN).reshape(photos.TRAIN, -1)
     assert len(np.unique(flat[:, ::97], axis=0)) == photos.TRAIN
     # coarse, so that another Pillow's rounding passes and another choice of crops does not
-    assert np.abs(photos.crops("train")[:3].mean(axis=(1, 2)) - V1).max() < 1.5
+    assert np.abs(photos.crops("train", photos.TRAIN)[:3].mean(axis=(1, 2)) - V1).max() < 1.5
 
 
 def test_no_network(monkeypatch):
@@ -94,10 +111,10 @@ def test_whole_photographs_are_centred_and_normalised():
 def test_threads_that_read_cut_the_photographs_once(monkeypatch):
     cuts = []
 
-    def cut(split):
+    def cut(split, count):
         cuts.append(split)
         time.sleep(0.05)
-        return np.zeros((photos.TRAIN, photos.SIDE, photos.SIDE, 3), np.uint8)
+        return np.zeros((count, photos.SIDE, photos.SIDE, 3), np.uint8)
 
     monkeypatch.setattr(photos, "crops", lru_cache(cut))
     with ThreadPoolExecutor(4) as pool:

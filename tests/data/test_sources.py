@@ -294,7 +294,7 @@ def test_torchvision_train_flag_and_unreachable_download(tmp_path, monkeypatch):
         ("folders:x", "did you mean 'folder'"),
         ("photo", "did you mean 'photos'"),
         ("s3:x", "expected one of: photos, folder"),
-        ("photos:x", "expected 'photos' alone"),
+        ("photos:", "expected 'photos' alone or with a number"),
         ("folder:", "expected 'folder:' and what to read"),
         ("hf", "expected 'hf:' and what to read"),
     ],
