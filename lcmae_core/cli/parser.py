@@ -119,7 +119,7 @@ def slurm_of(options: argparse.Namespace) -> dict[str, object]:
     """The parameters of the cluster's jobs.
 
     Raises:
-        LcmaeError: they are given for jobs of this machine.
+        LcmaeError: they are given for jobs of this machine, or are not such as submitit knows.
     """
     from lcmae_core.config import LcmaeError
     from lcmae_core.execute.parameters import parse_assignments
@@ -129,4 +129,9 @@ def slurm_of(options: argparse.Namespace) -> dict[str, object]:
     if given and options.executor != "slurm":
         name, _, value = given[0].partition(" ")
         raise LcmaeError(f"{name}: got {value!r} with --executor local, expected --executor slurm")
-    return parse_assignments(options.slurm, "--slurm")
+    parameters = parse_assignments(options.slurm, "--slurm")
+    if options.executor != "slurm":
+        return {}
+    from lcmae_core.execute.submission import check_parameters
+
+    return check_parameters(parameters)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from lcmae_core.config import LcmaeError
 from lcmae_core.execute.committed import store_executed
 from lcmae_core.execute.discover import NotebookFile, project_root
 from lcmae_core.execute.job import FULL_DISK, Job
@@ -109,10 +110,20 @@ class _Batch:
             if not self.force and self.ledger.current(notebook.name, job.digest):
                 self.board.finish(notebook.name, "up to date")
                 continue
-            (self.plan.out / WORK / f"{notebook.name}.outcome.json").unlink(missing_ok=True)
-            self.board.start(notebook.name)
-            self._began[notebook] = time.monotonic()
+            self._start(notebook, job)
+
+    def _start(self, notebook: NotebookFile, job: Job) -> None:
+        """Start a job. Where nothing could be started yet a cluster's refusal ends the batch, because it would refuse
+        the others too; later it is that notebook's failure."""
+        (self.plan.out / WORK / f"{notebook.name}.outcome.json").unlink(missing_ok=True)
+        self.board.start(notebook.name)
+        try:
             self.running[notebook] = self.executor.start(job)
+        except LcmaeError as error:
+            if not self._began:
+                raise
+            self._failed(notebook, {"status": "failed", "error": f"{type(error).__name__}: {error}"}, 0.0)
+        self._began[notebook] = time.monotonic()
 
     def _deadlock(self) -> bool:
         """Whether all that wait do so for each other, which two notebooks that say after: "all" would do."""
@@ -148,14 +159,18 @@ class _Batch:
                 self.board.finish(notebook.name, "incomplete", seconds)
                 self.board.say(f"    {self.incomplete[notebook]}")
                 continue
-            self.failed.append(notebook)
-            if not outcome:
-                outcome = {"status": "failed", "cell": None, "line": "", "error": _ending(code), "seconds": seconds}
-                self._note(notebook, outcome)
-            self.mistaken += _mistake(outcome)
-            self.board.finish(notebook.name, "FAILED", seconds)
-            for line in self._explain(notebook, outcome):
-                self.board.say("    " + line)
+            self._failed(notebook, outcome or {"status": "failed", "error": _ending(code)}, seconds, new=not outcome)
+
+    def _failed(self, notebook: NotebookFile, outcome: Mapping[str, Any], seconds: float, *, new: bool = True) -> None:
+        """Count and explain a failure, and keep it where the job itself did not."""
+        if new:
+            outcome = {"cell": None, "line": "", "seconds": seconds, **outcome}
+            self._note(notebook, outcome)
+        self.failed.append(notebook)
+        self.mistaken += _mistake(outcome)
+        self.board.finish(notebook.name, "FAILED", seconds)
+        for line in self._explain(notebook, outcome):
+            self.board.say("    " + line)
 
     def _take(self, notebook: NotebookFile) -> dict[str, Any]:
         """What a job left; nothing where there was no room for it."""

@@ -11,16 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.config import LcmaeError
 from lcmae_core.execute.job import Job
 from lcmae_core.execute.local import start_process
+from lcmae_core.execute.submission import ALIASES, OWN, check_parameters, sbatch_is_there, submitting
 from lcmae_core.execute.watch import SAVING
 
-ALIASES = ("mem_gb", "timeout_min", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")
-"""Names that submitit understands on any cluster; the others go to SLURM alone."""
-OWN = {"max_num_timeout": 1000}
-"""What we tell submitit ourselves: how often a job may run into its time limit. Each time it has trained further, so
-there is no reason to stop at submitit's three; 1000 is only there to end a job that never gets anywhere."""
 ALIVE = {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "RESIZING", "SUSPENDED", "STOPPED", "COMPLETING",
          "CONFIGURING", "PREEMPTED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "REQUEUE_FED"}  # fmt: skip
 """States from which SLURM may still run a job to its end."""
@@ -160,16 +156,16 @@ class ClusterExecutor:
         """Check the parameters against SLURM's names. `cluster` may be submitit's "local" or "debug", for tests.
 
         Raises:
-            LcmaeError: submitit or SLURM is not there, or a parameter has a name that submitit does not know.
+            LcmaeError: submitit or SLURM is not there, or a parameter has a name that submitit does not know, or a
+                value of another kind.
         """
-        try:
-            import submitit
+        known = check_parameters(parameters)  # which sees whether submitit is there
+        import submitit
 
-            logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at each poll where SLURM has no accounting
-        except ImportError:
-            raise LcmaeError("executor: got 'slurm', expected submitit: pip install 'lcmae-core[cluster]'") from None
-        options = _options({name: value for name, value in parameters.items() if name not in OWN})
-        own = {f"{cluster}_{name}": parameters.get(name, value) for name, value in OWN.items()}
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at each poll where SLURM has no accounting
+        sbatch_is_there(cluster)
+        options = {n if n in ALIASES else f"slurm_{n}": value for n, value in known.items() if n not in OWN}
+        own = {f"{cluster}_{name}": known.get(name, value) for name, value in OWN.items()}
         try:
             self._executor = submitit.AutoExecutor(folder=out / "logs" / "slurm-%j", cluster=cluster, **own)
         except RuntimeError as error:
@@ -178,22 +174,23 @@ class ClusterExecutor:
         self._queue = Queue() if cluster == "slurm" else None
 
     def start(self, job: Job) -> ClusterHandle:
-        """Submit a job."""
+        """Submit a job.
+
+        Raises:
+            LcmaeError: SLURM refuses it.
+        """
         self._executor.update_parameters(name=f"lcmae-{job.name}")
-        return ClusterHandle(self._executor.submit(ProcessJob(start_process), job), self._queue)
+        with submitting():
+            submitted = self._executor.submit(ProcessJob(start_process), job)
+        return ClusterHandle(submitted, self._queue)
 
     def start_array(self, name: str, commands: Sequence[Sequence[str]]) -> list[ClusterHandle]:
-        """Submit commands of `lcmae`, each without its own name, as the tasks of one array job."""
+        """Submit commands of `lcmae`, each without its own name, as the tasks of one array job.
+
+        Raises:
+            LcmaeError: SLURM refuses it.
+        """
         self._executor.update_parameters(name=f"lcmae-{name}")
-        tasks = self._executor.map_array(ProcessJob(start_command), commands)
+        with submitting():
+            tasks = self._executor.map_array(ProcessJob(start_command), commands)
         return [ClusterHandle(job, self._queue) for job in tasks]
-
-
-def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    from submitit.slurm.slurm import SlurmExecutor
-
-    names = [*ALIASES, *OWN, *sorted(SlurmExecutor._valid_parameters())]
-    for name, value in parameters.items():
-        if name not in names:
-            raise LcmaeError(f"unknown SLURM parameter {name!r} (= {value!r}): {nearest(name, names)}")
-    return {name if name in ALIASES else f"slurm_{name}": value for name, value in parameters.items()}
