@@ -16,6 +16,7 @@ from lcmae_core.cli.parser import (
     add_cluster,
     add_common,
     add_doctor,
+    add_evaluate,
     add_out,
     add_published,
     add_ranks,
@@ -24,6 +25,7 @@ from lcmae_core.cli.parser import (
     slurm_of,
 )  # fmt: skip
 from lcmae_core.cli.prepare import add_prepare, prepare
+from lcmae_core.cli.rank import STOPPED, as_rank, first_to_say
 from lcmae_core.store.leaving import left_after
 from lcmae_core.store.stopping import Stopped
 
@@ -144,17 +146,6 @@ def _published(options: argparse.Namespace) -> int:
     return published(options)
 
 
-def _add_evaluate(parser: Parser) -> None:
-    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
-    parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
-    parser.add_argument(
-        "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
-    )
-    add_common(parser, "setting of the recipe, the data or the model")
-    add_ranks(parser)
-    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
-
-
 def _evaluate(options: argparse.Namespace) -> int:
     from lcmae_core.cli.evaluate import main as evaluate
 
@@ -225,7 +216,7 @@ COMMANDS: dict[str, Command] = {
     "train": (_add_train, _train, "pre-train one model, or resume it"),
     "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
     "published": (add_published, _published, "measure published checkpoints or runs as they are, and judge claims"),
-    "evaluate": (_add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
+    "evaluate": (add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
     "prepare": (add_prepare, prepare, "turn an image folder or tar into resized shards, once"),
     "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
     "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
@@ -273,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         return COMMANDS[options.command][1](options)
     except Stopped as asked:
-        print(f"lcmae: {asked}", file=sys.stderr)
+        if first_to_say(STOPPED, asked.exit_code):
+            print(f"lcmae: {asked}", file=sys.stderr)
         return asked.exit_code
     except KeyboardInterrupt:
         print("lcmae: interrupted; the same command resumes where it stopped", file=sys.stderr)
@@ -297,4 +289,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """`lcmae` as a process of its own."""
-    left_after(main)
+    left_after(lambda: as_rank(main))

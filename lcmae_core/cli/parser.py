@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from lcmae_core.cli.rank import ENDED, first_to_say
+
 EXAMPLES = """examples:
   lcmae run                                      every notebook at the quick profile: minutes on two cores
   lcmae run 00 03 -p mask_ratio=0.5              two notebooks, one parameter changed
@@ -53,8 +55,9 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line on stderr and exit."""
-    print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
+    """Print one line on stderr and exit; of several ranks that do, the first prints it."""
+    if first_to_say(ENDED, code):
+        print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
 
 
@@ -106,6 +109,18 @@ def add_ranks(parser: Parser) -> None:
     parser.add_argument("--nproc", type=int, metavar="N", help="train by N processes of torchrun on this machine")
     parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="and on N machines, each told the same")
     parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where these machines meet")
+
+
+def add_evaluate(parser: Parser) -> None:
+    """What is judged, how, and by how many processes."""
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
+    parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
+    parser.add_argument(
+        "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
+    )
+    add_common(parser, "setting of the recipe, the data or the model")
+    add_ranks(parser)
+    parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")
 
 
 def add_doctor(parser: Parser) -> None:

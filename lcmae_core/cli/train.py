@@ -48,11 +48,13 @@ def main(options: Namespace) -> int:
     refuse_unread(settings, asked.own)
     if options.list:
         return list_settings(settings)
-    from lcmae_core.cli.ranks import check_ranks, launch, wanted_of
+    from lcmae_core.cli.ranks import check_ranks, check_work, launch, say_alone, wanted_of
 
     if (wanted := wanted_of(options)) is None:
+        say_alone(asked.own)
         return train(settings, resume=not options.fresh)
     check_ranks(wanted, settings.optim.batch_size, settings.optim.accum_steps)
+    check_work(settings)
     return launch(options.words, wanted)
 
 

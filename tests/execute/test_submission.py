@@ -1,6 +1,6 @@
 """Claims: what SLURM refuses, or that it does not answer or is not there, is one line with what it said, whichever
-command submits; parameters of the wrong kind or name are refused before anything is made; a notebook that is refused when
-others were taken fails alone."""
+command submits; parameters of the wrong kind or name are refused before anything is made; a notebook that is refused
+when others were taken fails alone."""
 
 import pytest
 
