@@ -17,9 +17,11 @@ from lcmae_core.cli.parser import (
     add_common,
     add_doctor,
     add_evaluate,
-    add_out,
+    add_export,
     add_published,
     add_ranks,
+    add_report,
+    add_status,
     fail,
     nearest,
     slurm_of,
@@ -53,19 +55,21 @@ def _add_run(parser: Parser) -> None:
         "--jobs", type=int, default=1, metavar="N", help="notebooks at once on this machine (default 1)"
     )
     add_cluster(parser)
+    parser.add_argument("--timeout", metavar="TIME", help="end a notebook that takes longer: 90s, 25m, 1.5h")
     parser.add_argument("--force", action="store_true", help="execute even what is up to date")
     parser.add_argument("--store", action="store_true", help="write the executed notebooks back where they came from")
     parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks (default: the collection)")
 
 
 def _run(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.budget import seconds_of
     from lcmae_core.config import LcmaeError
     from lcmae_core.execute import Request, make_plan, run_notebooks
     from lcmae_core.execute.parameters import parse_assignments
 
     if options.jobs < 1:
         raise LcmaeError(f"--jobs: got {options.jobs}, expected at least 1")
-    slurm = slurm_of(options)
+    slurm, timeout = slurm_of(options), seconds_of(options.timeout, "--timeout")
     plan = make_plan(
         Request(
             names=tuple(options.names),
@@ -78,7 +82,13 @@ def _run(options: argparse.Namespace) -> int:
         )
     )
     return run_notebooks(
-        plan, jobs=options.jobs, executor=options.executor, slurm=slurm, force=options.force, store=options.store
+        plan,
+        jobs=options.jobs,
+        executor=options.executor,
+        slurm=slurm,
+        force=options.force,
+        store=options.store,
+        timeout=timeout,
     )
 
 
@@ -152,12 +162,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     return evaluate(options)
 
 
-def _add_export(parser: Parser) -> None:
-    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
-    parser.add_argument("target", metavar="OUT", help="file (timm, official) or folder (hf) to write")
-    parser.add_argument("--to", choices=("timm", "hf", "official"), required=True, help="layout of the weights")
-
-
 def _export(options: argparse.Namespace) -> int:
     from lcmae_core.cli.train import export
 
@@ -176,9 +180,10 @@ def _report(options: argparse.Namespace) -> int:
     return report(options.profile, options.out)
 
 
-def _add_report(parser: Parser) -> None:
-    parser.add_argument("--profile", metavar="NAME", help="whose outputs (default $LCMAE_PROFILE or quick)")
-    add_out(parser)
+def _status(options: argparse.Namespace) -> int:
+    from lcmae_core.cli.status import status
+
+    return status(options.profile, options.out, options.watch)
 
 
 def _add_bench(parser: Parser) -> None:
@@ -213,13 +218,14 @@ def _notebooks(options: argparse.Namespace) -> int:
 Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], int], str]
 COMMANDS: dict[str, Command] = {
     "run": (_add_run, _run, "execute notebooks headless and build the report"),
+    "status": (add_status, _status, "say where each notebook of a batch stands"),
     "train": (_add_train, _train, "pre-train one model, or resume it"),
     "study": (_add_study, _study, "do the runs of the paper's tables and figures, or say where they stand"),
     "published": (add_published, _published, "measure published checkpoints or runs as they are, and judge claims"),
     "evaluate": (add_evaluate, _evaluate, "judge an encoder by kNN, a linear probe or fine-tuning"),
     "prepare": (add_prepare, prepare, "turn an image folder or tar into resized shards, once"),
-    "export": (_add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
-    "report": (_add_report, _report, "rebuild the HTML report of an output folder"),
+    "export": (add_export, _export, "write a run's or checkpoint's weights for timm, Hugging Face or the MAE code"),
+    "report": (add_report, _report, "rebuild the HTML report of an output folder"),
     "notebooks": (_add_notebooks, _notebooks, "copy the notebooks into a folder of yours"),
     "bench": (_add_bench, _bench, "time training steps against other implementations, or check recorded ratios"),
     "doctor": (add_doctor, _doctor, "say what this machine has and what to do about what is missing"),

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   lcmae run 00 03 -p mask_ratio=0.5              two notebooks, one parameter changed
   lcmae run --profile lab --data parquet:/data/photographs --jobs 2
   lcmae run --executor slurm -s partition=gpu -s gpus_per_node=1 -s timeout_min=240
+  lcmae status --watch 5                         where each notebook of a batch stands
   lcmae train --profile quick -p cross_view=1 -p in_view=1
   lcmae train --list                             every setting, its default and what it means
   lcmae study table1 --profile lab --seeds 3 --budget 25m
@@ -102,6 +103,26 @@ def add_published(parser: Parser) -> None:
     )  # fmt: skip
     add_common(parser, "setting: mask_ratio, norm_pix, heads, decoder_heads, on_unreadable")
     parser.add_argument("--images", type=int, default=256, metavar="N", help="images to measure on (default 256)")
+
+
+def add_export(parser: Parser) -> None:
+    """What is written where, in which layout."""
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or a checkpoint that lcmae reads")
+    parser.add_argument("target", metavar="OUT", help="file (timm, official) or folder (hf) to write")
+    parser.add_argument("--to", choices=("timm", "hf", "official"), required=True, help="layout of the weights")
+
+
+def add_report(parser: Parser) -> None:
+    """Of which folder."""
+    parser.add_argument("--profile", metavar="NAME", help="whose outputs (default $LCMAE_PROFILE or quick)")
+    add_out(parser)
+
+
+def add_status(parser: Parser) -> None:
+    """Of which folder, and how often."""
+    parser.add_argument("--profile", metavar="NAME", help="whose outputs (default $LCMAE_PROFILE or quick)")
+    add_out(parser)
+    parser.add_argument("--watch", type=float, metavar="N", help="again every N seconds, until nothing runs or waits")
 
 
 def add_ranks(parser: Parser) -> None:

@@ -13,7 +13,8 @@ from lcmae_core.execute.ledger import WORK, Ledger, expected_seconds, job_digest
 from lcmae_core.execute.local import Executor, Handle, LocalExecutor
 from lcmae_core.execute.plan import Plan
 from lcmae_core.execute.progress import Board, in_words, make_console, numbers_table, training_now
-from lcmae_core.execute.watch import SAVING
+from lcmae_core.execute.standing import Standing
+from lcmae_core.execute.watch import OUT_OF_TIME, SAVING
 from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.viewer.report.page import Scoreboard
@@ -29,8 +30,11 @@ def run_notebooks(
     slurm: Mapping[str, Any] | None = None,
     force: bool = False,
     store: bool = False,
+    timeout: float | None = None,
 ) -> int:
     """Execute a plan and (re)build <out>/report.html; with `store`, write the notebooks back where they came from.
+
+    timeout: seconds that a notebook may take; one that takes longer is ended, with what it trains saved, and failed.
 
     Returns 0 if every notebook is up to date afterwards, or incomplete for want of runs that it may not train; 2 if all
     that failed did so by the user's mistake (a data set or a setting that cannot be used), else 1; the others are
@@ -40,7 +44,7 @@ def run_notebooks(
         LcmaeError: the executor is not there, or does not know a parameter.
         Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop, and the running jobs were told to stop and did.
     """
-    batch = _Batch(plan, jobs, _executor(plan, jobs, executor, slurm or {}), force)
+    batch = _Batch(plan, jobs, _executor(plan, jobs, executor, slurm or {}), force, timeout)
     with batch.board:
         for note in plan.notes:
             batch.board.say(note)
@@ -63,10 +67,10 @@ def _executor(plan: Plan, jobs: int, name: ExecutorName, slurm: Mapping[str, Any
 class _Batch:
     """The notebooks of a plan on their way from waiting to done."""
 
-    def __init__(self, plan: Plan, jobs: int, executor: Executor, force: bool):
-        self.plan, self.force, self.executor = plan, force, executor
+    def __init__(self, plan: Plan, jobs: int, executor: Executor, force: bool, timeout: float | None):
+        self.plan, self.force, self.executor, self.timeout = plan, force, executor, timeout
         self.limit = jobs if executor.threads else len(plan.notebooks)
-        self.ledger = Ledger(plan.out)
+        self.ledger, self.standing = Ledger(plan.out), Standing(plan.out)
         self.waiting = list(plan.notebooks)
         self.running: dict[NotebookFile, Handle] = {}
         self.failed: list[NotebookFile] = []
@@ -89,14 +93,19 @@ class _Batch:
             try:
                 while (self.waiting or self.running) and not stop.is_set():
                     self._start_ready()
+                    self._say_where_all_stand()
                     self._collect()
                     self.board.tick(lambda: training_now(self.plan.out))
                     if self.running:
                         time.sleep(0.1)
             finally:
                 self._stop()
+                self.standing.close()
             if stop.is_set():
                 raise Stopped("the notebooks that ran were stopped", stop)
+
+    def _say_where_all_stand(self) -> None:
+        self.standing.say([n.name for n in self.waiting], {n.name: handle for n, handle in self.running.items()})
 
     def _start_ready(self) -> None:
         for notebook in list(self.waiting):
@@ -115,7 +124,8 @@ class _Batch:
     def _start(self, notebook: NotebookFile, job: Job) -> None:
         """Start a job. Where nothing could be started yet a cluster's refusal ends the batch, because it would refuse
         the others too; later it is that notebook's failure."""
-        (self.plan.out / WORK / f"{notebook.name}.outcome.json").unlink(missing_ok=True)
+        for left in ("outcome.json", "spent"):
+            (self.plan.out / WORK / f"{notebook.name}.{left}").unlink(missing_ok=True)
         self.board.start(notebook.name)
         try:
             self.running[notebook] = self.executor.start(job)
@@ -141,6 +151,7 @@ class _Batch:
             digest=job_digest(notebook, parameters, upstream),
             cwd=str(project_root()),
             threads=self.executor.threads,
+            timeout=self.timeout,
         )
 
     def _collect(self) -> None:
@@ -236,6 +247,8 @@ def longest_first(plan: Plan, estimates: Mapping[str, float]) -> list[NotebookFi
 def _ending(code: int) -> str:
     if code == FULL_DISK:
         return "the disk is full: there was no room for the executed notebook"
+    if code == OUT_OF_TIME:
+        return "timeout: it took longer than --timeout, and did not stop when it was asked to"
     return f"the process was ended by signal {-code}" if code < 0 else f"the process ended with exit code {code}"
 
 

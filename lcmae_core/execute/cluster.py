@@ -20,6 +20,8 @@ from lcmae_core.execute.watch import SAVING
 ALIVE = {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "RESIZING", "SUSPENDED", "STOPPED", "COMPLETING",
          "CONFIGURING", "PREEMPTED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "REQUEUE_FED"}  # fmt: skip
 """States from which SLURM may still run a job to its end."""
+QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING"}
+"""Those of them in which it does not run."""
 ASK, PATIENCE = 2.0, 10.0
 """Seconds between two questions to SLURM, and for a result to appear after a job has left the queue."""
 
@@ -102,6 +104,16 @@ class ClusterHandle:
     def number(self) -> str:
         """What SLURM calls it; of an array's task, 12_0."""
         return str(self._job.job_id)
+
+    @property
+    def called(self) -> str:
+        """Its number among all jobs of the cluster."""
+        return f"job {self.number}"
+
+    @property
+    def waits(self) -> bool:
+        """Whether SLURM has not started it, or holds it to start it again."""
+        return self._queue is not None and self._queue.state(self.number) in QUEUED
 
     @property
     def log(self) -> Path:

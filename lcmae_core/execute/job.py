@@ -6,6 +6,7 @@ Started as `python -c START JOB`, where JOB is the literal of a Job's fields, or
 import ast
 import json
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.execute.ledger import WORK, read_json
-from lcmae_core.execute.watch import KERNEL_PID, STOPPING, watch
+from lcmae_core.execute.watch import KERNEL_PID, STOPPING, TIMED_OUT, end_after, watch
 from lcmae_core.store.files import DiskFullError, room_for, write_json
 from lcmae_core.store.kept import KEPT, kept_seconds
+from lcmae_core.store.progress import in_words
 from lcmae_core.store.stopping import TRAINING
 
 KERNEL = """
@@ -57,6 +59,7 @@ class Job:
     digest: str
     cwd: str
     threads: int | None = None
+    timeout: float | None = None
 
     @property
     def partial(self) -> Path:
@@ -91,6 +94,8 @@ def execute(job: Job) -> int:
         failure = _unfinished(job.partial)
     except Exception as error:
         failure = _failure(job.partial) or _ended(job.partial, error)
+    if failure and TIMED_OUT.is_set():
+        failure["error"] = f"timeout: not done after {in_words(job.timeout or 0.0)}; what it trained until then is kept"
     return _conclude(job, failure, time.monotonic() - began, kept)
 
 
@@ -111,6 +116,8 @@ def _conclude(job: Job, failure: dict[str, Any], seconds: float, kept: float) ->
         "seconds": round(seconds, 1),
         "kept_seconds": round(kept, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "job": f"job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else "",
         "parameters": {name: repr(value) for name, value in job.parameters.items()},
         **failure,
     }
@@ -122,6 +129,8 @@ def _status(job: Job, failure: Mapping[str, Any]) -> str:
     """ok, failed, stopped, or incomplete: a run that the notebook may not train is missing, or the data of the profile
     itself (whoever names data that are not there is mistaken)."""
     error = str(failure.get("error", ""))
+    if failure and TIMED_OUT.is_set():
+        return "failed"
     if failure and (STOPPING.is_set() or error.startswith("Stopped: ")):
         return "stopped"
     named = job.parameters.get("data") or os.environ.get("LCMAE_DATA")
@@ -270,6 +279,8 @@ def main(argv: list[str] | None = None) -> int:
     """Execute the job in argv."""
     job = Job(**ast.literal_eval((sys.argv[1:] if argv is None else argv)[0]))
     watch()
+    if job.timeout:
+        end_after(job.timeout, Path(job.out, WORK, f"{job.name}.spent"))
     try:
         with room_for(job.partial):
             return execute(job)

@@ -12,6 +12,16 @@ from lcmae_core.store.cores import usable_cores
 class Handle(Protocol):
     """A job that was started, wherever it runs."""
 
+    @property
+    def called(self) -> str:
+        """What it is where it runs: process 4711, job 12."""
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in a cluster's queue."""
+        ...
+
     def poll(self) -> int | None:
         """Its exit code, or None while it runs or waits."""
         ...
@@ -54,6 +64,16 @@ class LocalHandle:
 
     def __init__(self, job: Job):
         self._process = start_process(job)
+
+    @property
+    def called(self) -> str:
+        """Its process, which ends with the command."""
+        return f"process {self._process.pid}"
+
+    @property
+    def waits(self) -> bool:
+        """Never: what is started runs."""
+        return False
 
     def poll(self) -> int | None:
         """Its exit code, negative if a signal ended it, or None while it runs."""

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from lcmae_core.store.stopping import TRAINING
@@ -13,8 +14,10 @@ KERNEL_PID = "LCMAE_KERNEL_PID"
 GRACE, SAVING = 3.0, 30.0
 """Seconds that a kernel gets between one signal and the next: GRACE where it trains nothing, SAVING where it trains and
 has to end a step and write a checkpoint."""
-STOPPING = threading.Event()
-"""Set when this process was told to stop."""
+STOPPING, TIMED_OUT = threading.Event(), threading.Event()
+"""Set when this process was told to stop, and when its notebook took too long."""
+OUT_OF_TIME = 124
+"""Exit code of a job that took too long and could not say so itself: that of `timeout` of coreutils."""
 
 
 def watch() -> None:
@@ -35,6 +38,11 @@ def _stop_on_request() -> None:
     process's signal handlers."""
     signal.sigwait({signal.SIGTERM})
     STOPPING.set()
+    _end_kernel()
+    os._exit(143)
+
+
+def _end_kernel() -> None:
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         try:
             os.kill(int(Path(os.environ[KERNEL_PID]).read_text()), name)
@@ -42,7 +50,28 @@ def _stop_on_request() -> None:
             break
         if name != signal.SIGKILL:
             _wait_while_it_saves()
-    os._exit(143)
+
+
+def end_after(seconds: float, spent: Path) -> None:
+    """From a thread, end the kernel as a stop does when the notebook has taken so many seconds: those of earlier turns,
+    before SLURM requeued the job, stand in the file `spent` and count."""
+    threading.Thread(target=_count, args=(seconds, spent), daemon=True).start()
+
+
+def _count(limit: float, spent: Path) -> None:
+    try:
+        before = float(spent.read_text())
+    except (OSError, ValueError):
+        before = 0.0
+    began = time.monotonic()
+    while (left := limit - before - (time.monotonic() - began)) > 0:
+        with suppress(OSError):  # a full disk: the count begins anew when the job is requeued
+            spent.write_text(f"{limit - left:.1f}")
+        time.sleep(min(left, 5.0))
+    TIMED_OUT.set()
+    _end_kernel()
+    time.sleep(SAVING)  # for the executed notebook, and for what is said of it
+    os._exit(OUT_OF_TIME)
 
 
 def _wait_while_it_saves() -> None:

@@ -1,0 +1,72 @@
+"""`lcmae status`: where each notebook of a batch stands, once or again and again."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from lcmae_core.config import LcmaeError
+from lcmae_core.config.resolve import Asked
+from lcmae_core.execute.progress import make_console, training_now
+from lcmae_core.execute.standing import STATES, Row, rows
+from lcmae_core.store.progress import in_words
+
+
+def status(profile: str | None, folder: str | None, every: float | None) -> int:
+    """Print the table; with `every`, so many seconds after the last one again, until nothing runs or waits any more or
+    somebody interrupts. What is wrong with a notebook is no error of this command.
+
+    Raises:
+        LcmaeError: no time between two tables.
+    """
+    if every is not None and not every > 0:
+        raise LcmaeError(f"--watch: got {every:g}, expected seconds above 0")
+    out, console = Asked({"profile": profile, "out": folder}).out, make_console()
+    found = rows(out)
+    if not found:
+        print(f"no batch of notebooks in {out}: lcmae run executes one")
+        return 0
+    if every is None or not _going(found):
+        console.print(_shown(found, out))
+        return 0
+    try:
+        with Live(_shown(found, out), console=console, auto_refresh=False) as live:
+            while _going(found):
+                time.sleep(every)
+                found = rows(out)
+                live.update(_shown(found, out), refresh=True)
+                if not console.is_terminal:
+                    console.print(_shown(found, out))
+    except KeyboardInterrupt:  # the ordinary end of looking on
+        pass
+    return 0
+
+
+def _going(found: list[Row]) -> bool:
+    return any(row.state in ("running", "waiting") for row in found)
+
+
+def _shown(found: list[Row], out: Path) -> Group:
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("notebook", "state", "since", "for", "where", ""):
+        table.add_column(column, overflow="fold", no_wrap=column in ("notebook", "state", "since", "for"))
+    for row in found:
+        lasted = "" if row.seconds is None else in_words(row.seconds)
+        cells = (row.name, row.state, _moment(row.since), lasted, row.where, row.note[:200])
+        table.add_row(*map(escape, cells))
+    counts = {state: sum(row.state == state for row in found) for state in STATES}
+    said = [", ".join(f"{count} {state}" for state, count in counts.items() if count)]
+    said += [training_now(out)] if counts["running"] else []
+    return Group(table, escape("; ".join(filter(None, said))))
+
+
+def _moment(since: float | None) -> str:
+    """A time of today, or a date."""
+    if since is None:
+        return ""
+    when = datetime.fromtimestamp(since)
+    return f"{when:%H:%M}" if when.date() == datetime.now().date() else f"{when:%Y-%m-%d %H:%M}"
