@@ -1,7 +1,9 @@
 """`lcmae status`: where each notebook of a batch stands, once or again and again."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Group
@@ -34,16 +36,22 @@ def status(profile: str | None, folder: str | None, every: float | None) -> int:
         console.print(_shown(found, out))
         return 0
     try:
+        if not console.is_terminal:
+            _one_after_the_other(found, out, every, console.print)
+            return 0
         with Live(_shown(found, out), console=console, auto_refresh=False) as live:
-            while _going(found):
-                time.sleep(every)
-                found = rows(out)
-                live.update(_shown(found, out), refresh=True)
-                if not console.is_terminal:
-                    console.print(_shown(found, out))
+            _one_after_the_other(found, out, every, partial(live.update, refresh=True))
     except KeyboardInterrupt:  # the ordinary end of looking on
         pass
     return 0
+
+
+def _one_after_the_other(found: list[Row], out: Path, every: float, show: Callable[[Group], None]) -> None:
+    show(_shown(found, out))
+    while _going(found):
+        time.sleep(every)
+        found = rows(out)
+        show(_shown(found, out))
 
 
 def _going(found: list[Row]) -> bool:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lcmae_core.cli.ranks import say_alone
 from lcmae_core.config import LEAVES, Data, LcmaeError, Runtime, Settings, unused
 from lcmae_core.config.unread import unread, value_of, why_unread
 from lcmae_core.studies import STUDIES, Case
@@ -18,6 +19,7 @@ def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mappin
     Raises:
         LcmaeError: no run of any study reads it, or all chosen ones set it themselves.
     """
+    say_alone(given)
     every = [(name, row, case) for name in STUDIES for row, case in STUDIES[name].rows(base, profile).items()]
     chosen = [entry for entry in every if not names or "all" in names or entry[0] in names]
     for name, value in given.items():
@@ -70,7 +72,7 @@ def refuse_unread_by(way: str, recipe: set[str], given: Mapping[str, Any]) -> No
     Raises:
         LcmaeError: it does not read one of them.
     """
-    runtime = Runtime.model_fields.keys() - {"snapshots"} - (set() if recipe else _TRAINING)
+    runtime = Runtime.model_fields.keys() - {"snapshots", "fsdp"} - (set() if recipe else _TRAINING)
     known = recipe | _ENCODER | runtime | (Data.model_fields.keys() - _CROPS)
     for name, value in given.items():
         if name in LEAVES and name not in known:

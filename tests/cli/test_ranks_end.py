@@ -18,6 +18,7 @@ from PIL import Image
 from lcmae_core import cli
 from lcmae_core.cli.rank import ENDED, FOLDER, as_rank, code_of_the_end, first_to_say
 from lcmae_core.cli.ranks import say_alone, wanted_of
+from lcmae_core.cli.unread import refuse_unread_by
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.runs import load_run
 from tests.cli.test_ranks import ranks_of, words_of
@@ -161,6 +162,8 @@ def test_where_machines_meet_is_checked(place, nnodes, line):
 def test_weights_that_are_not_spread_are_said(capsys, monkeypatch):
     say_alone({"fsdp": True})
     assert capsys.readouterr().err == "fsdp: nothing to spread over one process; give --nproc with two or more\n"
+    with pytest.raises(LcmaeError, match="fsdp: got True, which evaluate --by finetune does not read"):
+        refuse_unread_by("finetune", set(), {"fsdp": True})  # each rank has a copy there
     say_alone({"fsdp": False})
     monkeypatch.setenv("WORLD_SIZE", "2")
     say_alone({"fsdp": True})

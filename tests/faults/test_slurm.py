@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lcmae_core.config import profile, replace
+from lcmae_core.execute.standing import rows
 from lcmae_core.studies.trials import jobs
 from lcmae_core.training.loop import pretrain
 from tests.execute.toys import code, make_notebook
@@ -170,11 +171,21 @@ def test_a_cancelled_job_is_saved_and_its_driver_says_so(trial, tmp_path, whole)
 def test_a_driver_that_is_told_to_end_cancels_its_jobs(trial, tmp_path):
     driver = Driver(tmp_path, "timeout_min=30")
     driver.waits_until(lambda: driver.steps > 10 + trial)
+    (row,) = rows(driver.out)
+    assert (row.state, row.where.endswith(f"job {driver.job}")) == ("running", True), row
     driver.process.send_signal(signal.SIGTERM)
     driver.ends(143)
     nobody_waits()
     assert not list(driver.out.glob("*.ipynb"))
     assert driver.saved == [f"step-{driver.steps:08d}"]
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path):
+    said = Driver(tmp_path, "partition=nope", "timeout_min=30").ends(2)
+    error = said.splitlines()[-1]
+    assert error.startswith("lcmae: error: --slurm: SLURM refused the job, expected what it takes; sbatch said: "), said
+    assert "invalid partition" in error.lower()
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("trial", TRIALS)
