@@ -112,11 +112,13 @@ def launch(words: Sequence[str], wanted: Wanted) -> int:
             code = _awaited(agent, folder, stop)
         finally:  # after Ctrl-C twice, for one
             _end_at_once(agent, folder)
-        if stop.exit_code and not Path(folder, STOPPED).exists():
-            print("lcmae: stopped before any training; the same command goes on", file=sys.stderr)
-        ended = code_of_the_end(folder)
+        ended, said = code_of_the_end(folder), Path(folder, STOPPED).exists()
     if ended is not None:
         return ended
+    if stop.exit_code and not said:
+        print("lcmae: stopped before any training; the same command resumes", file=sys.stderr)
+    if code < 0 and not stop.exit_code:
+        print(f"lcmae: error: torchrun was ended by signal {-code}; the same command resumes", file=sys.stderr)
     return stop.exit_code or (code if code in (2, *CODES.values()) else 1 if code else 0)
 
 

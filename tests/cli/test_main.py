@@ -40,7 +40,7 @@ def test_help_takes_under_a_second_and_loads_nothing_heavy() -> None:
 @over(("words", "line"), [
         (["rnu"], "unknown command 'rnu': did you mean 'run'?"),
         (["zzz"], "unknown command 'zzz': expected one of: "
-         "run, train, study, published, evaluate, prepare, export, report, notebooks, bench, doctor"),
+         "run, status, train, study, published, evaluate, prepare, export, report, notebooks, bench, doctor"),
         (["train", "-p", "mask_rato=0.5"], "unknown setting 'mask_rato' (= 0.5): did you mean 'mask_ratio'?"),
         (["train", "-p", "mask_ratio=1"], "mask_ratio: got 1, expected less than 1"),
         (["train", "--profile", "labb"], "unknown profile 'labb': did you mean 'lab'?"),
