@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lcmae_core.config import profile, replace
 from lcmae_core.execute.standing import rows
@@ -19,6 +20,7 @@ from tests.execute.toys import code, make_notebook
 from tests.faults import slurm
 from tests.studies.tiny_studies import TINY, tiny_settings
 
+torch.set_num_threads(1)  # as in the jobs, whose weights are compared to the last bit
 TRIALS = range(int(os.environ.get("FAULT_TRIALS", "1")))
 pytestmark = [
     pytest.mark.fault,
