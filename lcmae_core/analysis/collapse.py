@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError
+from lcmae_core.config.names import former_keywords
 from lcmae_core.losses import unit
 from lcmae_core.models.mae import MAE
 from lcmae_core.models.masking import Mask
@@ -62,14 +63,15 @@ ALIKE, TIMES_CHANCE = 0.95, 5.0
 """From which cosine on vectors of different images count as one, and how often an image must be found again."""
 
 
-def collapses(same_place: float, found: float, chance: float) -> bool:
+@former_keywords({"found": "retrieved"})
+def collapses(same_place: float, retrieved: float, chance: float) -> bool:
     """Whether v is collapsed: it does not depend on the image.
 
     It is not only where both hold: v at the same place of other images is less than .95 alike, and the image is found
-    across two masks at a place more than 5 times as often as by chance. The second is a low bar, but shuts out a v of
-    position or mask alone, which the first and the mean cosine over everything let pass.
+    across two masks at a place (`retrieved`, a share) more than 5 times as often as by chance. The second is a low bar,
+    but shuts out a v of position or mask alone, which the first and the mean cosine over everything let pass.
     """
-    return not (same_place < ALIKE and found > TIMES_CHANCE * chance)
+    return not (same_place < ALIKE and retrieved > TIMES_CHANCE * chance)
 
 
 @torch.no_grad()

@@ -97,9 +97,9 @@ def check(
     eager: dict[str, Rehearsed] = {}
     for row in rows:
         say(f"{row.method}: float32 and bf16")
-        found = tried(row, "eager", partial(compare, bench, row, source))
-        if found is not None:
-            eager[row.method] = found
+        rehearsed = tried(row, "eager", partial(compare, bench, row, source))
+        if rehearsed is not None:
+            eager[row.method] = rehearsed
     floors = tried(rows[0], "floors", partial(rates_of, bench))
     for row in rows:
         if time.perf_counter() - began > LAST_TIMING:
@@ -151,20 +151,20 @@ def compare(bench: Bench, row: Row, source: Source) -> Rehearsed:
 def compile_and_compare(bench: Bench, row: Row, source: Source, eager: Rehearsed) -> None:
     """Losses compiled against eager, and how often was compiled."""
     settings = replace(bench.small, METHODS[row.method] | {"compile": True})
-    found = Prepared(settings, source, steps=STEPS, backend=bench.backend).watched()
-    judge(row, "compiled", found.losses, eager.losses, "the eager ones")
-    row.graphs = found.graphs
-    if found.graphs != (1, 1):
-        early, late = found.graphs
+    compiled = Prepared(settings, source, steps=STEPS, backend=bench.backend).watched()
+    judge(row, "compiled", compiled.losses, eager.losses, "the eager ones")
+    row.graphs = compiled.graphs
+    if compiled.graphs != (1, 1):
+        early, late = compiled.graphs
         row.problems.append(
             f"compiled {early} graphs in the first steps and {late - early} after, expected one and none"
         )
-    row.problems += [f"compiled, waits for the device at {place}" for place in dict.fromkeys(found.waits)]
+    row.problems += [f"compiled, waits for the device at {place}" for place in dict.fromkeys(compiled.waits)]
 
 
-def judge(row: Row, kind: str, found: Sequence[float], expected: Sequence[float], whose: str) -> None:
+def judge(row: Row, kind: str, losses: Sequence[float], expected: Sequence[float], whose: str) -> None:
     """Note how far losses are from others, and that they are too far."""
-    away = row.away[kind] = furthest(found, expected)
+    away = row.away[kind] = furthest(losses, expected)
     if not away <= NEAR[kind]:  # NaN is not near
         row.problems.append(f"losses in {kind} are {away:.1e} from {whose}, expected at most {NEAR[kind]:.0e}")
 

@@ -12,13 +12,13 @@ NOTICED = 0.05
 
 
 class Company:
-    """Begun with a benchmark; `said` at its end, when its own processes are gone, is what a record keeps."""
+    """Begun with a benchmark; `record` at its end, when its own processes are gone, is what a record keeps."""
 
     def __init__(self) -> None:
         self._load, self._began = _load(), time.perf_counter()
         self._all, self._own = _all_seconds(), _own_seconds()
 
-    def said(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Load averages before and after, seconds, and the share of the machine's processor time that others had."""
         seconds, share = time.perf_counter() - self._began, None
         if self._all is not None and (now := _all_seconds()) is not None:

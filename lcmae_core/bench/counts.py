@@ -94,14 +94,14 @@ def cost(settings: Settings, classes: int = 1000) -> Cost:
     `classes` sizes the head of a supervised model.
     """
     width, batch = BFLOAT16 if settings.optim.precision == "bf16" else FLOAT32, settings.optim.batch_size
-    found = [*items(settings, classes)]
-    moved = sum(item.moved(width) for item in found) + 7 * FLOAT32 * weights(found)
-    return Cost(sum(item.flops for item in found) / batch, moved / batch)
+    parts = [*items(settings, classes)]
+    moved = sum(item.moved(width) for item in parts) + 7 * FLOAT32 * weights(parts)
+    return Cost(sum(item.flops for item in parts) / batch, moved / batch)
 
 
-def weights(found: Iterable[Item]) -> int:
+def weights(parts: Iterable[Item]) -> int:
     """Values of the matrices that AdamW moves; vectors beside them are a thousandth."""
-    trained = (i for i in found if isinstance(i, Product) and i.batch == 1 and i.right and not i.exact)
+    trained = (i for i in parts if isinstance(i, Product) and i.batch == 1 and i.right and not i.exact)
     return sum(i.inner * i.cols for i in trained if i.part not in AGAIN)
 
 

@@ -68,27 +68,27 @@ def interval(values: Sequence[float]) -> Interval:
 
 def compare(case: str, seconds: Mapping[str, Sequence[float]], about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Pair -> speed, interval, FLOPs and tokens as shares of the other's (less twice the work of LC-MAE), target."""
-    found = {}
+    ratios = {}
     for pair in PAIRS[case]:
         if not {pair.ours, pair.theirs} <= set(seconds):
             continue
         of = interval([b / a for a, b in zip(seconds[pair.ours], seconds[pair.theirs], strict=True)])
         ours, theirs = about[pair.ours], about[pair.theirs]
-        found[pair.name] = {
+        ratios[pair.name] = {
             "speed": of.median, "low": of.low, "high": of.high, "level": of.level, "target": pair.target,
             "flops": ours.flops / theirs.flops / pair.work,
             "tokens": [a / b / pair.work for a, b in zip(ours.tokens, theirs.tokens, strict=True)],
             "work": pair.work,
         }  # fmt: skip
-    return found
+    return ratios
 
 
 def same_work(ratio: Mapping[str, Any]) -> str | None:
     """What differs in the work of a pair: None if tokens are equal and FLOPs are within `ALIKE`."""
-    said = []
+    differences = []
     if ratio["tokens"] != [1.0, 1.0]:
-        said.append("tokens of encoder and decoder {:.3f} and {:.3f} times theirs".format(*ratio["tokens"]))
+        differences.append("tokens of encoder and decoder {:.3f} and {:.3f} times theirs".format(*ratio["tokens"]))
     if abs(ratio["flops"] - 1) > ALIKE:
-        said.append(f"FLOPs {ratio['flops']:.3f} times theirs")
+        differences.append(f"FLOPs {ratio['flops']:.3f} times theirs")
     times = f" (of {ratio['work']} times the work)" if ratio["work"] > 1 else ""
-    return ", ".join(said) + times if said else None
+    return ", ".join(differences) + times if differences else None

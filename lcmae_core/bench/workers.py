@@ -104,14 +104,14 @@ class Worker:
         try:
             if word:
                 self._line.send(word)
-            said = self._line.recv()
+            answer = self._line.recv()
         except (EOFError, BrokenPipeError):
             self._process.join(5)
             raise BrokenError(f"bench: {self.name} ended with exit code {self._process.exitcode}") from None
-        if isinstance(said, BrokenError):
+        if isinstance(answer, BrokenError):
             self.stop()
-            raise said
-        return said
+            raise answer
+        return answer
 
 
 def _serve(line: Connection, name: str, shape: Shape, threads: int | None) -> None:

@@ -26,7 +26,7 @@ class Finding(NamedTuple):
     group: str
     name: str
     state: str
-    found: str
+    detail: str
     advice: str = ""
 
 
@@ -55,7 +55,7 @@ def main(out: str | None = None, gpu: bool = False) -> int:
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.state]
         group = "" if finding.group == before else finding.group
         state = f"[{colour}]{finding.state}[/]"
-        table.add_row(group, escape(finding.name), state, escape(finding.found), escape(finding.advice))
+        table.add_row(group, escape(finding.name), state, escape(finding.detail), escape(finding.advice))
         before, missing = finding.group, missing + (finding.state == "missing")
     console.print(table)
     console.print(f"{missing} missing" if missing else "all that is required is there")

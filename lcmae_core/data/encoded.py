@@ -106,11 +106,11 @@ def copy_of(cache: Cache, tables: Sequence[RowGroups], otherwise: Callable[[int]
     names = [(f"{number}/{table.file.name}", table.file) for number, table in enumerate(tables)]
     about = {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]}
     entry = _KeptCopy(cache, about, otherwise)
-    if (found := entry.read()) is not None:
-        return found
+    if (copy := entry.read()) is not None:
+        return copy
     with entry.alone() as mine:  # whoever waited finds what the other one made
-        if not mine or (found := entry.read()) is not None:
-            return found if mine else None
+        if not mine or (copy := entry.read()) is not None:
+            return copy if mine else None
         total = sum(len(table) for table in tables)
         with progress_bar("copying pictures to the cache", total, "image") as bar:
             rows = (_counted(row, bar) for row in chain.from_iterable(table.everything() for table in tables))

@@ -100,7 +100,7 @@ def expected_seconds(
     last = ledger.entry(notebook.name)
     if last.get("status") != "ok":
         return float(hint)
-    said = {name: repr(value) for name, value in (parameters or {}).items()}
-    if last.get("parameters", {}) != said:
+    given = {name: repr(value) for name, value in (parameters or {}).items()}
+    if last.get("parameters", {}) != given:
         return max(float(hint), float(last["seconds"]))
     return max(LEAST, float(last["seconds"]) - float(last.get("kept_seconds", 0.0)))

@@ -85,8 +85,8 @@ class Board:
         now = time.monotonic()
         if self._running and not self._console.is_terminal and now - self._said >= HEARTBEAT:
             runs = ", ".join(f"{name} for {in_words(now - t)}" for name, t in self._running.items())
-            said = "; ".join(part for part in (runs, training(), self._left()) if part)
-            self.say(f"{self._count()} running: {said}")
+            state = "; ".join(part for part in (runs, training(), self._left()) if part)
+            self.say(f"{self._count()} running: {state}")
         done = sum(self._estimates[name] for name in self._done)
         done += sum(min(now - t, 0.95 * self._estimates[name]) for name, t in self._running.items())
         self._progress.update(

@@ -148,11 +148,11 @@ def recorded_sources(out: Path) -> set[str]:
     """The data, as records name them, of which there are any below an output folder. One that is damaged or has just
     gone is passed over: whoever needs it will say so."""
     files = [file for file in (Path(out) / "results" / "runs").glob("*.json") if not file.name.startswith(".")]
-    found = set()
+    sources = set()
     for file in files:
         with suppress(DamagedError, FileNotFoundError):
-            found.add(_said(file, file.stat().st_mtime_ns)[0])
-    return found - {""}
+            sources.add(_said(file, file.stat().st_mtime_ns)[0])
+    return sources - {""}
 
 
 @lru_cache(maxsize=8)

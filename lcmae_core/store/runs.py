@@ -43,15 +43,15 @@ def _method(settings: Settings) -> str:
     if settings.method == "mae":
         on = [term for term, weight in terms.items() if weight]
         name = " + ".join(on) + (" loss alone" if on[0] != "MAE" and len(on) == 1 else "")
-    usual, said = Settings(), [name]
+    usual, parts = Settings(), [name]
     if settings.method == "mae" and settings.masking.mask_ratio != usual.masking.mask_ratio:
-        said.append(f"mask ratio {settings.masking.mask_ratio:g}")
+        parts.append(f"mask ratio {settings.masking.mask_ratio:g}")
     if settings.method == "mae" and settings.model.decoder != usual.model.decoder:
-        said.append(f"decoder {settings.model.decoder}")
+        parts.append(f"decoder {settings.model.decoder}")
     elif settings.method == "mae" and settings.model.decoder_depth != usual.model.decoder_depth:
         depth = settings.model.decoder_depth
-        said.append(f"decoder of {depth} layer{'s' * (depth != 1)}")
-    return ", ".join(said)
+        parts.append(f"decoder of {depth} layer{'s' * (depth != 1)}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ def _bias(records: Sequence[Record]) -> Estimate:
     """Shape bias with the jackknife's interval over seeds and images, as claim C18 is judged; without one where nobody
     names one of the cues, for nothing is known then of how rare that is."""
     cues = [np.stack([record.array("cues", cue) for record in records]) for cue in ("shape", "texture")]  # (S, M) each
-    found = estimate(_BIAS, [cue.astype(np.float64) for cue in cues])
-    return found if all(cue.any() for cue in cues) else found._replace(low=np.nan, high=np.nan)
+    bias = estimate(_BIAS, [cue.astype(np.float64) for cue in cues])
+    return bias if all(cue.any() for cue in cues) else bias._replace(low=np.nan, high=np.nan)
 
 
 def mean_over_seeds(records: Sequence[Record], measure: str, key: str) -> np.ndarray:

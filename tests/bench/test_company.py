@@ -29,7 +29,7 @@ def test_the_share_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(company, "_own_seconds", lambda: next(own))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    said = Company().said()
+    said = Company().record()
     assert said["others_share"] == 0.5, "of 12 seconds 5 were ours, and 7 of 2 x 7 there were others'"
     assert said["seconds"] == 7.0
     assert busy(said) == "The machine had other work: 50% of its processor time."

@@ -39,18 +39,18 @@ def test_what_is_absent_or_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert found["pyarrow"][2:] == ("missing", "not installed", "pip install 'lcmae-core'")
     assert found["papermill"].state == "note"
     assert found["papermill"].advice == "pip install 'lcmae-core[notebooks]'"
-    assert found["core"].found == "timm 1.0.31"
+    assert found["core"].detail == "timm 1.0.31"
 
 
 def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LCMAE_PROFILE", raising=False)
     found, cache = doctor.check_storage(str(tmp_path / "new"))
     assert found.state == cache.state == "ok"
-    assert "0.00 GB in 0 sets of pictures" in cache.found
+    assert "0.00 GB in 0 sets of pictures" in cache.detail
     assert not (tmp_path / "new").exists()
     (tmp_path / "old" / "cache").mkdir(parents=True)
     (tmp_path / "old" / "cache" / "x.npy").write_bytes(bytes(20_000_000))
-    assert "0.02 GB in 1 sets" in list(doctor.check_storage(str(tmp_path / "old")))[1].found
+    assert "0.02 GB in 1 sets" in list(doctor.check_storage(str(tmp_path / "old")))[1].detail
     (tmp_path / "file").write_text("")
     assert next(doctor.check_storage(str(tmp_path / "file" / "below"))).state == "missing"
     monkeypatch.setattr(doctor, "_hub_reachable", lambda: False)
@@ -78,4 +78,4 @@ def test_a_check_that_breaks_down_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(doctor, "_python", broken)
     first = next(doctor.examine())
     assert first.state == "missing"
-    assert "no such thing" in first.found
+    assert "no such thing" in first.detail

@@ -68,12 +68,12 @@ def collapsing(row: str, key: str, study: str = "collapse") -> Cell:
 def alive(row: str, kind: str = "", study: str = "collapse", across: str = "two masks") -> tuple[Test, Test]:
     """v (or, with kind "encoder", its tokens) is neither a constant nor a function of position or mask alone."""
     of, name = f"{kind + ' tokens' if kind else 'v'} in ({row})", f"{kind}_" if kind else ""
-    found, chance = collapsing(row, f"{name}found", study), collapsing(row, "chance", study)
+    retrieved, chance = collapsing(row, f"{name}found", study), collapsing(row, "chance", study)
     return (
         linear(f"cosine of {of} at the same place of other images: below {COLLAPSED}",
                {collapsing(row, f"{name}same_place", study): 1}, high=COLLAPSED),
         linear(f"image found by {of} across {across} - {ABOVE_CHANCE:g} x chance: above 0",
-               {found: 1, chance: -ABOVE_CHANCE}, low=0),
+               {retrieved: 1, chance: -ABOVE_CHANCE}, low=0),
     )  # fmt: skip
 
 

@@ -183,9 +183,9 @@ class AttentionBrowser(Displayed, ipywidgets.VBox):
             LcmaeError: one line with the name and the reason: no picture, too many pixels, images of no colours.
         """
         content = picture if isinstance(picture, bytes) else Path(picture)
-        said = file_name(name or (content.name if isinstance(content, Path) else "picture"))
+        shown_name = file_name(name or (content.name if isinstance(content, Path) else "picture"))
         images = self._subject.images
-        self._subjects.add(opened(content, said, images.shape[1], tuple(images.shape[2:])), said)  # type: ignore[arg-type]
+        self._subjects.add(opened(content, shown_name, images.shape[1], tuple(images.shape[2:])), shown_name)  # type: ignore[arg-type]
         if not headless():
             self._canvas.strip = strip_of(self._subject)
         self.show(image=len(self._subject.images) - 1)

@@ -39,10 +39,10 @@ def claim_tests(tests: Sequence[Asked], size: float = 7.2) -> Picture:
     for axis, test in zip(axes, tests):
         left, right = _limits(test)
         axis.axvspan(max(test.low, left), min(test.high, right), color=ASKED, lw=0, label="asked")
-        for row, (name, found) in enumerate(test.measured.items()):
+        for row, (name, estimate) in enumerate(test.measured.items()):
             colour = INK[labels.index(name) % len(INK)]
-            axis.plot([found.low, found.high], [row, row], "-", color=colour, lw=2.2, solid_capstyle="butt")
-            axis.plot([found.value], [row], "o", color=colour, ms=5)
+            axis.plot([estimate.low, estimate.high], [row, row], "-", color=colour, lw=2.2, solid_capstyle="butt")
+            axis.plot([estimate.value], [row], "o", color=colour, ms=5)
         axis.set_yticks(range(len(test.measured)), [*test.measured], fontsize=8)
         axis.set_ylim(len(test.measured) - 0.4, -0.6)
         axis.set_xlim(left, right)
@@ -60,7 +60,7 @@ def _lines(text: str) -> list[str]:
 
 def _limits(test: Asked) -> tuple[float, float]:
     """An axis that holds all intervals and the finite ends of the range, with some air."""
-    ends = [x for found in test.measured.values() for x in found if np.isfinite(x)]
+    ends = [x for estimate in test.measured.values() for x in estimate if np.isfinite(x)]
     ends += [x for x in (test.low, test.high) if np.isfinite(x)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     air = 0.12 * (high - low) or 0.1 * abs(high) or 1.0

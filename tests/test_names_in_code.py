@@ -1,0 +1,43 @@
+"""Names in the code say which quantity they hold.
+
+Claims: no variable, argument, attribute or function of the package is called by a word that would fit any of them.
+"""
+
+import ast
+
+import pytest
+
+from tests.test_layering import MODULES, every_module, tree
+
+EMPTY = {"found", "said"}
+"""Words that fit whatever a function has at hand."""
+
+
+def names_of(node: ast.AST) -> list[str]:
+    """Names that a node of a syntax tree binds or reads."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.arg | ast.keyword):
+        return [node.arg or ""]
+    if isinstance(node, ast.Attribute):
+        return [node.attr]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    return []
+
+
+def lines_with(parsed: ast.AST, words: set[str]) -> list[int]:
+    """Lines on which one of these words is a name."""
+    return [node.lineno for node in ast.walk(parsed) if words & {*names_of(node)}]  # type: ignore[attr-defined]
+
+
+@every_module
+def test_names_say_a_quantity(module: str) -> None:
+    assert not lines_with(tree(module), EMPTY)
+
+
+@pytest.mark.parametrize("source", ["found = 1", "def f(said): pass", "x.found", "f(found=1)", "for said in x: pass",
+                                    "class A:\n    found: int", "def said(): pass", "f'{found}'"])  # fmt: skip
+def test_the_search_would_notice(source: str) -> None:
+    assert lines_with(ast.parse(source), EMPTY)
+    assert len(MODULES) > 100, "and it is the whole package that is searched"
