@@ -1,4 +1,4 @@
-"""What the jobs of a study cost, from the records of jobs of their own kind that are finished."""
+"""What the trials of a study cost, from the records of trials of their own kind that are finished."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

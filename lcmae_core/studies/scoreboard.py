@@ -18,7 +18,7 @@ from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.studies.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.studies.registry import RANDOM
 from lcmae_core.studies.tables import judged_seeds
-from lcmae_core.studies.trials import jobs
+from lcmae_core.studies.trials import trials
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
@@ -50,10 +50,10 @@ def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, d
     @cache
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         by_row: dict[str, list[Record]] = {}
-        for job in jobs([study], base, profile, wanted[:1] if small else wanted, (measure,)):
-            if (small if do is None else do) and not job.done:
-                job.do(wait=True)
-            by_row.setdefault(job.row, []).extend([job.record] if job.measures and job.readable else [])
+        for trial in trials([study], base, profile, wanted[:1] if small else wanted, (measure,)):
+            if (small if do is None else do) and not trial.done:
+                trial.do(wait=True)
+            by_row.setdefault(trial.row, []).extend([trial.record] if trial.measures and trial.readable else [])
         return by_row
 
     return [judged(claim, records, profile) for claim in CLAIMS]

@@ -1,6 +1,6 @@
 """A trial: one row of a study with one seed. It trains what is not trained, then takes the measures that are missing.
 
-Notebooks ask for `rows`, the command line shares the jobs out; both read and write the same records.
+Notebooks ask for `rows`, the command line shares the trials out; both read and write the same records.
 """
 
 import time
@@ -20,10 +20,6 @@ from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies.latents import recipe as plan_of
 from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
 from lcmae_core.training.presets import rates_of, recipe_of
-
-HERE = IN_NOTEBOOK
-"""The former name of `IN_NOTEBOOK`, which DESIGN promises to those who import it."""
-
 
 NO_LABELS: Values = {"left_out": "the source has no labels"}
 """What is noted of a measure that needs labels, where a source has none."""
@@ -142,12 +138,12 @@ class Trial(NamedTuple):
 
 
 def unusable(measure: str) -> str | None:
-    """Why a measure cannot be taken on this machine; None where it can. A job is done here without it, and another
+    """Why a measure cannot be taken on this machine; None where it can. A trial is done here without it, and another
     machine with the same output folder finds it missing."""
     return OPTIONAL[measure]() if measure in OPTIONAL else None
 
 
-def jobs(
+def trials(
     names: Iterable[str],
     base: Settings,
     profile: str,
@@ -156,13 +152,13 @@ def jobs(
     *,
     complete: bool = False,
 ) -> list[Trial]:
-    """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part;
-    `complete` adds what a run of `desk` leaves for every study.
+    """The trials of some studies, one study after the other: claims are judged as early as can be. `measures` takes a
+    part; `complete` adds what a run of `desk` leaves for every study.
 
     Raises:
         LcmaeError: there is no such study.
     """
-    trials = []
+    every = []
     for name in names:
         if name not in STUDIES:
             raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
@@ -172,8 +168,12 @@ def jobs(
             cases = study.rows(replace(base, seed=seed), profile)
             for row, case in cases.items():
                 more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
-                trials.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
-    return trials
+                every.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
+    return every
+
+
+jobs = trials
+"""Its former name, which older notebooks import."""
 
 
 def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
@@ -200,10 +200,10 @@ def rows(
     making = _making(base, profile, do)
     if making:
         look_again()  # a notebook stays open while pictures come and go
-    for job in jobs([name], base, profile, seeds, measures):
+    for trial in trials([name], base, profile, seeds, measures):
         if making:
-            job.do(wait=True)
-        by_row.setdefault(job.row, []).extend([job.record] if job.readable else [])
+            trial.do(wait=True)
+        by_row.setdefault(trial.row, []).extend([trial.record] if trial.readable else [])
     return by_row
 
 

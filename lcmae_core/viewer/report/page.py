@@ -16,7 +16,7 @@ from lcmae_core.viewer.report.notebooks import Block, Section, executed, lost_no
 from lcmae_core.viewer.report.pictures import Figure, figure_of
 from lcmae_core.viewer.report.results import chosen_rows, facts_of, read_results, rows_of
 
-HERE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 
 
 class Score(NamedTuple):
@@ -66,7 +66,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
 
     out = Path(out)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["safe_markup"] = Markup
     results = read_results(out)
@@ -74,7 +74,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
     sections, lost = [section_of(path, ledger) for path in executed(out)], lost_notebooks(out)
     failed = {s.number for s in sections if s.failure} | {name[:2] for name, _ in lost}
     text = environment.get_template("report.html").render(
-        style=Markup((HERE / "report.css").read_text()),
+        style=Markup((FOLDER / "report.css").read_text()),
         facts=facts_of(results),
         board=board,
         shown=list(_highlights(sections, results)),
