@@ -1,9 +1,12 @@
 """Names in the code say which quantity they hold.
 
-Claims: no variable, argument, attribute or function of the package is called by a word that would fit any of them.
+Claims: no variable, argument, attribute or function of the package is called by a word that would fit any of them; no
+two public classes have one name, but for the two below.
 """
 
 import ast
+from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
@@ -11,6 +14,11 @@ from tests.test_layering import MODULES, every_module, tree
 
 EMPTY = {"found", "said"}
 """Words that fit whatever a function has at hand."""
+TWICE = {
+    "Dino": "the settings of the method, and its model",
+    "Siamese": "the settings of the method, and its model",
+}
+"""Names of two public classes -> what both are."""
 
 
 def names_of(node: ast.AST) -> list[str]:
@@ -41,3 +49,19 @@ def test_names_say_a_quantity(module: str) -> None:
 def test_the_search_would_notice(source: str) -> None:
     assert lines_with(ast.parse(source), EMPTY)
     assert len(MODULES) > 100, "and it is the whole package that is searched"
+
+
+def classes_of(parsed: ast.Module) -> list[str]:
+    """The public classes that a module defines."""
+    return [node.name for node in parsed.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+
+
+def doubles(modules: Iterable[ast.Module]) -> set[str]:
+    """Names of public classes that several of these modules define."""
+    return {name for name, count in Counter(name for one in modules for name in classes_of(one)).items() if count > 1}
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    assert doubles(map(tree, MODULES)) == set(TWICE)
+    planted = ast.parse("class Run: pass")
+    assert "Run" in doubles([*map(tree, MODULES), planted])

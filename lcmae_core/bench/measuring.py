@@ -13,7 +13,7 @@ from lcmae_core.bench.contestants import CASES, MODELS, Shape
 from lcmae_core.bench.floors import products
 from lcmae_core.bench.peers import PEERS
 from lcmae_core.bench.ratios import PAIRS, compare, interval
-from lcmae_core.bench.workers import About, BrokenError, Subject, fair_clock
+from lcmae_core.bench.workers import About, BrokenError, Timeable, fair_clock
 from lcmae_core.store.cores import usable_cores
 
 Say = Callable[[str], None]
@@ -71,7 +71,7 @@ def run_heat(shape: Shape, models: Sequence[str], rounds: int, timed: Timed, say
     """
     title, threads = CASES[shape.case].title, threads_of(shape)
     with ExitStack() as stack:
-        subjects: dict[str, Subject] = {}
+        subjects: dict[str, Timeable] = {}
         for name in models:
             if package := missing(name):
                 timed.left_out[name] = f"{package} is not installed"
@@ -102,7 +102,7 @@ def threads_of(shape: Shape) -> int:
     return min(CASES[shape.case].threads or usable_cores(), usable_cores())
 
 
-def alternate(subjects: Mapping[str, Subject], rounds: int) -> dict[str, list[float]]:
+def alternate(subjects: Mapping[str, Timeable], rounds: int) -> dict[str, list[float]]:
     """Seconds of every step of every model, in turns; the order is reversed every other round."""
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(rounds):

@@ -43,7 +43,7 @@ PAIRS = {
 }  # fmt: skip
 
 
-class Interval(NamedTuple):
+class MedianInterval(NamedTuple):
     """A median with the ends of its interval; level: what that holds it with, less than `LEVEL` for a few rounds."""
 
     median: float
@@ -52,7 +52,7 @@ class Interval(NamedTuple):
     level: float
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float]) -> MedianInterval:
     """The k-th smallest and k-th largest, with the largest k that still gives `LEVEL`: 4th and 12th of 15."""
     ordered, count = sorted(values), len(values)
     below, k = 0.0, 0  # below: the chance that fewer than k values lie below the true median
@@ -63,7 +63,7 @@ def interval(values: Sequence[float]) -> Interval:
         below, k = more, k + 1
     if k == 0:
         k, below = 1, 1 / 2**count
-    return Interval(statistics.median(ordered), ordered[k - 1], ordered[count - k], 1 - 2 * below)
+    return MedianInterval(statistics.median(ordered), ordered[k - 1], ordered[count - k], 1 - 2 * below)
 
 
 def compare(case: str, seconds: Mapping[str, Sequence[float]], about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

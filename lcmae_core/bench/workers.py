@@ -31,7 +31,7 @@ class About(NamedTuple):
     freed_memory_kept: bool
 
 
-class Subject(Protocol):
+class Timeable(Protocol):
     """Whoever can be timed."""
 
     about: About
@@ -144,7 +144,7 @@ def _peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def start(name: str, shape: Shape, threads: int | None) -> Subject:
+def start(name: str, shape: Shape, threads: int | None) -> Timeable:
     """A contestant, warmed up.
 
     Raises:

@@ -38,7 +38,7 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     return Scoreboard(tuple(columns), tuple(lines), {one.title: one.note for one in measured})
 
 
-class Drawn(NamedTuple):
+class KeptPicture(NamedTuple):
     """A picture as it was kept."""
 
     png: bytes
@@ -53,12 +53,15 @@ def checkpoint_numbers(out: Path) -> Table | None:
     return Table(*table(records), "mean [95 % interval over images]") if records else None
 
 
-def checkpoint_pictures(out: Path) -> Iterator[tuple[str, Drawn]]:
+def checkpoint_pictures(out: Path) -> Iterator[tuple[str, KeptPicture]]:
     """What the decoders of measured checkpoints make of hidden patches, with titles."""
     for record in recorded_checkpoints(out):
         picture = record.path.with_suffix(".png")
         if picture.is_file():
-            yield f"What {record.content['checkpoint']['name']} makes of hidden patches", Drawn(picture.read_bytes())
+            yield (
+                f"What {record.content['checkpoint']['name']} makes of hidden patches",
+                KeptPicture(picture.read_bytes()),
+            )
 
 
 def _own(out: Path, profile: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.invariance import disjoint_masks, mean_colours, mean_tokens
 from lcmae_core.analysis.retrieval import found_across, nearest_found, same_place_cosine
 from lcmae_core.analysis.variance import variance_shares
-from lcmae_core.analysis.views import Pair, masked_pair, mirrored_pair, whole
+from lcmae_core.analysis.views import ViewPair, masked_pair, mirrored_pair, whole
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
@@ -65,7 +65,7 @@ def collapse(specimen: Specimen) -> Values:
     )
 
 
-def _pair(specimen: Specimen, model: Any, batch: Batch) -> Pair:
+def _pair(specimen: Specimen, model: Any, batch: Batch) -> ViewPair:
     if not specimen.hides:
         return mirrored_pair(model, batch.images, specimen.settings.grid)
     one, two = (mask.to(batch.images.device) for mask in specimen.masks())
@@ -81,7 +81,7 @@ def _depends(v: Any) -> Values:
     return {"same_place": rounded(same, 5), "found": rounded(found_across(v[0], v[1]), 5)}
 
 
-def _encoder(model: Any, batch: Batch, pair: Pair) -> Values:
+def _encoder(model: Any, batch: Batch, pair: ViewPair) -> Values:
     tokens = whole(model, batch.images).latent[:, 1:]  # (M, N, D)
     ranks = [effective_rank(part.flatten(0, 1)) for part in tokens.split(GROUP)]
     hits = found_across(pair.tokens[0], pair.tokens[1])

@@ -20,7 +20,7 @@ from lcmae_core.studies.claims import CLAIMS, UNJUDGED, Claim
 from lcmae_core.studies.judge import Outcome, described, needed
 from lcmae_core.studies.scoreboard import Verdict
 from lcmae_core.viewer.figures import Picture
-from lcmae_core.viewer.figures.claims import Asked, Interval, claim_tests
+from lcmae_core.viewer.figures.claims import ClaimTest, Measurement, claim_tests
 from lcmae_core.viewer.tables import Table
 
 Judged = Mapping[str, Sequence[Verdict]]
@@ -115,8 +115,8 @@ def in_a_picture(verdicts: Mapping[str, Verdict]) -> Picture | None:
     shown = []
     for test in tests:
         of = {p: next((o.estimate for o in v.outcomes if o.test == test), None) for p, v in verdicts.items()}
-        intervals = {p: Interval(e.value, e.low, e.high) for p, e in of.items() if e is not None}
-        shown.append(Asked(test.text, test.low, test.high, intervals))
+        intervals = {p: Measurement(e.value, e.low, e.high) for p, e in of.items() if e is not None}
+        shown.append(ClaimTest(test.text, test.low, test.high, intervals))
     return claim_tests(shown)
 
 

@@ -40,8 +40,7 @@ from lcmae_core.store.runs import RESULTS, Run, refuse_untrained
 from lcmae_core.training.distributed import my_part, opened_by_all, parts_of_all, share_of
 from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
-from lcmae_core.training.objectives import Terms
-from lcmae_core.training.steps import Steps, run_steps
+from lcmae_core.training.steps import Steps, Terms, run_steps
 
 
 class Origin(NamedTuple):
@@ -111,7 +110,7 @@ class Examined:
         return evaluation_loader(self.settings, source=self.source)
 
 
-class Outcome(NamedTuple):
+class EvaluationResult(NamedTuple):
     """What an evaluation leaves: weights of the classifier, what it says, how long it took, and what else is noted."""
 
     weights: dict[str, Tensor]
@@ -119,6 +118,10 @@ class Outcome(NamedTuple):
     steps: int
     seconds: float
     noted: Mapping[str, Any] = MappingProxyType({})
+
+
+Outcome = EvaluationResult
+"""Its former name."""
 
 
 def evaluate(
@@ -132,10 +135,10 @@ def evaluate(
         Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
 
-    def work(evaluation: Evaluation, subject: Examined) -> Outcome:
+    def work(evaluation: Evaluation, subject: Examined) -> EvaluationResult:
         task, total = prepare(subject), recipe.total(len(subject.source.train))
         seconds = fit(evaluation, recipe, task, total)
-        return Outcome(task.judged.state_dict(), task.judge(task.judged.eval()), total, seconds)
+        return EvaluationResult(task.judged.state_dict(), task.judge(task.judged.eval()), total, seconds)
 
     return once(origin, recipe, settings, work, resume=resume)
 
@@ -144,7 +147,7 @@ def once(
     origin: Origin,
     recipe: AnyRecipe,
     settings: Settings,
-    work: Callable[[Evaluation, Examined], Outcome],
+    work: Callable[[Evaluation, Examined], EvaluationResult],
     *,
     resume: bool = True,
 ) -> Evaluation:
@@ -172,7 +175,7 @@ def once(
     return evaluation
 
 
-def _conclude(evaluation: Evaluation, subject: Examined, outcome: Outcome) -> None:
+def _conclude(evaluation: Evaluation, subject: Examined, outcome: EvaluationResult) -> None:
     predictions = outcome.predictions
     save_predictions(evaluation.path / PREDICTIONS, predictions)
     results = {"steps": outcome.steps, "seconds": outcome.seconds, "classes": subject.classes} | dict(outcome.noted)

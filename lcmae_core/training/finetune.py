@@ -28,7 +28,7 @@ from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import copied, gradients_later, mean_terms_over_ranks, ranks, share_of
 from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
 from lcmae_core.training.mixing import mix_batch
-from lcmae_core.training.objectives import Terms
+from lcmae_core.training.steps import Terms
 
 
 def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int = 0) -> VisionTransformer:

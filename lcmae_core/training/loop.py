@@ -22,10 +22,10 @@ from lcmae_core.training.distributed import (
 )  # fmt: skip
 from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
-from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
+from lcmae_core.training.objectives import OBJECTIVES, Objective, mean_terms
 from lcmae_core.training.optim import build_optimizer, scheduled
 from lcmae_core.training.sharding import whole
-from lcmae_core.training.steps import Steps, run_steps
+from lcmae_core.training.steps import Steps, Terms, run_steps
 
 
 class Moment(NamedTuple):

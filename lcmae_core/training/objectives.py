@@ -31,9 +31,8 @@ from lcmae_core.training.held_out import averaged, held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
 from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.siamese import siamese_terms
+from lcmae_core.training.steps import Terms
 
-Terms = dict[str, Tensor]
-"""Of a batch: `total` is minimised, the rest is logged."""
 M = TypeVar("M", bound=AnyModel)
 
 

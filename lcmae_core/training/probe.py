@@ -26,9 +26,9 @@ from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import batch_of_all
 from lcmae_core.training.downstream import (
+    EvaluationResult,
     Examined,
     Origin,
-    Outcome,
     Task,
     crop_loader,
     evaluate,
@@ -38,7 +38,7 @@ from lcmae_core.training.downstream import (
 )
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.held_out import known_labels
-from lcmae_core.training.objectives import Terms
+from lcmae_core.training.steps import Terms
 
 __all__ = [
     "Features",
@@ -152,11 +152,11 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
 
 
 def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resume: bool) -> Evaluation:
-    def work(evaluation: Evaluation, subject: Examined) -> Outcome:
+    def work(evaluation: Evaluation, subject: Examined) -> EvaluationResult:
         known, began = encoded(origin, settings, recipe.precision), time.perf_counter()
         probe, penalty = fit_ridge(known.train.of(recipe.token), subject.classes, recipe, settings.seed)
         predictions, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
-        return Outcome(probe.state_dict(), predictions, 0, seconds, {"penalty": penalty})
+        return EvaluationResult(probe.state_dict(), predictions, 0, seconds, {"penalty": penalty})
 
     return once(origin, recipe, settings, work, resume=resume)
 

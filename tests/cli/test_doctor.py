@@ -63,7 +63,7 @@ def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_only_what_is_required_fails(
     state: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finding = doctor.Finding("group", "thing [x]", state, "found", "advice")
+    finding = doctor.Diagnosis("group", "thing [x]", state, "found", "advice")
     monkeypatch.setattr(doctor, "examine", lambda out: iter([finding]))
     assert doctor.main() == code
     assert "thing [x]" in capsys.readouterr().out

@@ -22,12 +22,12 @@ from lcmae_core.data import open_source
 from lcmae_core.data import prepare as P
 from lcmae_core.data.contents import contents_of
 from lcmae_core.data.loader import Loader
-from lcmae_core.data.shard_plan import Recipe
+from lcmae_core.data.shard_plan import ShardRecipe
 from lcmae_core.store.files import sha256
 from tests.loops import over
 
 CLASSES = {"c1": 5, "c2": 4, "c10": 6}
-RECIPE = Recipe(size=32, shard_images=4)
+RECIPE = ShardRecipe(size=32, shard_images=4)
 
 
 def jpeg(seed, **more):
@@ -114,7 +114,7 @@ def test_folder_and_archives_become_the_same_shards(tmp_path):
 
 
 def test_shards_are_samples_of_all_classes(tmp_path):
-    made(class_folder(tmp_path / "in", {"a": 40, "b": 40}), tmp_path / "out", Recipe(size=8, shard_images=40))
+    made(class_folder(tmp_path / "in", {"a": 40, "b": 40}), tmp_path / "out", ShardRecipe(size=8, shard_images=40))
     first, _ = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
     assert first["classes"].keys() == {"a", "b"}
     assert min(first["classes"].values()) > 8  # 20 of each are to be expected, with a deviation of 3
@@ -171,13 +171,13 @@ def test_splits_of_the_source_are_kept(tmp_path):
     source = open_source(Data(source=f"wds:{tmp_path / 'out'}"))
     assert (len(source.train), sorted(source.validation.labels)) == (15, [0, 0, 2])
     with pytest.raises(LcmaeError, match=r"--split: got 'test' of a source that has train/ and val/"):
-        made(tmp_path / "in", tmp_path / "other", Recipe(size=32, split="test"))
+        made(tmp_path / "in", tmp_path / "other", ShardRecipe(size=32, split="test"))
 
 
 def test_splits_prepared_one_by_one_are_one_source(tmp_path):
     """As ImageNet comes; the held-out classes are fewer, so their numbers differ."""
     made(class_folder(tmp_path / "a"), tmp_path / "out" / "train")
-    made(class_folder(tmp_path / "b", {"c10": 2}), tmp_path / "out" / "val", Recipe(size=32, split="validation"))
+    made(class_folder(tmp_path / "b", {"c10": 2}), tmp_path / "out" / "val", ShardRecipe(size=32, split="validation"))
     source = open_source(Data(source=f"wds:{tmp_path / 'out'}"))
     assert source.classes == ("c1", "c2", "c10")
     assert source.validation.labels.tolist() == [2, 2]
@@ -195,9 +195,9 @@ def test_a_picture_that_is_small_enough_keeps_its_bytes(tmp_path):
     turned[0x0112] = 6
     buffer = io.BytesIO()
     picture(1).save(buffer, "JPEG", exif=turned)
-    assert P.resized(jpeg(0), "x", Recipe(size=48)) == jpeg(0)
+    assert P.resized(jpeg(0), "x", ShardRecipe(size=48)) == jpeg(0)
     for content in (buffer.getvalue(), jpeg(0, mode="CMYK")):  # these are not what every reader takes them for
-        with Image.open(io.BytesIO(P.resized(content, "x", Recipe(size=60)))) as image:
+        with Image.open(io.BytesIO(P.resized(content, "x", ShardRecipe(size=60)))) as image:
             assert (image.mode, image.getexif().get(0x0112)) == ("RGB", None)
             assert image.size == ((48, 60) if content == buffer.getvalue() else (60, 48))
 
@@ -239,9 +239,9 @@ def test_a_shard_of_bad_pictures_alone_is_no_file(tmp_path):
     (tmp_path / "in").mkdir()
     for k in range(6):
         (tmp_path / "in" / f"{k}.jpg").write_bytes(jpeg(k) if k == 2 else b"")
-    manifest = made(tmp_path / "in", tmp_path / "out", Recipe(size=32, shard_images=1))
+    manifest = made(tmp_path / "in", tmp_path / "out", ShardRecipe(size=32, shard_images=1))
     assert (manifest["images"], manifest["left_out"], len(shards(tmp_path / "out"))) == (1, 5, 1)
-    assert made(tmp_path / "in", tmp_path / "out", Recipe(size=32, shard_images=1)) == manifest
+    assert made(tmp_path / "in", tmp_path / "out", ShardRecipe(size=32, shard_images=1)) == manifest
     source = open_source(Data(source=f"wds:{tmp_path / 'out'}"))
     assert len(source.train) + len(source.validation) == 1
     (tmp_path / "in" / "2.jpg").write_bytes(b"")
@@ -303,7 +303,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     made(root, tmp_path / "out")
     before = shards(tmp_path / "out")
     with pytest.raises(LcmaeError, match="holds shards of size 32, now 64: expected another folder"):
-        made(root, tmp_path / "out", Recipe(size=64, shard_images=4))
+        made(root, tmp_path / "out", ShardRecipe(size=64, shard_images=4))
     (root / "c1" / "more.jpg").write_bytes(jpeg(77))
     with pytest.raises(LcmaeError, match=r"holds shards of source folder-.*, now folder-"):
         made(root, tmp_path / "out")

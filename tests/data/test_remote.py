@@ -19,7 +19,7 @@ from lcmae_core.data import cache, open_source
 from lcmae_core.data.contents import contents_of
 from lcmae_core.data.manifest import MANIFEST, _digest_of
 from lcmae_core.data.prepare import prepare
-from lcmae_core.data.shard_plan import Recipe
+from lcmae_core.data.shard_plan import ShardRecipe
 from lcmae_core.data.sources import _opened
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the client's threads
@@ -33,7 +33,7 @@ def shards(tmp_path_factory):
         (root / f"c{i % 2}").mkdir(exist_ok=True)
         Image.effect_noise((40, 40), 60).convert("RGB").save(root / f"c{i % 2}" / f"{i}.png")
     out = tmp_path_factory.mktemp("shards")
-    prepare(contents_of(str(root)), out, Recipe(size=32, shard_images=3))
+    prepare(contents_of(str(root)), out, ShardRecipe(size=32, shard_images=3))
     return {file.name: file.read_bytes() for file in out.glob("[!.]*")}
 
 

@@ -12,7 +12,7 @@ from lcmae_core.viewer.figures.paper import Picture
 ASKED = "#cfe8cf"
 
 
-class Interval(NamedTuple):
+class Measurement(NamedTuple):
     """A measured value with the ends of its interval, which may be unknown (nan)."""
 
     value: float
@@ -20,16 +20,16 @@ class Interval(NamedTuple):
     high: float
 
 
-class Asked(NamedTuple):
+class ClaimTest(NamedTuple):
     """A test in words, its range (the ends may be infinite), and what was measured of it by profile."""
 
     text: str
     low: float
     high: float
-    measured: Mapping[str, Interval]
+    measured: Mapping[str, Measurement]
 
 
-def claim_tests(tests: Sequence[Asked], size: float = 7.2) -> Picture:
+def claim_tests(tests: Sequence[ClaimTest], size: float = 7.2) -> Picture:
     """A panel a test: the range that the claim asks for in green, and for each profile its value with the 95 %
     interval. Every panel has the unit of its own test."""
     labels = [*dict.fromkeys(name for test in tests for name in test.measured)]
@@ -58,7 +58,7 @@ def _lines(text: str) -> list[str]:
     return textwrap.wrap(text, 100) or [""]
 
 
-def _limits(test: Asked) -> tuple[float, float]:
+def _limits(test: ClaimTest) -> tuple[float, float]:
     """An axis that holds all intervals and the finite ends of the range, with some air."""
     ends = [x for estimate in test.measured.values() for x in estimate if np.isfinite(x)]
     ends += [x for x in (test.low, test.high) if np.isfinite(x)]

@@ -12,7 +12,7 @@ from lcmae_core.store.files import write_text
 from lcmae_core.viewer.report.files import read_object
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
 from lcmae_core.viewer.report.markup import markdown, safe_html
-from lcmae_core.viewer.report.notebooks import Block, Section, executed, lost_notebooks, section_of
+from lcmae_core.viewer.report.notebooks import ReportBlock, Section, executed, lost_notebooks, section_of
 from lcmae_core.viewer.report.pictures import Figure, figure_of
 from lcmae_core.viewer.report.results import chosen_rows, facts_of, read_results, rows_of
 
@@ -44,7 +44,7 @@ class Scoreboard(NamedTuple):
         return told
 
 
-class Shown(NamedTuple):
+class ShownPicture(NamedTuple):
     """A chosen picture: where it stands, its heading, what it shows, and the finding in a sentence."""
 
     notebook: str
@@ -92,16 +92,16 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
 def _studies(drawn: Sequence[tuple[str, Any]]) -> Section:
     section = Section("studies", "Studies: tables and figures from the records of their runs")
     for title, shown in drawn:
-        section.blocks.append(Block("prose", markdown(f"### {title}")))
+        section.blocks.append(ReportBlock("prose", markdown(f"### {title}")))
         if hasattr(shown, "_repr_png_"):
             data = base64.b64encode(shown._repr_png_()).decode()
-            section.blocks.append(Block("figure", figure_of("image/png", data, title)))
+            section.blocks.append(ReportBlock("figure", figure_of("image/png", data, title)))
         else:
-            section.blocks.append(Block("table", safe_html(shown._repr_html_())))
+            section.blocks.append(ReportBlock("table", safe_html(shown._repr_html_())))
     return section
 
 
-def _highlights(sections: Sequence[Section], results: Sequence[Mapping[str, Any]]) -> Iterator[Shown]:
+def _highlights(sections: Sequence[Section], results: Sequence[Mapping[str, Any]]) -> Iterator[ShownPicture]:
     """The chosen pictures of the notebooks that have them and the numbers that their sentences need."""
     values = {
         str(r.get("notebook")): {name: e.get("value") for name, e in r.get("values", {}).items()} for r in results
@@ -114,4 +114,4 @@ def _highlights(sections: Sequence[Section], results: Sequence[Mapping[str, Any]
         except (KeyError, TypeError, ValueError):
             continue  # another collection's notebook of this number
         if figure and finding:
-            yield Shown(chosen.notebook, chosen.title, figure._replace(alt=finding, caption=""), finding)
+            yield ShownPicture(chosen.notebook, chosen.title, figure._replace(alt=finding, caption=""), finding)
