@@ -32,8 +32,8 @@ REFERENCES: dict[str, Reference] = {
     "supervised (DeiT)": Reference("deit_base_patch16_224.fb_in1k"),
     "MAE": Reference("vit_base_patch16_224.mae"),
 }
-"""The published models that the figures compare. No commit is pinned where none could be verified: `WeightsOrigin.revision`
-says which one was used."""
+"""The published models that the figures compare. No commit is pinned where none could be verified:
+`WeightsOrigin.revision` says which one was used."""
 
 
 @dataclass(frozen=True)
