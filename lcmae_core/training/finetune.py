@@ -26,9 +26,9 @@ from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import copied, gradients_later, mean_terms_over_ranks, ranks, share_of
-from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
+from lcmae_core.training.downstream import Examined, Origin, Training, crop_loader, evaluate, predict, rates_of
 from lcmae_core.training.mixing import mix_batch
-from lcmae_core.training.steps import Terms
+from lcmae_core.training.steps import Steps, Terms
 
 
 def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int = 0) -> VisionTransformer:
@@ -82,7 +82,7 @@ def fine_tune(
     recipe, settings = recipe or RECIPES["v2"], settings or origin.settings
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Examined) -> Task:
+    def prepare(subject: Examined) -> Training:
         held_out = subject.held_out  # a broken file shows before training, not after
         model = build_classifier(subject.encoder, subject.classes, recipe, settings.seed).to(device)
         forward: Any = copied(model)
@@ -90,12 +90,14 @@ def fine_tune(
         average = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
         backward = _backward(forward, recipe, subject.classes, settings.seed, device)
         share_of(recipe.batch_size, recipe.accum_steps)  # refuses what would make micro-batches of unequal size
-        batches = training_batches(settings, recipe, subject.source)
+        batches, optimizer = training_batches(settings, recipe, subject.source), build_adamw(model, recipe)
+        rate = rates_of(optimizer, recipe, subject.source)
+        steps = Steps(model.train(), optimizer, batches, rate, backward, recipe.clip_grad, average=average)
 
-        def judge(judged: nn.Module) -> Predictions:
-            return predict(lambda batch: judged(batch.images), held_out)
+        def predictions(trained: nn.Module) -> Predictions:
+            return predict(lambda batch: trained(batch.images), held_out)
 
-        return Task(model.train(), build_adamw(model, recipe), batches, backward, judge, average, recipe.clip_grad)
+        return Training(steps, predictions)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 

@@ -29,16 +29,17 @@ from lcmae_core.training.downstream import (
     EvaluationResult,
     Examined,
     Origin,
-    Task,
+    Training,
     crop_loader,
     evaluate,
     once,
     predict,
     predictions_of,
+    rates_of,
 )
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.held_out import known_labels
-from lcmae_core.training.steps import Terms
+from lcmae_core.training.steps import Steps, Terms
 
 __all__ = [
     "Features",
@@ -117,7 +118,7 @@ def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, res
     """The fast path: every image is encoded once, whole."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Examined) -> Task:
+    def prepare(subject: Examined) -> Training:
         known = encoded(origin, settings, recipe.precision)
         train, held_out = (split.of(recipe.token, device) for split in (known.train, known.validation))
         probe = Probe(train.values.shape[1], subject.classes, settings.seed).to(device)
@@ -125,7 +126,7 @@ def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, res
         def batches(start: int, stop: int) -> Iterator[Batch]:
             return cached_batches(train, recipe, settings.seed, start, stop)
 
-        return Task(probe, build_lars(probe, recipe), batches, _backward(probe), lambda judged: _read(judged, held_out))
+        return Training(_steps(probe, recipe, subject, batches), lambda trained: _read(trained, held_out))
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -134,7 +135,7 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
     """The published path: a random crop is encoded at each visit."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Examined) -> Task:
+    def prepare(subject: Examined) -> Training:
         encoder, held_out = subject.encoder, subject.held_out  # a broken file shows before training, not after
         probe = Probe(encoder.embed_dim, subject.classes, settings.seed).to(device)
         crops = crop_loader(settings, recipe, subject.source)
@@ -143,12 +144,19 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
             mine = (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
             return map(batch_of_all, mine)  # each rank encodes its rows; the probe is trained by all alike
 
-        def judge(judged: nn.Module) -> Predictions:
-            return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
+        def predictions(trained: nn.Module) -> Predictions:
+            return predict(lambda b: trained(_encoded(encoder, b.images, recipe)), held_out)
 
-        return Task(probe, build_lars(probe, recipe), features, _backward(probe), judge)
+        return Training(_steps(probe, recipe, subject, features), predictions)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
+
+
+def _steps(
+    probe: Probe, recipe: LinearProbe, subject: Examined, batches: Callable[[int, int], Iterator[Batch]]
+) -> Steps:
+    optimizer = build_lars(probe, recipe)
+    return Steps(probe, optimizer, batches, rates_of(optimizer, recipe, subject.source), _backward(probe))
 
 
 def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resume: bool) -> Evaluation:

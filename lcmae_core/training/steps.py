@@ -59,6 +59,11 @@ class Steps:
     snapshots: Collection[int] = ()
     streamed: bool = False
 
+    @property
+    def trained(self) -> nn.Module:
+        """The model that counts at the end: the averaged one, if there is one."""
+        return self.model if self.average is None else self.average.module
+
 
 class Restored(NamedTuple):
     """Where training goes on: steps done, seconds spent, and the means for the next log line, which were begun."""
@@ -144,6 +149,12 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
             if stopping and done < total:
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint", stop)
     return seconds()
+
+
+def run_unsaved(task: Steps, total: int) -> list[float]:
+    """The same steps from the first to the last in one go, of a training so short that nothing of it is kept or
+    logged; the loss of each."""
+    return [one_step(task, batch, step).terms["total"].item() for step, batch in enumerate(task.batches(0, total))]
 
 
 def _save(run: Run, task: Steps, step: int, rest: dict[str, Any]) -> None:
