@@ -1,7 +1,8 @@
 """Names in the code say which quantity they hold.
 
 Claims: no variable, argument, attribute or function of the package is called by a word that would fit any of them; no
-two public classes have one name, but for the two below.
+two public classes have one name, but for the two below; no module asks for a profile's name, where its object says
+what hangs on it.
 """
 
 import ast
@@ -10,6 +11,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from lcmae_core.config import PROFILES
+from tests.loops import over
 from tests.test_layering import MODULES, every_module, tree
 
 EMPTY = {"found", "said"}
@@ -65,3 +68,25 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
     assert doubles(map(tree, MODULES)) == set(TWICE)
     planted = ast.parse("class Run: pass")
     assert "Run" in doubles([*map(tree, MODULES), planted])
+
+
+def compared_profiles(parsed: ast.Module) -> list[int]:
+    """Lines on which something is compared with the name of a profile, or looked for among such names."""
+    return [
+        node.lineno
+        for node in ast.walk(parsed)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(part, ast.Constant) and part.value in PROFILES for side in (node.left, *node.comparators)
+                for part in ast.walk(side) if not isinstance(side, ast.Subscript))
+    ]  # fmt: skip
+
+
+@over("module", [module for module in MODULES if not module.startswith("lcmae_core.config.")])
+def test_what_hangs_on_a_profile_stands_in_its_object(module: str) -> None:
+    assert not compared_profiles(tree(module))
+
+
+def test_a_compared_profile_would_be_noticed() -> None:
+    for source in ("x == 'desk'", "'smoke' != f(x)", "name in ('quick', 'other')", "1 if a.b == 'paper' else 2"):
+        assert compared_profiles(ast.parse(source)), source
+    assert not compared_profiles(ast.parse("committed['quick'] != shape.quick"))

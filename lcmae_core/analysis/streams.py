@@ -195,10 +195,6 @@ class DecoderLooks(NamedTuple):
     near: Float[Tensor, "M L"]
 
 
-Looks = DecoderLooks
-"""Its former name."""
-
-
 def decoder_looks(
     model: nn.Module, groups: Iterable[Float[Tensor, "_ C h w"]], mask: Mask, radius: float | int = 2
 ) -> DecoderLooks:

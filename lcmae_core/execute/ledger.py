@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lcmae_core.config.profiles import DEFAULT
 from lcmae_core.execute.discover import PACKAGE, NotebookFile, cell_source
 from lcmae_core.store.files import write_json
 
@@ -96,7 +97,7 @@ def expected_seconds(
     """
     hint = notebook.hints.get("seconds", 60.0)
     if isinstance(hint, Mapping):
-        hint = hint.get(profile, hint.get("quick", 60.0))
+        hint = hint.get(profile, hint.get(DEFAULT, 60.0))
     last = ledger.entry(notebook.name)
     if last.get("status") != "ok":
         return float(hint)

@@ -6,7 +6,8 @@ A profile's studies take days; whoever opens a notebook sees their figures at on
 from collections.abc import Iterator, Mapping
 
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.studies.redraw import ABSENT, SHIPPED, Rows, drawn_of, shipped, taken
+from lcmae_core.config.profiles import SHIPPED
+from lcmae_core.studies.redraw import ABSENT, Rows, drawn_of, shipped, taken
 from lcmae_core.studies.registry import STUDIES
 from lcmae_core.studies.tables import judged_seeds
 from lcmae_core.studies.trials import rows

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lcmae_core.config.profiles import SHIPPED
 from lcmae_core.studies.checkpoints.numbers import table
 from lcmae_core.studies.checkpoints.verdicts import columns as checkpoint_columns
 from lcmae_core.studies.checkpoints.verdicts import recorded as recorded_checkpoints
@@ -14,7 +15,6 @@ from lcmae_core.studies.scoreboard import score
 from lcmae_core.viewer.report.page import Score, Scoreboard
 from lcmae_core.viewer.tables import Table
 
-SHIPPED = ("desk", "lab")
 NOTHING = "not yet run"
 
 

@@ -109,7 +109,7 @@ def invariance(specimen: Specimen) -> Values:
     under another with no patch in common: found (M,), found_untrained (M,) of the untrained encoder, found_colour (M,)
     by the mean colour of the visible patches; layers_found and layers_untrained (L,), the means of every block's own
     mean token; chance, and visible, the share of patches that each mask shows."""
-    images, settings = specimen.every, specimen.settings
+    images, settings = specimen.searched, specimen.settings
     masks = masks_of(specimen)
     trained = _recognised(specimen.encoder(), specimen, masks)
     untrained = _recognised(specimen.untrained_encoder(), specimen, masks)
@@ -136,7 +136,7 @@ def masks_of(specimen: Specimen) -> tuple[Mask, Mask]:
 
 def _recognised(encoder: Any, specimen: Specimen, masks: tuple[Mask, Mask]) -> Tensor:
     """1 where an image is found, (M, L + 1): by every block's tokens and, last, by the normalised ones."""
-    images = specimen.every
+    images = specimen.searched
     encoder, erased = encoder.to(images.device), specimen.hides and specimen.settings.masking.erased
     one, two = (
         torch.cat([mean_tokens(encoder, part, mask, erased=erased) for part in specimen.split(images)])

@@ -11,6 +11,7 @@ import numpy as np
 
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
+from lcmae_core.config.profiles import SHIPPED
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record, recorded_sources
 from lcmae_core.studies.judge import Estimate, estimated
@@ -25,8 +26,6 @@ from lcmae_core.viewer.figures.trees import recovery_maps
 from lcmae_core.viewer.tables import Table
 
 ABSENT = "not yet run"
-SHIPPED = ("desk", "lab")
-"""Profiles whose records come with the collection."""
 _ACCURACIES = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
 Rows = Mapping[str, Sequence[Record]]
 

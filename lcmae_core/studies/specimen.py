@@ -28,7 +28,7 @@ from lcmae_core.training.probe import linear_probe
 
 IMAGES = {name: one.images for name, one in PROFILES.items()}
 """Held-out images of the measures that train nothing, at most."""
-EVERY = {name: one.every for name, one in PROFILES.items()}
+SEARCHED = {name: one.searched for name, one in PROFILES.items()}
 """How many held-out images retrieval searches (C20): all of them, where they fit into memory."""
 BLOCKS = 64
 """A record keeps at most so many values of a measure: one for each image, or, of more images than that, the means of so
@@ -129,9 +129,9 @@ class Specimen:
         return examples(self.settings, IMAGES[self.profile])
 
     @cached_property
-    def every(self) -> Tensor:
-        """All held-out images, or as many as `EVERY` allows."""
-        most = EVERY[self.profile]
+    def searched(self) -> Tensor:
+        """All held-out images, or as many as `SEARCHED` allows."""
+        most = SEARCHED[self.profile]
         if most is not None:
             return examples(self.settings, most).images
         return torch.cat([batch.images for batch in evaluation_loader(self.settings).evaluation()])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
 from lcmae_core.config.places import plain_name
-from lcmae_core.config.profiles import IN_NOTEBOOK
+from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.data.corruptions import why_not
 from lcmae_core.data.sources import known_identity, look_again, source_identity
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
@@ -153,12 +153,12 @@ def trials(
     complete: bool = False,
 ) -> list[Trial]:
     """The trials of some studies, one study after the other: claims are judged as early as can be. `measures` takes a
-    part; `complete` adds what a run of `desk` leaves for every study.
+    part; `complete` adds what a run leaves for every study, where the profile has it measured at once.
 
     Raises:
         LcmaeError: there is no such study.
     """
-    every = []
+    every, at_once = [], profile_of(profile).measured_at_once
     for name in names:
         if name not in STUDIES:
             raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
@@ -167,7 +167,7 @@ def trials(
         for seed in seeds[: study.most]:
             cases = study.rows(replace(base, seed=seed), profile)
             for row, case in cases.items():
-                more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
+                more = leaves(case.settings) if complete and at_once and case.trained else ()
                 every.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
     return every
 

@@ -54,7 +54,7 @@ class CheckpointSpecimen(Specimen):
         return self.pictures
 
     @property
-    def every(self) -> Tensor:
+    def searched(self) -> Tensor:
         """All images."""
         return self.pictures.images
 
