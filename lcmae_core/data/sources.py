@@ -74,7 +74,8 @@ def say_once(line: str) -> None:
 
 
 def known_identity(spec: str) -> str | None:
-    """`source_identity`, looked up once a process (until `look_again`); None where the source is not to be had here."""
+    """`source_identity`, looked up once a process (until `forget_identities`); None where the source is not to be had
+    here."""
     try:
         return _identity_from(spec, os.getcwd())
     except LcmaeError:
@@ -86,7 +87,8 @@ def _identity_from(spec: str, folder: str) -> str:
     return source_identity(spec)
 
 
-look_again = _identity_from.cache_clear
+forget_identities = look_again = _identity_from.cache_clear
+"""What was looked up is looked up anew; `look_again` is the former name."""
 
 
 def open_source(settings: Data) -> Source:

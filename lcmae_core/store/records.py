@@ -24,6 +24,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.config.names import former_keywords
 from lcmae_core.config.places import plain_name
 from lcmae_core.store.files import DamagedError, read_json, write_json
 from lcmae_core.store.kept import note_kept
@@ -99,9 +100,10 @@ class Record:
         }
         self._write(old | fields | ({} if self.fingerprint is None else {"fingerprint": self.fingerprint}))
 
-    def note(self, measure: str, values: Values, seconds: float, where: Mapping[str, Any]) -> None:
-        """Keep a measure with the time it took and where it was taken."""
-        entry = {"values": values, "seconds": round(seconds, 2), **where}
+    @former_keywords({"where": "provenance"})
+    def note(self, measure: str, values: Values, seconds: float, provenance: Mapping[str, Any]) -> None:
+        """Keep a measure with the time it took and what it comes from: device, versions, commit, recipe."""
+        entry = {"values": values, "seconds": round(seconds, 2), **provenance}
         self._write(self.content | {"measures": self.measures | {measure: entry}})
         note_kept(seconds)
 

@@ -28,7 +28,7 @@ def evidence(*studies: str) -> Iterator[Picture | Table]:
     for name in SHIPPED:
         base, seeds = shipped(name), judged_seeds(name)
         for study in studies:
-            done = rows(study, base, name, seeds, do=False)
+            done = rows(study, base, name, seeds, make=False)
             by_measure = {m: taken(study, base, name, m) for m in STUDIES[study].measures}
             if any(by_measure.values()):
                 print(_count(study, name, done, by_measure, len(seeds[: STUDIES[study].most])))

@@ -28,7 +28,7 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     columns = {profile: own} if own else {}
     columns |= {one.title: dict(zip((claim.name for claim in CLAIMS), one.verdicts)) for one in measured}
     for name in SHIPPED:
-        verdicts = {v.claim.name: v.verdict for v in score(shipped(name), name, do=False)}
+        verdicts = {v.claim.name: v.verdict for v in score(shipped(name), name, make=False)}
         if name != profile and set(verdicts.values()) != {NOTHING}:
             columns[name] = verdicts
     lines = [
@@ -70,5 +70,5 @@ def _own(out: Path, profile: str) -> dict[str, str]:
         values = json.loads(path.read_text(encoding="utf-8")).get("values", {})
         return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in values.items() if name[1:].isdigit()}
     if any((out / "results" / "runs").glob("*.json")):
-        return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, do=False)}
+        return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, make=False)}
     return {}

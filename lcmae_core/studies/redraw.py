@@ -105,7 +105,7 @@ def taken(
     study: str, base: Settings, name: str, measure: str, seeds: Sequence[int] | None = None
 ) -> dict[str, list[Record]]:
     """The records of a study by row of which a measure was taken; rows without any are left out."""
-    complete = rows(study, base, name, seeds or judged_seeds(name), (measure,), do=False)
+    complete = rows(study, base, name, seeds or judged_seeds(name), (measure,), make=False)
     chosen = {row: [r for r in records if measure in r.measures] for row, records in complete.items()}
     return {row: records for row, records in chosen.items() if records}
 
@@ -237,7 +237,7 @@ _PICTURES: dict[str, Callable[[Rows], Iterator[Picture]]] = {
 def scores(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Table:
     """The scoreboard of a profile in words: claim, verdict, why, and every test with our number."""
     lines = []
-    for judged in score(base, name, seeds, do=False):
+    for judged in score(base, name, seeds, make=False):
         claim = judged.claim
         lines.append([claim.name, claim.statement, claim.published, judged.verdict, judged.why, all_described(judged)])
     return Table(["claim", "statement", "published", "verdict", "why", "tests and our values"], lines)

@@ -12,6 +12,7 @@ import numpy as np
 from lcmae_core.analysis.collapse import ALIKE
 from lcmae_core.analysis.intervals import Pool, pooled
 from lcmae_core.config import LcmaeError, Settings
+from lcmae_core.config.names import former_keywords
 from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.store.records import Record
 from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
@@ -37,7 +38,10 @@ class Verdict(NamedTuple):
     controls: tuple[Outcome, ...] = ()
 
 
-def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, do: bool | None = None) -> list[Verdict]:
+@former_keywords({"do": "make"})
+def score(
+    base: Settings, profile: str, seeds: Sequence[int] | None = None, *, make: bool | None = None
+) -> list[Verdict]:
     """Every claim judged by the records of a profile (by default of its own seeds). At smoke and
     quick those missing are made first (one seed); at quick only signs are judged, at smoke nothing.
 
@@ -51,7 +55,7 @@ def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, d
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         by_row: dict[str, list[Record]] = {}
         for trial in trials([study], base, profile, wanted[:1] if small else wanted, (measure,)):
-            if (small if do is None else do) and not trial.done:
+            if (small if make is None else make) and not trial.done:
                 trial.do(wait=True)
             by_row.setdefault(trial.row, []).extend([trial.record] if trial.measures and trial.readable else [])
         return by_row

@@ -9,10 +9,11 @@ from functools import partial
 from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
+from lcmae_core.config.names import former_keywords
 from lcmae_core.config.places import plain_name
 from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.data.corruptions import why_not
-from lcmae_core.data.sources import known_identity, look_again, source_identity
+from lcmae_core.data.sources import forget_identities, known_identity, source_identity
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, recorded_fingerprint
 from lcmae_core.store.runs import run_label
@@ -181,6 +182,7 @@ def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(measures) if not (case.trained and m in UNTRAINED_ONLY))
 
 
+@former_keywords({"do": "make"})
 def rows(
     name: str,
     base: Settings,
@@ -188,18 +190,18 @@ def rows(
     seeds: Sequence[int] = (0,),
     measures: Sequence[str] | None = None,
     *,
-    do: bool | None = None,
+    make: bool | None = None,
 ) -> dict[str, list[Record]]:
-    """The finished records of a study by row, one a seed. At smoke and quick (or with `do`) they are made first, unless
-    `base.runtime.train` says otherwise: true, they are; false, they are not.
+    """The finished records of a study by row, one a seed. At smoke and quick (or with `make`) they are made first,
+    unless `base.runtime.train` says otherwise: true, they are; false, they are not.
 
     Raises:
         LcmaeError: there is no such study, data or settings are not usable.
     """
     by_row: dict[str, list[Record]] = {}
-    making = _making(base, profile, do)
+    making = _making(base, profile, make)
     if making:
-        look_again()  # a notebook stays open while pictures come and go
+        forget_identities()  # a notebook stays open while pictures come and go
     for trial in trials([name], base, profile, seeds, measures):
         if making:
             trial.do(wait=True)
@@ -207,8 +209,8 @@ def rows(
     return by_row
 
 
-def _making(base: Settings, profile: str, do: bool | None) -> bool:
+def _making(base: Settings, profile: str, make: bool | None) -> bool:
     """Whether missing records are made: as asked, as the settings say, else as the profile has it."""
-    if do is False or base.runtime.train is False:
+    if make is False or base.runtime.train is False:
         return False
-    return bool(do or base.runtime.train or profile in IN_NOTEBOOK)
+    return bool(make or base.runtime.train or profile in IN_NOTEBOOK)

@@ -33,7 +33,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(base):
-    return rows("latents", base, "smoke", (0, 1), do=True)
+    return rows("latents", base, "smoke", (0, 1), make=True)
 
 
 @over("name", ["smoke", "quick", "desk", "lab", "paper"])
@@ -73,7 +73,7 @@ def test_the_measure_is_an_independent_experiment(found):
 def test_no_run_is_trained_and_nothing_is_done_twice(found, base, monkeypatch):
     monkeypatch.setattr(loop, "train_run", None)
     monkeypatch.setattr(jobs_module.Trial, "_do", None)
-    again = rows("latents", base, "smoke", (0, 1), do=True)
+    again = rows("latents", base, "smoke", (0, 1), make=True)
     assert again == found
     assert [each.name for each in Path(base.runtime.out).iterdir()] == ["results"]
 

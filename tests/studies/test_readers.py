@@ -28,7 +28,7 @@ from lcmae_core.viewer.figures.claims import ClaimTest, Measurement, claim_tests
 def judged(tmp_path_factory):
     """Of the records that come along, and of a folder without any."""
     empty = recorded(tmp_path_factory.mktemp("none"), "lab")
-    return {"desk": score(shipped("desk"), "desk", do=False), "lab": score(empty, "lab", do=False)}
+    return {"desk": score(shipped("desk"), "desk", make=False), "lab": score(empty, "lab", make=False)}
 
 
 def test_every_claim_is_there_once_with_its_verdicts(judged):
