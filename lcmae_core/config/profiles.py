@@ -206,6 +206,8 @@ DEFAULT = "quick"
 """The profile where nobody says one."""
 IN_NOTEBOOK = tuple(name for name, one in PROFILES.items() if one.in_notebook)
 """Profiles whose runs a notebook trains by itself; those of the others are trained by `lcmae study`."""
+TOO_SHORT = tuple(name for name, one in PROFILES.items() if not one.long_enough)
+"""Profiles of which not even a sign is judged."""
 SHIPPED = tuple(name for name, one in PROFILES.items() if one.shipped)
 """Profiles whose records come with the collection."""
 

@@ -13,7 +13,7 @@ from lcmae_core.analysis.collapse import ALIKE
 from lcmae_core.analysis.intervals import Pool, pooled
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.config.names import former_keywords
-from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
+from lcmae_core.config.profiles import IN_NOTEBOOK, TOO_SHORT
 from lcmae_core.store.records import Record
 from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.studies.judge import Cell, Outcome, Test, described, needed, run_test, verdict
@@ -79,7 +79,7 @@ def judged(claim: Claim, records: Records, profile: str, *, fewest: int = 2) -> 
     if not outcomes:
         return Verdict(claim, "not yet run" if absent else "not judged", (absent or left_out)[0])
     controls, without = _controls([c for c in claim.controls if not (small and reads_labels(c))], records)
-    if not profile_of(profile).long_enough:
+    if profile in TOO_SHORT:
         return Verdict(claim, "not judged", f"{profile} trains a handful of steps", outcomes, controls)
     waiting = [f"{len(absent)} not yet run ({absent[0]})"] if absent else []
     notes = [*waiting, *left_out[:1], *without]
