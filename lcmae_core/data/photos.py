@@ -140,7 +140,7 @@ def identify(rest: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _found(count: int, channels: int) -> Found:
+def _splits(count: int, channels: int) -> Found:
     splits = []
     for name, size in (("train", count), ("validation", count * VALIDATION // TRAIN)):
         # cut when the first is read, if not kept from before
@@ -155,4 +155,4 @@ def open_photos(rest: str, data: Data) -> Found:
     Raises:
         LcmaeError: `rest` is neither empty nor a number of training crops that there are.
     """
-    return _found(_training_crops(rest), data.channels)
+    return _splits(_training_crops(rest), data.channels)

@@ -67,7 +67,7 @@ def named(word: str) -> Named:
         LcmaeError: nothing is there, or an unknown part.
     """
     role, word = _role_said(word)
-    model = _found(word)
+    model = _kind_found(word)
     return replace(model, role=role or model.role or role_of(model.name))
 
 
@@ -134,7 +134,7 @@ def _role_said(word: str) -> tuple[str | None, str]:
     return ALIASES[role.lower()], rest
 
 
-def _found(word: str) -> Named:
+def _kind_found(word: str) -> Named:
     path = Path(word).expanduser()
     if word == "demo":
         return Named(word, "demo", word, "MAE")

@@ -153,7 +153,7 @@ def recorded_sources(out: Path) -> set[str]:
     sources = set()
     for file in files:
         with suppress(DamagedError, FileNotFoundError):
-            sources.add(_said(file, file.stat().st_mtime_ns)[0])
+            sources.add(_data_of(file, file.stat().st_mtime_ns)[0])
     return sources - {""}
 
 
@@ -162,7 +162,7 @@ def _fingerprints(folder: Path, changed: int) -> dict[str, str]:
     """Plain name of a source -> fingerprint; `changed` says when to look again."""
     counts: dict[str, Counter[str]] = {}
     for file in sorted(folder.glob("*.json")):
-        name, held = _said(file, file.stat().st_mtime_ns)
+        name, held = _data_of(file, file.stat().st_mtime_ns)
         counts.setdefault(name, Counter())[held] += 1
     for name, count in counts.items():
         if len(count) > 1:
@@ -173,7 +173,7 @@ def _fingerprints(folder: Path, changed: int) -> dict[str, str]:
 
 
 @lru_cache(maxsize=2**12)
-def _said(file: Path, changed: int) -> tuple[str, str]:
+def _data_of(file: Path, changed: int) -> tuple[str, str]:
     content = Record(file).content
     name = content.get("settings", {}).get("data", {}).get("source", "")
     return name, content.get("fingerprint", name)

@@ -212,7 +212,7 @@ def lines_of_tests(verdicts: Sequence[Verdict]) -> list[list[str]]:
     """A line for every test and control under `COLUMNS`, with what would decide one that its interval leaves open."""
     lines = []
     for each in verdicts:
-        lines += [_line(each.claim.name, o, _said(o)) for o in each.outcomes]
+        lines += [_line(each.claim.name, o, _standing(o)) for o in each.outcomes]
         lines += [_line(each.claim.name, o, "control") for o in each.controls]
     return lines
 
@@ -230,7 +230,7 @@ def _ends(low: float, high: float) -> str:
     return f"[{low:.4g}, {high:.4g}]" if np.isfinite([low, high]).any() else ""
 
 
-def _said(o: Outcome) -> str:
+def _standing(o: Outcome) -> str:
     if o.holds is not None:
         return "holds" if o.holds else "fails"
     if o.why or o.estimate.seeds < 2:
