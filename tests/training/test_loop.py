@@ -22,6 +22,7 @@ from lcmae_core.training import steps
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
+from lcmae_core.training.objectives import Masked
 from tests.config.test_settings import OTHER, method_of
 from tests.started import completed
 
@@ -92,6 +93,29 @@ def test_sigterm_checkpoints_and_the_same_call_resumes_bit_equal(tiny, tmp_path,
     assert weights(run) == weights(whole)
     assert losses(run) == losses(whole)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_stop_between_micro_batches_drops_the_step_and_loses_nothing(tiny, tmp_path, monkeypatch, first):
+    """Of in-view terms, whose projector has running statistics that every micro-batch changes."""
+    settings = replace(tiny, in_view=1.0, accum_steps=4)
+    whole = pretrain(replace(settings, out=str(tmp_path / "whole")))
+    plain, calls = Masked.terms, []
+
+    def stopped(self, *arguments):
+        calls.append(None)
+        if len(calls) == 4 * first + 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Masked, "terms", stopped)
+    with pytest.raises(Stopped, match=f"stopped at step {first} of"):
+        pretrain(settings)
+    assert len(calls) == 4 * first + 2, "the rest of the micro-batches is not computed"
+    monkeypatch.undo()
+    run = pretrain(settings)
+    assert weights(run) == weights(whole)
+    assert losses(run) == losses(whole)
 
 
 KILL = """
