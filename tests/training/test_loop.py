@@ -18,10 +18,12 @@ from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL, TIMINGS, RunLostError
+from lcmae_core.store.stopping import stop_requests
 from lcmae_core.training import steps
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
+from lcmae_core.training.micro_batches import StepDroppedError, micro_batches
 from lcmae_core.training.objectives import Masked
 from tests.config.test_settings import OTHER, method_of
 from tests.started import completed
@@ -97,7 +99,6 @@ def test_sigterm_checkpoints_and_the_same_call_resumes_bit_equal(tiny, tmp_path,
 
 @pytest.mark.parametrize("first", [0, 2])
 def test_a_stop_between_micro_batches_drops_the_step_and_loses_nothing(tiny, tmp_path, monkeypatch, first):
-    """Of in-view terms, whose projector has running statistics that every micro-batch changes."""
     settings = replace(tiny, in_view=1.0, accum_steps=4)
     whole = pretrain(replace(settings, out=str(tmp_path / "whole")))
     plain, calls = Masked.terms, []
@@ -116,6 +117,19 @@ def test_a_stop_between_micro_batches_drops_the_step_and_loses_nothing(tiny, tmp
     run = pretrain(settings)
     assert weights(run) == weights(whole)
     assert losses(run) == losses(whole)
+
+
+def test_a_dropped_step_leaves_neither_gradients_nor_running_statistics():
+    model, taken = torch.nn.BatchNorm1d(2), []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with stop_requests() as asked, pytest.raises(StepDroppedError):
+        for part in micro_batches(torch.arange(12.0).view(3, 2, 2), model):
+            model(part).sum().backward()
+            taken.append(part)
+            asked.set()
+    assert len(taken) == 1
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 KILL = """
