@@ -152,7 +152,7 @@ def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp
     for at_hand in (True, False):
         done, said = status()
         assert done == (3, 0), f"pictures are here: {at_hand}"
-        assert said.startswith("counted: the records there, of folder:pets, not of the profile's own photos;")
+        assert said.startswith("counted: the records there, of folder:pets, not of the profile's own photos:160;")
         assert "no run of this profile" not in said
         pictures.rename(tmp_path / "gone") if at_hand else None
     done, said = status("--data", "photos")
