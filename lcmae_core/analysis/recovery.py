@@ -136,15 +136,15 @@ def measure_recovery(
     for _ in range(probes.masks):
         mask = leaf_mask(model, setting, generator)
         order = torch.randperm(len(sample.patches), generator=generator).numpy()
-        tokens = [_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
+        tokens = [visible_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
         with threadpool_limits(1, user_api="blas"):  # on two cores twice as fast: the kernels are small
-            by_mask.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
+            by_mask.append(recovery_of_mask(model, tokens, sample, mask, order, probes.fitted))
     names = tuple(by_mask[0])
     levels = np.array([len(model.tree.path(name)) - 1.0 for name in names])
     return Recovery(names, levels, *np.array([[of[name] for name in names] for of in by_mask]).transpose(2, 0, 1))
 
 
-def _of_mask(
+def recovery_of_mask(
     model: HierarchicalModel, tokens: list[np.ndarray], sample: Sample, mask: Mask, order: np.ndarray, fitted: int
 ) -> dict[str, tuple[float, ...]]:
     """The `QUANTITIES` of each latent that has noise of its own."""
@@ -166,7 +166,8 @@ def _of_mask(
 
 
 @torch.no_grad()
-def _tokens(model: HierarchicalModel, mae: MAE, sample: Sample, mask: Mask) -> np.ndarray:
+def visible_tokens(model: HierarchicalModel, mae: MAE, sample: Sample, mask: Mask) -> np.ndarray:
+    """What an encoder makes of the visible patches of every image under one mask, CLS first."""
     keep = mask.keep.expand(len(sample.patches), -1)
     return mae.encoder(images_of(model, sample.patches), keep).numpy()  # (S, T, D)
 

@@ -236,8 +236,8 @@ class Loader:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # a split may list a picture several times; the canvas has it once
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures = self._canvas.pixels.index_select(0, self._send(place))  # (B, C, H, W)
-        boxes = [self._send(box) for _, box in cuts]
+        pictures = self._canvas.pixels.index_select(0, self.send(place))  # (B, C, H, W)
+        boxes = [self.send(box) for _, box in cuts]
         crop = cut_many if self.device.type == "cpu" else crop_resize
         cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
@@ -246,7 +246,7 @@ class Loader:
         with ThreadPoolExecutor(THREADS) as pool:
             crops = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
         *pictures, boxes = map(torch.stack, zip(*crops))
-        return self._finish(epoch, index, [self._send(crop) for crop in pictures], boxes.unbind(1))
+        return self._finish(epoch, index, [self.send(crop) for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
         """Mirror, colour and normalise cut images in [0, 255], on the device."""
@@ -254,18 +254,18 @@ class Loader:
             normalize((pixels if view is None else self._augment(view, epoch, index, pixels)).float())
             for view, pixels in zip(self._cuts.of(epoch), cut)
         )
-        labels = None if self._labels is None else self._send(self._labels[index])
+        labels = None if self._labels is None else self.send(self._labels[index])
         crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
-        places = tuple(Place(*map(self._send, place)) for place in self._cuts.places(epoch, index, boxes))
+        places = tuple(Place(*map(self.send, place)) for place in self._cuts.places(epoch, index, boxes))
         at = Positions(epoch, index)
-        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places, at)
+        return Batch(images[0], self.send(epoch), self.send(index), labels, crops, places, at)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
-        pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels
+        pixels = flip(pixels, self.send(view.flips(epoch, index))) if view.mirror else pixels
         if not view.colours.any:
             return pixels
-        return shade(pixels.float(), self._send(view.shades(epoch, index)), view.colours)
+        return shade(pixels.float(), self.send(view.shades(epoch, index)), view.colours)
 
-    def _send(self, tensor: Tensor) -> Tensor:
+    def send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""
         return tensor.to(self.device, non_blocking=True)

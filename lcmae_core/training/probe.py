@@ -125,7 +125,9 @@ def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, res
         def batches(start: int, stop: int) -> Iterator[Batch]:
             return cached_batches(train, recipe, settings.seed, start, stop)
 
-        return Task(probe, build_lars(probe, recipe), batches, _backward(probe), lambda judged: _read(judged, held_out))
+        return Task(
+            probe, build_lars(probe, recipe), batches, probe_backward(probe), lambda judged: _read(judged, held_out)
+        )
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -140,13 +142,13 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
         crops = crop_loader(settings, recipe, subject.source)
 
         def features(start: int, stop: int) -> Iterator[Batch]:
-            mine = (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            mine = (b._replace(images=pooled_features(encoder, b.images, recipe)) for b in crops.batches(start, stop))
             return map(batch_of_all, mine)  # each rank encodes its rows; the probe is trained by all alike
 
         def judge(judged: nn.Module) -> Predictions:
-            return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
+            return predict(lambda b: judged(pooled_features(encoder, b.images, recipe)), held_out)
 
-        return Task(probe, build_lars(probe, recipe), features, _backward(probe), judge)
+        return Task(probe, build_lars(probe, recipe), features, probe_backward(probe), judge)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -236,7 +238,7 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
 
     @torch.no_grad()
     def scores(images: Tensor) -> Tensor:
-        return probe(_encoded(encoder, images, recipe))
+        return probe(pooled_features(encoder, images, recipe))
 
     return scores
 
@@ -246,14 +248,17 @@ def _read(probe: nn.Module, features: Features) -> Predictions:
     return predictions_of(probe.eval()(features.values), known_labels(features.labels))
 
 
-def _encoded(
+def pooled_features(
     encoder: Encoder, images: Float[Tensor, "B C H W"], recipe: LinearProbe | RidgeProbe
 ) -> Float[Tensor, "B D"]:
+    """The features of a batch that a probe reads, in float32, encoded in chunks without gradients."""
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(CHUNK)])
 
 
-def _backward(probe: Probe) -> Callable[[Batch, int], Terms]:
+def probe_backward(probe: Probe) -> Callable[[Batch, int], Terms]:
+    """What a step of a probe does of a batch of features: leaves the gradients of the cross-entropy in its weights."""
+
     def backward(batch: Batch, step: int) -> Terms:
         assert batch.labels is not None
         logits = probe(batch.images)

@@ -162,7 +162,7 @@ QUIET: list[int] = []
 
 
 def _others_inside() -> int:
-    with convert._quiet():
+    with convert.quietly():
         QUIET.append(1)
         time.sleep(0.005)
         count = len(QUIET)

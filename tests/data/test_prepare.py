@@ -321,7 +321,7 @@ def test_a_second_writer_is_refused(tmp_path):
     root = class_folder(tmp_path / "in")
     folder = tmp_path / "out"
     folder.mkdir()
-    with P._alone(folder), pytest.raises(LcmaeError, match="which another process is filling"):
+    with P.alone_in(folder), pytest.raises(LcmaeError, match="which another process is filling"):
         made(root, folder)
     assert made(root, folder)["complete"]
 

@@ -66,7 +66,7 @@ def fill(folder: Path, leave: int) -> Path:
     ],
 )
 def test_a_full_disk_is_known_however_it_is_said(error, full, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_free", lambda path: 1234)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1234)
     with pytest.raises(DiskFullError if full else type(error)) as raised, room_for(tmp_path / "x", 56789):
         raise error
     if full:

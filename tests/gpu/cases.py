@@ -62,8 +62,8 @@ def subject_of(name: str, **more: Any) -> Subject:
 
 def plant(monkeypatch: Any, fault: Any) -> None:
     """Let `fault` see and change the tokens that the encoder of any method gives."""
-    plain = Encoder._encode
-    monkeypatch.setattr(Encoder, "_encode", lambda self, *given: fault(plain(self, *given)))
+    plain = Encoder.encode_patches
+    monkeypatch.setattr(Encoder, "encode_patches", lambda self, *given: fault(plain(self, *given)))
 
 
 class InBackward(torch.autograd.Function):
