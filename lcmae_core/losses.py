@@ -1,6 +1,7 @@
 """The three losses of LC-MAE: Eq. 1, 5 and 6 of v2, and nothing else.
 
-Letters: B images, N patches, P values of a patch, V width of v = p(h(x, m)). `hidden` is m: True where masked.
+Letters (CONTRIBUTING.md): B images, N patches, P values of a patch, V width of v. `hidden` is the m of
+v = p(h(x, m)): True where masked.
 
 A term is active where the masks say so: a hidden patch (Eq. 1, each of its P values a term), a patch hidden in both
 views (Eq. 5), a pair of hidden patches (Eq. 6). Every loss knows two reductions. "mean" is the sum of all active terms

@@ -1,8 +1,8 @@
 """Attention maps, recomputed from each block's own layers while the forward pass keeps the fused kernel, and shown only
 where they explain what the block gave.
 
-Letters: B images of h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries, D width, and d
-that of a head.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries,
+D width, d width of a head.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The rows of attention maps that belong to patches, and a way to go through many of them in small memory.
 
-Letters: T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
+Letters (CONTRIBUTING.md): T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
 """
 
 from collections.abc import Callable

@@ -6,8 +6,8 @@ attention makes the scores again, so it takes 5 products to the 2 forward. Bytes
 product reads its two operands and writes its result once, all between two products rides along, and AdamW reads weight,
 gradient and two moments and writes three of them. Left out: augmentation, and what never is a product.
 
-Letters: B images, N patches, K kept patches, T tokens, D width, E width of a result, H x W pixels, p side of a patch,
-P values of a patch, V width of v.
+Letters (CONTRIBUTING.md): B images, N patches, K kept patches, T tokens, D width, E width of a result, H x W pixels, p
+side of a patch, P values of a patch, V width of v.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,6 @@
 """Random crops, resizing, mirroring and normalisation of whole batches on the device, straight from uint8.
 
-Letters: B images, C channels, H W canvas, h w crop,
-.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels of a canvas, h x w pixels of a crop.
 """
 
 import math

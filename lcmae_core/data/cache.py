@@ -3,7 +3,7 @@
 A kept canvas is two files below `<out>/cache/`: the pixels (an .npy file) and a manifest that says what they are and
 what their sha256 is; the manifest is written last. Whatever is wrong with the folder costs one line and the time to
 decode again, never the work.
-Letters: C channels, H W canvas, M images of the split.
+Letters (CONTRIBUTING.md): C channels, H x W pixels of a canvas, M images of the split.
 """
 
 import contextlib

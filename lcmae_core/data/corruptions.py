@@ -2,7 +2,7 @@
 
 The package is installed as `imagecorruptions-imaug`, the fork of it that runs with today's scikit-image and numpy.
 
-Letters: M images, C channels, H x W pixels.
+Letters (CONTRIBUTING.md): M images, C channels, H x W pixels.
 """
 
 import warnings

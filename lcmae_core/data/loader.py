@@ -2,7 +2,8 @@
 
 Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by
 worker processes. Both cut the same pixels from the same pictures, bit by bit (`augment.resize_weights`).
-Letters: B images, C channels, M images of the split, H W canvas, h w crop.
+Letters (CONTRIBUTING.md): B images, C channels, M images of the split, H x W pixels of a canvas, h x w pixels of a
+crop.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """What every source becomes: numbered pictures with names and perhaps labels, and the hold-out where none was given.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The encoder f: a timm Vision Transformer that runs on the visible patches only.
 
-Letters: B images, C channels, H x W pixels (h x w of a crop), N patches, K kept patches, P values of a patch, D width,
-T = 1 + K tokens.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, h x w pixels of a crop, N patches, K kept patches, P
+values of a patch, D width, T = 1 + K tokens.
 """
 
 import torch

@@ -6,6 +6,8 @@ and only where there are many rows. (On Intel's, MKL is the quicker of the two, 
 convolutions to oneDNN but not float32 matrix products, and a 1x1 convolution over rows laid out as a channels-last
 image is that product, without a copy and with PyTorch's own gradients. Elsewhere (other devices, types, autocast, other
 CPUs, `torch.compile`) nothing changes.
+
+Letters (CONTRIBUTING.md): D width of what goes in, E width of what comes out.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """Random masks, drawn outside the model.
 
-Letters: B images, C channels, H x W pixels, N patches, K kept patches, u side of a mask cell in patches.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, K kept patches, u side of a mask cell in
+patches.
 """
 
 from typing import NamedTuple

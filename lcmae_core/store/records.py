@@ -4,7 +4,7 @@ It outlives the weights: settings, digest, device, commit, seconds, speed, curve
 image by image where an interval over images is wanted. It outlives the data too: its name ends in the digest of the
 settings and of what the data hold, and its content says both, so that it is found again where the data are not.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 import base64

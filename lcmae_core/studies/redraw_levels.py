@@ -1,6 +1,6 @@
 """Pictures of the studies of HLV's levels: fidelity, and what can be read off features, over mask ratios and units.
 
-Letters: S seeds, M images.
+Letters (CONTRIBUTING.md): S seeds, M images.
 """
 
 from collections.abc import Mapping, Sequence

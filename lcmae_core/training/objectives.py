@@ -1,6 +1,6 @@
 """What a run minimises, by method: one small object each, behind one interface that the loop calls.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 import math

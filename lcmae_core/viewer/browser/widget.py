@@ -3,7 +3,7 @@
 The maps of one image go to the page once, as bytes; a click is drawn there, without the kernel. The controls stand on
 the page too; those that need the model (image, part, mask, layers, heads) ask the kernel and notice when it is gone.
 
-Letters: B images, C channels, h x w pixels.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels.
 """
 
 from collections.abc import Mapping, Sequence
