@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from made_pictures import png, write_folder
+from made_pictures import STRUCT, png, write_folder
 
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import cache as C
@@ -27,7 +27,6 @@ from lcmae_core.data.randaugment import AugmentedLoader, Pictures
 from lcmae_core.data.sources import opened_once
 from lcmae_core.data.views import Views
 
-STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGES = 11
 
 

@@ -23,9 +23,7 @@ from lcmae_core.training.sharding import bytes_of_shards, save_shards
 from tests.execute.toys import code, make_notebook
 from tests.loops import over
 from tests.started import CLI, completed
-from tests.studies.tiny_studies import TINY
-
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
+from tests.studies.tiny_studies import MAE
 
 
 @pytest.fixture
