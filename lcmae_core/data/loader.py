@@ -2,6 +2,7 @@
 
 Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by
 worker processes. Both cut the same pixels from the same pictures, bit by bit (`augment.resize_weights`).
+
 Letters (CONTRIBUTING.md): B images, C channels, M images of the split, H x W pixels of a canvas, h x w pixels of a
 crop.
 """
@@ -102,6 +103,7 @@ def hold(split: Split, size: tuple[int, int], channels: int, most_gb: float, pro
     if pictures is None:
         return None
     heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))
+    # one box for all can be indexed and moved at once; each picture lies in its corner, and no crop leaves its picture
     pixels = torch.zeros(len(split), channels, int(heights.max()), int(widths.max()), dtype=torch.uint8)
     for place, picture in zip(pixels, pictures):
         place[:, : picture.shape[1], : picture.shape[2]] = picture
@@ -169,6 +171,7 @@ class Loader:
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops, self._cache = _Crops(split, self._cuts), cache
+        # a split that repeats its pictures holds each once
         distinct = split if split.period is None else split.subset(range(split.period))
         how = (data.image_size, data.channels, device_cache_gb, progress)
         self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), device_cache_gb * 1e9, lambda: hold(distinct, *how))
@@ -224,6 +227,7 @@ class Loader:
     def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
         """`count` batches. Each call of `places` gives their positions from the first: worker processes go through them
         once, and what they return is labelled by going through them again."""
+        # processes take longer to start than one batch takes to cut
         if self.held or not self.workers or count < 2:
             cut = self._from_canvas if self.held else self._from_pictures
             yield from (cut(*place) for place in places())
@@ -239,6 +243,7 @@ class Loader:
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
         pictures = self._canvas.pixels.index_select(0, self.send(place))  # (B, C, H, W)
         boxes = [self.send(box) for _, box in cuts]
+        # the same to the last bit; on a CPU large pictures are cut one by one, by what of them a kernel reaches
         crop = cut_many if self.device.type == "cpu" else crop_resize
         cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
@@ -255,6 +260,7 @@ class Loader:
             normalize((pixels if view is None else self._augment(view, epoch, index, pixels)).float())
             for view, pixels in zip(self._cuts.of(epoch), cut)
         )
+        # indexed on the CPU, where `index` is, and sent: to index on the device, it would have to be there first
         labels = None if self._labels is None else self.send(self._labels[index])
         crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
         places = tuple(Place(*map(self.send, place)) for place in self._cuts.places(epoch, index, boxes))
