@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 JOBS ?= $(shell test $(CORES) -ge 2 && echo 2 || echo 1)
-TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 4 || echo $(JOBS))
+# one more than cores: a third of the time of the tests is waiting
+TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 5 || echo $$(($(CORES) + 1)))
 PROFILE ?= quick
 BUDGET ?= 25m
 ARGS ?=

@@ -21,9 +21,9 @@ from lcmae_core.config import LcmaeError, nearest
 
 Reduction = Literal["mean", "sum"]
 Pool = Callable[[Tensor], Tensor]
-"""From the number of active terms in this process to what the reduction "mean" divides their sum by. A process that
-holds the whole batch divides by that very number (`alone`). Where ranks share a batch, all divide by the average number
-of terms of a rank: the average of their losses, which is what ranks form, is then the loss of the whole batch."""
+"""Takes the number of active terms in this process; returns what the reduction "mean" divides their sum by. A process
+that holds the whole batch divides by that very number (`alone`). Where ranks share a batch, all divide by the average
+number of terms of a rank: the average of their losses, which ranks form, is then the loss of the whole batch."""
 EPS = 1e-6
 """Vectors shorter than this have no direction: their cosine with anything is 0, and so is its gradient."""
 

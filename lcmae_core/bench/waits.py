@@ -1,8 +1,8 @@
 """What makes the host wait for the device, found without one: on the CPU, tensors are marked as if they lay on it.
 
 A mark is handed on by every operation, forward, backward and in the optimiser, as a device is. Reading a marked value
-is what a GPU would be waited for. What needs no mark: a shape that hangs on values and copies to the device, which
-torch's fake devices refuse (tests/gpu); on CUDA itself `store.accelerator.waits_said` asks torch.
+is what a GPU would be waited for. Two kinds of wait need no mark, since torch's fake devices refuse them (tests/gpu):
+shapes that depend on values, and copies to the device. On CUDA itself `store.accelerator.waits_said` asks torch.
 """
 
 import sys

@@ -19,13 +19,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..config.groups import Runtime
 from ..store.files import DiskFullError, write_atomic, write_json
 from ..store.machine import absolute_folder
+from ..store.stopping import stop_if_asked
 from .splits import Split
 
 VERSION = 1
@@ -35,6 +36,8 @@ SUFFIXES = (".npy", ".bytes")
 """Of canvases, and of copies of encoded pictures (`data.encoded`)."""
 PATIENCE = 1800.0
 """Seconds that a process waits for another one that makes the same canvas, before it decodes for itself."""
+LOOK = 1.0
+"""Seconds after which a process that waits as long as it takes looks whether it is asked to stop."""
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
 
 
@@ -124,13 +127,21 @@ class Entry(Generic[T]):
         lock = FileLock(self._cache.folder / f".{self.file.stem}.lock")
         try:
             self._cache.folder.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire(timeout=self.patience)
+            held = self._acquired(lock)
         except (OSError, Timeout) as error:
             say(f"cache: {self._cache.folder} is left out, {self.without}: {_reason(error)}")
             yield False
             return
         with held:
             yield True
+
+    def _acquired(self, lock: FileLock) -> AcquireReturnProxy:
+        if self.patience >= 0:
+            return lock.acquire(timeout=self.patience)
+        while True:
+            stop_if_asked("another process filled the cache")
+            with contextlib.suppress(Timeout):
+                return lock.acquire(timeout=LOOK)
 
     def read(self) -> T | None:
         """What is kept, if it is there and whole: one that is not is said and made anew."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..store.files import DiskFullError, write_atomic, write_json
 from ..store.progress import Bar, progress_bar
+from ..store.stopping import stop_if_asked
 from .cache import Cache, Entry, say
 from .fingerprint import fingerprint
 from .row_groups import RowGroups
@@ -55,7 +56,7 @@ class Copy:
 
 class _KeptCopy(Entry[Copy]):
     suffix = ".bytes"
-    without = "pictures are read from row groups, each in the time of many (cache_gb)"
+    without = "pictures in random order are read from row groups, each in the time of many"
     patience = -1.0  # a copy may take an hour, and without it all that is trained takes many
 
     def __init__(self, cache: Cache, name: dict[str, Any], otherwise: Callable[[int], bytes | None]) -> None:
@@ -100,9 +101,16 @@ def _written(path: Path, rows: Iterable[bytes | None]) -> tuple[int, str]:
     return len(sums), hashlib.sha256(index).hexdigest()
 
 
-def copy_of(cache: Cache, tables: Sequence[RowGroups], otherwise: Callable[[int], bytes | None]) -> Copy | None:
+def copy_of(cache: Cache | None, tables: Sequence[RowGroups], otherwise: Callable[[int], bytes | None]) -> Copy | None:
     """The copy of some tables one after the other, made by one pass over them where it is not there; None where it
-    cannot be kept. `otherwise` reads a row from the tables."""
+    cannot be kept. `otherwise` reads a row from the tables.
+
+    Raises:
+        Stopped: a stop was asked for before the copy was made.
+    """
+    if cache is None:
+        say(f"cache: none is kept (cache_gb 0), {_KeptCopy.without}")
+        return None
     names = [(f"{number}/{table.file.name}", table.file) for number, table in enumerate(tables)]
     about = {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]}
     entry = _KeptCopy(cache, about, otherwise)
@@ -119,5 +127,6 @@ def copy_of(cache: Cache, tables: Sequence[RowGroups], otherwise: Callable[[int]
 
 
 def _counted(row: bytes | None, bar: Bar) -> bytes | None:
+    stop_if_asked("copying pictures to the cache")  # of a large table, for an hour
     bar.update()
     return row

@@ -11,7 +11,8 @@ from ..store.machine import machine_memory
 from .row_groups import BUFFER, MOST, RowGroups, bytes_of, damaged, leaf_of
 
 SHARE = 1 / 8
-"""Of the machine's memory, divided among its ranks, up to which a source's pictures are held as they lie in it."""
+"""Share of the machine's memory, divided among its ranks, up to which a source's pictures are held, encoded as they are
+in the source; larger ones are read from disk."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

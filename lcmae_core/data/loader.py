@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from ..config import Data, LcmaeError
 from ..store.progress import progress_bar
+from ..store.stopping import stop_if_asked
 from .ahead import read_ahead
 from .augment import crop_resize, flip, normalize
 from .cache import Cache, Canvas, canvas_of
@@ -87,6 +88,7 @@ def _read_all(split: Split, size: tuple[int, int], largest: float, progress: boo
     bar = progress_bar(f"reading {split.name}", len(split), "image", wanted=progress)
     with ThreadPoolExecutor(THREADS) as pool, bar:
         while len(pictures) < len(split):  # in blocks, so that giving up stops the reading
+            stop_if_asked(f"reading {split.name}")
             block = range(len(pictures), min(len(pictures) + 64, len(split)))
             pictures += pool.map(lambda i: pixels_of(shrink(split.read(i), size)), block)
             bar.update(len(block))
@@ -170,7 +172,7 @@ class Loader:
         self.split, self.seed, self.batch_size, self.workers = split, seed, batch_size, workers
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
-        self._crops, self._cache = _Crops(split, self._cuts), cache
+        self._crops, self._cache, self._copied = _Crops(split, self._cuts), cache, False
         # a split that repeats its pictures holds each once
         distinct = split if split.period is None else split.subset(range(split.period))
         how = (data.image_size, data.channels, device_cache_gb, progress)
@@ -196,8 +198,8 @@ class Loader:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start, ..., stop - 1; a streamed split is read ahead by `workers` processes."""
-        if not self.held and self._cache is not None:  # some sources are slow in random order: they make a copy, once
-            self._crops, self._cache = _Crops(self.split.copied(self._cache), self._cuts), None
+        if not self.held and not self._copied:  # some sources are slow in random order: they make a copy, once
+            self._crops, self._copied = _Crops(self.split.copied(self._cache), self._cuts), True
         return self._run(stop - start, lambda: (self._positions(step) for step in range(start, stop)))
 
     def evaluation(

@@ -146,9 +146,8 @@ def _found(count: int, channels: int) -> Found:
     splits = []
     for name, size in (("train", count), ("validation", count * VALIDATION // TRAIN)):
         # cut when the first is read, if not kept from before
-        splits.append(
-            Split(name, size, np.arange(size) % len(NAMES), Reader(_Fetch(name, size), _name, channels), _name)
-        )
+        reader = Reader(_Fetch(name, size), _name, channels)
+        splits.append(Split(name, size, np.arange(size) % len(NAMES), reader, _name))
     return Found(splits[0], splits[1], NAMES)
 
 

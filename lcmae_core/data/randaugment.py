@@ -119,7 +119,7 @@ class Pictures(Dataset[Tensor]):
         a copy of them in the cache, if their source is slow in random order."""
         distinct = self.split if self.split.period is None else self.split.subset(range(self.split.period))
         self.canvas = hold(distinct, self.views.size, self.channels, device_cache_gb)
-        if self.canvas is None and cache is not None:
+        if self.canvas is None:
             self._shown = self._shown.copied(cache)
         return self
 

@@ -59,7 +59,7 @@ class _Table:
         k, row = self._place(i)
         return self.columns[k].path(row) or f"{self.files[k].name}#{row}"
 
-    def copied(self, cache: Cache) -> "_Table":
+    def copied(self, cache: Cache | None) -> "_Table":
         """With pictures from a copy, unless they are held or it cannot be kept."""
         groups = [column.groups for column in self.columns if isinstance(column, OnDisk)]
         if len(groups) < len(self.columns):

@@ -22,6 +22,8 @@ __all__ = [
     "write_json", "write_manifest",
 ]  # fmt: skip
 MANIFEST = "manifest.json"
+REST = "rest.pt"
+"""What a checkpoint has beside the weights."""
 WEIGHTS = "model.safetensors"
 """In a checkpoint of one process; where it is not there, processes wrote their shards (`save_shared`)."""
 
@@ -109,8 +111,8 @@ def save_shared(folder: Path, step: int, rest: dict[str, Any], shards: Shards, k
 
 def _complete(temporary: Path, target: Path, rest: dict[str, Any], keep: int) -> None:
     """Add what is no weight and the manifest, give the folder its name, and drop old ones."""
-    torch.save(rest, temporary / "rest.pt")
-    flush(temporary / "rest.pt")
+    torch.save(rest, temporary / REST)
+    flush(temporary / REST)
     write_manifest(temporary)
     shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step: nothing is renamed onto a full folder
     temporary.rename(target)
@@ -137,7 +139,13 @@ def newest(folder: Path) -> Path | None:
 
 def load_rest(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint has beside the weights."""
-    return torch.load(checkpoint / "rest.pt", map_location="cpu", weights_only=True)  # else a pickle may run code
+    return torch.load(checkpoint / REST, map_location="cpu", weights_only=True)  # else a pickle may run code
+
+
+def remove_begun_checkpoints(folder: Path) -> None:
+    """Remove those that killed processes did not finish, which have no name yet, for the folder's only writer."""
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_manifest(folder: Path) -> None:
@@ -150,9 +158,12 @@ def damaged(folder: Path) -> list[str]:
     """Files that are missing or differ from the manifest (the manifest itself, where that cannot be read)."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        digests = {name: entry["sha256"] for name, entry in manifest.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # of whatever form damage leaves
         return [MANIFEST]
-    return [name for name, entry in manifest.items() if not _intact(folder / name, entry["sha256"])]
+    if REST not in digests:
+        return [MANIFEST]
+    return [name for name, digest in digests.items() if not _intact(folder / name, digest)]
 
 
 def _bytes(tree: Any) -> int:

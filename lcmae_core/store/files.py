@@ -81,6 +81,12 @@ def write_atomic(path: Path, write: Callable[[Path], object], needed: int | None
             temporary.unlink(missing_ok=True)
 
 
+def remove_begun(path: Path) -> None:
+    """Remove what killed processes began to write in place of `path` (or of a pattern), for its only writer."""
+    for left in path.parent.glob(f".{path.name}-*"):
+        left.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """A text as UTF-8, atomically.
 

@@ -1,6 +1,5 @@
 """A run: one training, named by the digest of all that affects its results, done once and shared by everybody."""
 
-import json
 import os
 import shutil
 import sys
@@ -14,12 +13,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, NotTrainedError, Settings, digest, parse
-from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors
-from lcmae_core.store.files import DamagedError, read_json, sha256, write_json
+from lcmae_core.store.checkpoint import MANIFEST, load_tensors, remove_begun_checkpoints, save_tensors
+from lcmae_core.store.files import DamagedError, read_json, remove_begun, sha256, write_json
+from lcmae_core.store.history import read_history
 from lcmae_core.store.kept import note_kept
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
+REPLACED = (MODEL, RESULTS, MANIFEST, HISTORY, "snapshots/step-*.safetensors")
+"""Files that only the writer of a run replaces."""
 TIMINGS = ("images_per_s", "images_per_core_s", "data_wait")
 """What a line of the history says of speed, which differs between runs that are otherwise equal."""
 
@@ -91,12 +93,8 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One entry for each logged step, in order."""
-        file = self.path / HISTORY
-        lines = file.read_text().splitlines() if file.exists() else []
-        if lines and not lines[-1].endswith("}"):  # torn by a full disk or a loss of power: the step comes again
-            lines.pop()
-        return [json.loads(line) for line in lines]
+        """One entry for each logged step, in order, those that are damaged left out."""
+        return read_history(self.path / HISTORY)
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one logged quantity.
@@ -192,6 +190,9 @@ class Run:
             lock.acquire()
         try:
             holder.write_text(f"{os.getpid()}\n")
+            remove_begun_checkpoints(self.path / "checkpoints")
+            for name in REPLACED:
+                remove_begun(self.path / name)
             yield
         except OSError:
             self.refuse_lost()  # a file that could not be written because its folder is gone

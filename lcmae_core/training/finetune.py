@@ -27,6 +27,7 @@ from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import copied, gradients_later, mean_terms_over_ranks, ranks, share_of
 from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
+from lcmae_core.training.micro_batches import micro_batches
 from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.objectives import Terms
 
@@ -119,7 +120,7 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
 
 
 def mixed_backward(
-    forward: Callable[..., Any], recipe: FineTune, classes: int, seed: int, device: torch.device
+    forward: nn.Module, recipe: FineTune, classes: int, seed: int, device: torch.device
 ) -> Callable[[Batch, int], Terms]:
     """What a step of fine-tuning does of a batch: mixes it, and leaves the gradients of the loss in the weights."""
     loss_of, parts = SoftTargetCrossEntropy(), recipe.accum_steps
@@ -129,7 +130,7 @@ def mixed_backward(
         images, targets = mix_batch(batch, recipe, classes, seed, step)
         losses: list[Tensor] = []
         with lent_randomness(seed_of(seed, "drop path", step, ranks().number), device):
-            for part, wanted in zip(images.chunk(parts), targets.chunk(parts)):
+            for part, wanted in micro_batches(zip(images.chunk(parts), targets.chunk(parts)), forward):
                 with gradients_later(forward, len(losses) < parts - 1):
                     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                         logits = forward(part)

@@ -1,8 +1,9 @@
 """The linear probes: how well a linear classifier reads the classes off a frozen encoder.
 
 Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop
-at each visit, as published; the fast one encodes whole images once. Beside it ridge regression in closed form, for
-small encoders and short of time. Of both the CLS token or the mean of the patch tokens is the feature.
+at each visit, as published; the fast one encodes whole images once. Ridge regression in closed form
+is there for small encoders and little time. Both read the CLS token or the mean of the patch tokens.
+
 Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, M images of a split, D width, T tokens.
 """
 

@@ -20,6 +20,7 @@ from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import agree, ranks, wait_for_all
 from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import NoLog, RunLog, Window
+from lcmae_core.training.micro_batches import StepDroppedError
 from lcmae_core.training.sharding import bytes_of_shards, load_shards, load_whole, save_shards, sharded, whole
 from lcmae_core.training.waiting import Waiting
 
@@ -130,7 +131,11 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
     # closed also after an error, for worker processes read ahead
     with stop_requests() as stop, log_of as log, closing(Waiting(task.batches(start, total))) as batches:
         for step, batch in enumerate(batches, start):
-            stepped, done = one_step(task, batch, step, guard.check), step + 1
+            try:
+                stepped, done = one_step(task, batch, step, guard.check), step + 1
+            except StepDroppedError:
+                save(step)
+                raise Stopped(f"stopped at step {step} of {total} after a checkpoint", stop) from None
             window.add(stepped.terms)
             log.tick()
             if (done % runtime.log_every == 0 or done == total) and ranks().first:

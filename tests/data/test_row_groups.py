@@ -5,14 +5,18 @@ time; a damaged table is refused by its name, from whatever process.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 from made_pictures import STRUCT, png, write_folder
 
 from lcmae_core.config import Data, LcmaeError
@@ -26,6 +30,7 @@ from lcmae_core.data.loader import Loader
 from lcmae_core.data.randaugment import AugmentedLoader, Pictures
 from lcmae_core.data.sources import opened_once
 from lcmae_core.data.views import Views
+from lcmae_core.store.stopping import Stopped, stop_requests
 
 IMAGES = 11
 
@@ -194,8 +199,53 @@ def test_no_room_for_a_copy_is_a_line(tmp_path, opened, capsys):
         assert same(batches(loader_of(source, cache)), good)
         err = capsys.readouterr().err
         assert said in err
-        assert "pictures are read from row groups, each in the time of many (cache_gb)" in err
+        assert "pictures in random order are read from row groups, each in the time of many" in err
     assert not list((tmp_path / "cache").glob("*.bytes"))
+
+
+def test_training_without_a_cache_says_that_it_is_slow(tmp_path, opened, capsys):
+    write(tmp_path / "train.parquet", 3)
+    for hold, said in ((True, ""), (False, "cache: none is kept (cache_gb 0), pictures in random order are read from")):
+        loader = loader_of(opened(tmp_path, hold=hold))
+        capsys.readouterr()
+        list(loader.evaluation())
+        assert not capsys.readouterr().err, "in order it is not"
+        for _ in range(2):
+            batches(loader)
+        assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_copy_that_is_stopped_leaves_nothing_and_is_made_the_next_time(tmp_path, opened, monkeypatch):
+    write(tmp_path / "data" / "train.parquet", 3)
+    source, cache = opened(tmp_path / "data", hold=False), C.Cache(tmp_path / "cache", 1e9)
+    plain = R.RowGroups.blocks
+
+    def asked(table, group):
+        yield from plain(table, group)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(R.RowGroups, "blocks", asked)
+    with stop_requests(), pytest.raises(Stopped, match=r"^stopped while copying pictures to the cache; ") as stopped:
+        batches(loader_of(source, cache))
+    assert stopped.value.exit_code == 143
+    assert not list(cache.folder.glob("*bytes*"))
+    monkeypatch.setattr(R.RowGroups, "blocks", plain)
+    assert same(batches(loader_of(source, cache)), batches(loader_of(source)))
+    assert len(list(cache.folder.glob("*.bytes"))) == 1
+
+
+def test_who_waits_for_a_copy_of_another_can_be_stopped(tmp_path, opened, monkeypatch):
+    write(tmp_path / "data" / "train.parquet", 3)
+    source, cache = opened(tmp_path / "data", hold=False), C.Cache(tmp_path / "cache", 1e9)
+    batches(loader_of(source, cache))
+    [copy] = cache.folder.glob("*.bytes")
+    copy.unlink()
+    monkeypatch.setattr(C, "LOOK", 0.05)
+    with FileLock(cache.folder / f".{copy.stem}.lock"), stop_requests() as asked:
+        threading.Timer(0.3, asked.set).start()  # a budget
+        with pytest.raises(Stopped, match=r"^stopped while another process filled the cache; ") as stopped:
+            batches(loader_of(source, cache))
+    assert stopped.value.exit_code == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])
