@@ -1,7 +1,7 @@
 """One letter, one meaning, in every module and on the page of CONTRIBUTING.md that says them all.
 
-Claims: the page and this table name the same letters and mean the same; every module that annotates a shape with a
-letter says it in its first docstring, in words that are the page's, and says where the page is.
+Claims: the page and this table name the same letters and mean the same; every module that has a letter in a shape,
+annotated or in a comment, says it in its first docstring, in words that are the page's, and says where the page is.
 """
 
 import ast
@@ -54,8 +54,9 @@ def check_meanings(said: dict[str, str]) -> None:
 
 
 def used_in_shapes(source: str) -> set[str]:
-    """The letters of a module's annotated shapes, single ones without repeats: of "2 B *rows N" B and N."""
-    axes = {axis for shape in SHAPES.findall(source) for axis in re.findall(r"(?<![\w*])\d*([A-Za-z]'?)(?!\w)", shape)}
+    """The letters of a module's shapes, annotated or in a comment such as this: # (B, N, D)."""
+    shapes = [*SHAPES.findall(source), *(shape.replace(",", " ") for shape in re.findall(r"# \(([^()]*)\)", source))]
+    axes = {axis for shape in shapes for axis in re.findall(r"(?<![\w*])\d*([A-Za-z]'?)(?!\w)", shape)}
     pairs = {name for name in ("H x W", "h x w") if set(name.split(" x ")) <= axes}
     return axes - {letter for name in pairs for letter in name.split(" x ")} | pairs
 
@@ -90,6 +91,7 @@ def test_the_page_says_them_all():
         (f'"""A.\n\n{LINK}B images, and so on.\n"""', "expected a letter and its meaning, got 'and so on'"),
         (f'"""A.\n\n{LINK}B images.\n"""\nx: Float[Tensor, "B N"]', "not said under Letters (CONTRIBUTING.md):: N"),
         ('"""A."""\nx: Float[Tensor, "B C H W"]', "B, C, H x W"),
+        ('"""A."""\nx = y.mean()  # (B, Z)', "B, Z"),
     ],
 )
 def test_a_second_meaning_is_noticed(module, wrong):

@@ -1,6 +1,6 @@
 """The attention blocks of a model, and hooks on them while its own forward pass runs.
 
-Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, T tokens (prefix included), D width.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, T tokens (prefix included), D width, N patches.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -45,7 +45,7 @@ def knn_votes(
     real = torch.float32 if values.device.type == "mps" else torch.float64
     known, classes, parts_of_votes = unit(train.values.to(real)), int(labels.max()) + 1, []
     for part in values.to(real).split(1024):  # never tested x M at once
-        close = (unit(part) @ known.T).topk(k, dim=1)  # (some of the tested, k)
+        close = (unit(part) @ known.T).topk(k, dim=1)  # (some of the tested, neighbours)
         votes = close.values.new_zeros(len(part), classes)
         parts_of_votes.append(votes.scatter_add_(1, labels[close.indices], (close.values / temperature).exp()))
     return torch.cat(parts_of_votes)

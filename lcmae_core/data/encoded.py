@@ -4,6 +4,8 @@ Parquet is made to be read in order: in random order every picture costs a part 
 held in memory is read once, in order, when a training begins, and its pictures' bytes are kept in `<out>/cache` (within
 `cache_gb`) for this and every later training. A copy is one file: the bytes, then where each picture begins (int64) and
 the CRC-32 of each (uint32). A picture that differs from its sum is taken from the table, which costs only time.
+
+Letters (CONTRIBUTING.md): M images.
 """
 
 import hashlib

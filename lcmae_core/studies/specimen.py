@@ -1,4 +1,7 @@
-"""What a measure of a study is taken of: a finished run or an untrained encoder, with the images to look at."""
+"""What a measure of a study is taken of: a finished run or an untrained encoder, with the images to look at.
+
+Letters (CONTRIBUTING.md): M images.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
