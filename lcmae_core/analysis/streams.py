@@ -1,6 +1,7 @@
 """The paper's measures over many images: batches stream through, one layer's maps exist at a time.
 
-Letters: M images in all, B images of a batch, L layers, H heads, Q queries, T tokens, N patches, D and E widths.
+Letters (CONTRIBUTING.md): M images in all, B images of a batch, C channels, h x w pixels, G groups of images, L layers,
+H heads, Q queries, T tokens, N patches, D and E widths, K visible patches.
 """
 
 from collections import defaultdict

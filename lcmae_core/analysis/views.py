@@ -3,8 +3,8 @@
 A model that hides nothing (an autoencoder, the Siamese network) has no masks to be invariant to; the plainest other
 view that its training knows is the mirror image, in which every patch has another place.
 
-Letters: B images of h x w pixels, C channels, N patches, T tokens of the encoder, V dimensions of v, D width.
-In words: places (patches that both views hide, or both show).
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, N patches, T tokens of the encoder, V width of v, D
+width. In words: places (patches that both views hide, or both show).
 """
 
 from typing import NamedTuple

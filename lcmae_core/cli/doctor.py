@@ -65,7 +65,7 @@ def main(out: str | None = None, gpu: bool = False) -> int:
 def examine(out: str | None = None) -> Iterator[Diagnosis]:
     """Every finding, in groups. A check that breaks down is itself a finding."""
     checks: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
-        _python, check_packages, _device, lambda: check_storage(out), check_data, _jupyter, _tools,
+        check_python, check_packages, check_device, lambda: check_storage(out), check_data, check_jupyter, check_tools,
     )  # fmt: skip
     for check in checks:
         try:
@@ -75,7 +75,8 @@ def examine(out: str | None = None) -> Iterator[Diagnosis]:
             yield Diagnosis(name, "check", "missing", f"{type(error).__name__}: {error}", "report this as a bug")
 
 
-def _python() -> Iterator[Diagnosis]:
+def check_python() -> Iterator[Diagnosis]:
+    """Python's version."""
     good = sys.version_info >= (3, 11)
     yield Diagnosis("Python", platform.python_version(), "ok" if good else "missing", sys.executable,
                   "" if good else "install Python 3.11 or later")  # fmt: skip
@@ -125,7 +126,8 @@ def check_packages() -> Iterator[Diagnosis]:
         yield Diagnosis("packages", extra or "core", "ok", ", ".join(names))
 
 
-def _device() -> Iterator[Diagnosis]:
+def check_device() -> Iterator[Diagnosis]:
+    """Whether torch imports, and what it computes on."""
     try:
         import torch
     except Exception as error:
@@ -201,14 +203,14 @@ def check_data() -> Iterator[Diagnosis]:
             yield Diagnosis("data", "LCMAE_DATA", "missing", str(error), "correct it, or unset LCMAE_DATA")
     else:
         yield Diagnosis("data", "LCMAE_DATA", "ok", "not set: each profile's own source")
-    reached = _hub_reachable()
+    reached = hub_reachable()
     advice = "" if reached else "hf: sources and hub ids need it; photos, folder: and parquet: do not"
     yield Diagnosis(
         "data", "model hub", "ok" if reached else "note", "reachable" if reached else "not reachable", advice
     )
 
 
-def _hub_reachable(timeout: float = 2.0) -> bool:
+def hub_reachable(timeout: float = 2.0) -> bool:
     """Whether the hub that huggingface_hub is set to accepts a connection; directly, or through a proxy."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies
@@ -225,7 +227,8 @@ def _hub_reachable(timeout: float = 2.0) -> bool:
     return True
 
 
-def _jupyter() -> Iterator[Diagnosis]:
+def check_jupyter() -> Iterator[Diagnosis]:
+    """The packages that notebooks need, and for what."""
     for package, purpose in (
         ("ipykernel", "executing notebooks"), ("papermill", "lcmae run"), ("ipywidgets", "live controls"),
         ("anywidget", "the attention browser"), ("jupyterlab", "working in notebooks by hand"),
@@ -237,7 +240,8 @@ def _jupyter() -> Iterator[Diagnosis]:
             yield Diagnosis("Jupyter", package, "note", "not installed", advice)
 
 
-def _tools() -> Iterator[Diagnosis]:
+def check_tools() -> Iterator[Diagnosis]:
+    """Programs beside Python: a browser, SLURM."""
     browsers = ("chromium", "chromium-browser", "google-chrome", "chrome")
     browser = next((path for name in browsers if (path := shutil.which(name))), None)
     yield Diagnosis("tools", "browser", "ok" if browser else "note", browser or "no chromium found",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lcmae_core.cli.words import chosen_studies, without
 from lcmae_core.config import Settings, replace
+from lcmae_core.config.names import MARKS
 from lcmae_core.config.places import plain_name
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
@@ -186,6 +187,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
             str(to_go(left, seen, speed)) if left else "-",
         )
     make_console().print(table)
+    print(MARKS)
     print(
         f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import GROUPS, LEAVES, LcmaeError, Settings, profile, replace
+from lcmae_core.config.names import MARKS
 from lcmae_core.config.resolve import COMMON, Asked
 from lcmae_core.config.unread import refuse_unread
 from lcmae_core.execute.parameters import parse_assignments
@@ -118,7 +119,7 @@ def unfinished_beside(settings: Settings) -> list[str]:
 
 
 def list_settings(settings: Settings) -> int:
-    """Print every setting: name, the value it would have, what it means, and its group."""
+    """Print every setting: name, the value it would have, what it means, and its group; below, what the marks mean."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -131,6 +132,7 @@ def list_settings(settings: Settings) -> int:
         cells = (leaf, str(getattr(owner, leaf)), fields[leaf].description or "", AFFECTS.get(group, group))
         table.add_row(*(escape(cell) for cell in cells))
     make_console().print(table)
+    print(MARKS)
     return 0
 
 

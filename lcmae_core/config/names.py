@@ -1,5 +1,6 @@
 """Names: of settings and arguments, today's and those before them; and of files, as text that can be stored and shown
-whatever bytes a disk has for them, and back again."""
+whatever bytes a disk has for them, and back again. And the marks that stand for a paper, where something of it is
+printed."""
 
 import functools
 import re
@@ -10,6 +11,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from lcmae_core.config.errors import LcmaeError
 
+MARKS = (
+    "[open] means that the paper does not say and we chose; v1 and v2 are the versions of arXiv 2310.01994; HLV is the "
+    "hierarchical latent variable model of arXiv 2306.04898."
+)
+"""What the marks mean: stands wherever one is printed, as a newcomer knows none of them."""
 _ON_DISK = {
     "accum_steps": "accumulate",
     "device_cache_gb": "hold_gb",

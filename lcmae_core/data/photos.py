@@ -3,6 +3,8 @@
 `photos` holds all of them; `photos:160` the first 160 training crops, and a quarter as many validation crops.
 
 Train crops come from the left 70 % of each photograph, validation crops from the right 30 %: no pixel is shared.
+
+Letters (CONTRIBUTING.md): M images of a split, C channels, H x W pixels.
 """
 
 from collections.abc import Sequence

@@ -148,7 +148,7 @@ def prepare(contents: Contents, folder: Path, recipe: ShardRecipe, *, workers: i
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(map(len, plan.shards.values()))
-    with _alone(folder), stop_requests() as stop, progress_bar("preparing", total, "image", leave=True) as bar:
+    with alone_in(folder), stop_requests() as stop, progress_bar("preparing", total, "image", leave=True) as bar:
         for pattern in (".*.tar-*.tar", ".*.json-*.json"):  # of a process that was killed
             for lost in folder.glob(pattern):
                 lost.unlink()
@@ -216,7 +216,12 @@ def _whole(folder: Path, entry: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside, this process alone fills the folder.
+
+    Raises:
+        LcmaeError: another process is at it.
+    """
     lock = FileLock(folder / ".prepare.lock")
     try:
         lock.acquire(timeout=0)

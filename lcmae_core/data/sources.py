@@ -102,11 +102,11 @@ def open_source(settings: Data) -> Source:
     """
     pictures = settings.model_copy(update={leaf: Data.model_fields[leaf].default for leaf in _CROPS})
     where = (os.getcwd(), os.environ.get("LCMAE_DATA_ROOT"))  # what relative names are relative to
-    return _opened(pictures, source_identity(settings.source), *where)
+    return opened_once(pictures, source_identity(settings.source), *where)
 
 
 @lru_cache(maxsize=4)
-def _opened(settings: Data, identity: str, *where: str | None) -> Source:
+def opened_once(settings: Data, identity: str, *where: str | None) -> Source:
     """Opened once a process for the same settings, as long as it holds the same. Four are kept: a process that compares
     models has the same pictures with other settings beside them, and each holds an index of all its files."""
     spec = settings.source

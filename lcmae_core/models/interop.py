@@ -1,6 +1,6 @@
 """Masked autoencoders from files of any origin, in one model class; the way back is in `export`.
 
-Letters: N patches, D and D' widths of encoder and decoder, p side of a patch, C channels.
+Letters (CONTRIBUTING.md): N patches, D and D' widths of encoder and decoder, p side of a patch, C channels.
 """
 
 import math

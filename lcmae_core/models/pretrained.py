@@ -1,6 +1,6 @@
 """Vision Transformers that others trained, by timm's names: which revision, which bytes, and images as they expect.
 
-Letters: B images, C channels, H x W pixels.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels.
 """
 
 import difflib

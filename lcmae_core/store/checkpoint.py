@@ -34,6 +34,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     Raises:
         DiskFullError: there is no room for it.
     """
+    # safetensors writes no strided tensor
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomic(path, lambda p: save_file(plain, p, metadata), _bytes(plain))
 
@@ -59,6 +60,7 @@ def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dic
         DiskFullError: there is no room for it; the checkpoints before it stay.
     """
     target = folder / f"step-{step:08d}"
+    # beside its target, for within one disk a rename is one move; hidden, so that `newest` does not see it
     temporary = folder / f".{target.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     folder.mkdir(exist_ok=True)
@@ -88,22 +90,23 @@ def save_shared(folder: Path, step: int, rest: dict[str, Any], shards: Shards, k
         DiskFullError: there is no room for it, in every process; the checkpoints before it stay.
     """
     target = folder / f"step-{step:08d}"
+    # one name for all ranks, each of which has a process id of its own
     temporary = folder / f".{target.name}-shards"
     if shards.first:
         shutil.rmtree(temporary, ignore_errors=True)
         folder.mkdir(exist_ok=True)
         temporary.mkdir()
-    shards.wait()
+    shards.wait()  # nobody writes into a folder that the first has yet to make
     try:
         with room_for(target, shards.size):
             shards.write(temporary)
-            shards.wait()
+            shards.wait()  # the manifest has a digest of every share
             if shards.first:
                 _complete(temporary, target, {"step": step, **rest}, keep)
     finally:
         if shards.first:
             shutil.rmtree(temporary, ignore_errors=True)
-    shards.wait()
+    shards.wait()  # no rank trains on before the checkpoint has its name
 
 
 def _complete(temporary: Path, target: Path, rest: dict[str, Any], keep: int) -> None:
@@ -111,9 +114,10 @@ def _complete(temporary: Path, target: Path, rest: dict[str, Any], keep: int) ->
     torch.save(rest, temporary / REST)
     flush(temporary / REST)
     write_manifest(temporary)
-    shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step: nothing is renamed onto a full folder
     temporary.rename(target)
-    flush(target.parent)
+    flush(target.parent)  # the new name is an entry of the folder above
+    # only now: until the new one has its name, the old ones are all there is
     for old in sorted(target.parent.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
 
@@ -135,7 +139,7 @@ def newest(folder: Path) -> Path | None:
 
 def load_rest(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint has beside the weights."""
-    return torch.load(checkpoint / REST, map_location="cpu", weights_only=True)
+    return torch.load(checkpoint / REST, map_location="cpu", weights_only=True)  # else a pickle may run code
 
 
 def remove_begun_checkpoints(folder: Path) -> None:

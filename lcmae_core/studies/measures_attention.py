@@ -2,7 +2,7 @@
 
 Values have a row for each image, or for each block of images where there are more than `specimen.BLOCKS`. The
 query-specific distance of a layer is mean(specific_far) / mean(specific_mass), both over all rows.
-Letters: M images (or blocks of them), G groups of images, L layers, H heads.
+Letters (CONTRIBUTING.md): M images, G groups of images, L layers, H heads. In words: blocks (of images).
 """
 
 from functools import partial

@@ -1,6 +1,7 @@
 """Measures of what vectors depend on: collapse of v and of the encoder, invariance to masks, and the terms of Eq. 5, 6.
 
-Letters: M images (or blocks of them), G groups of images, L layers, N patches.
+Letters (CONTRIBUTING.md): M images, G groups of images, L layers, N patches, V width of v, D width. In words: blocks
+(of images).
 """
 
 from typing import Any

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.config.names import MARKS
 from lcmae_core.store.files import write_atomic
 from lcmae_core.store.machine import writable_folder
 from lcmae_core.studies.claims import CLAIMS, UNJUDGED, Claim
@@ -147,6 +148,7 @@ def as_html(judged: Judged) -> str:
         f"<h1>Masked autoencoders, claim by claim</h1><p>Profiles: {', '.join(judged)}. Green: the range that a claim "
         "asks for. Bars: 95 % intervals over training seeds and held-out images. A small model on small data says "
         "nothing sure about a large one. What is not yet run, <code>lcmae study</code> runs.</p>"
+        f"<p>{escape(MARKS)}</p>"
         f"{_index(judged)}{sections}<h2>What no rule judges</h2>"
         f"<table><tr><th>said</th><th>why it is not judged</th></tr>{lines}</table><h2>For citing</h2>"
         f"<pre>{escape(BIBTEX)}</pre></html>\n"

@@ -1,7 +1,7 @@
 """The paper's tables and figures from records alone: no weights, no data, no training.
 
 A number that is not there prints as "not yet run", and one from another profile always says which.
-Letters: S seeds, M images, L layers, H heads.
+Letters (CONTRIBUTING.md): S seeds, M images, L layers, H heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

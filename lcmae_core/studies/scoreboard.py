@@ -1,6 +1,6 @@
 """Every claim with its verdict, from the records of a profile.
 
-Letters: S seeds, M images, R rows of a table.
+Letters (CONTRIBUTING.md): S seeds, M images, R rows of a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence

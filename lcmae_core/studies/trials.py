@@ -110,7 +110,7 @@ class Trial(NamedTuple):
             run = pretrain(settings) if self.case.trained else None
         except NoLabelsError:
             left_out, run = NO_LABELS, None  # a supervised reference
-        self.record.begin(run, settings)
+        self.record.begin(run, settings)  # before anything is measured: a stop between measures keeps those taken
         specimen = Specimen(settings, self.profile, run)  # one, so that its measures read the images once
         for name in self.missing:
             if stop is not None and stop.is_set():
@@ -119,6 +119,7 @@ class Trial(NamedTuple):
 
     def _check_data(self) -> None:
         source = self.case.settings.data.source
+        # the identity is worked out once a process: pictures changed since would be filed under their old name
         if (known := known_identity(source)) and known != source_identity(source):
             raise LcmaeError(f"data: {source!r} changed since this began, expected the same pictures: start it again")
 
@@ -130,7 +131,7 @@ class Trial(NamedTuple):
         try:
             values = measure()
         except NoLabelsError:
-            if name not in LABELLED:
+            if name not in LABELLED:  # it should have needed none: a fault, which no record may hide
                 raise
             values = NO_LABELS
         where = provenance(pick_device(self.case.settings.runtime.device))
@@ -205,6 +206,7 @@ def rows(
     for trial in trials([name], base, profile, seeds, measures):
         if making:
             trial.do(wait=True)
+        # a row without a record stays, empty, so that a table shows what is missing
         by_row.setdefault(trial.row, []).extend([trial.record] if trial.readable else [])
     return by_row
 

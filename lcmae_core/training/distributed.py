@@ -4,7 +4,7 @@ Every rank takes its rows of each batch; order, crops and masks are functions of
 ranks sees what one process would. Gradients and all numbers that belong to a whole batch are means over ranks. The
 first rank alone writes. Without torchrun there is one rank, and nothing here does anything.
 
-Letters: B rows.
+Letters (CONTRIBUTING.md): B images of all ranks.
 """
 
 import os

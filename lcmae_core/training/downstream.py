@@ -1,6 +1,6 @@
 """What the linear probe and fine-tuning share: where an encoder comes from, what is refused, the rate, what is kept.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 import time

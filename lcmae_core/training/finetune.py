@@ -89,7 +89,7 @@ def fine_tune(
         forward: Any = copied(model)
         forward = torch.compile(forward) if settings.runtime.compile else forward
         average = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
-        backward = _backward(forward, recipe, subject.classes, settings.seed, device)
+        backward = mixed_backward(forward, recipe, subject.classes, settings.seed, device)
         share_of(recipe.batch_size, recipe.accum_steps)  # refuses what would make micro-batches of unequal size
         batches, optimizer = training_batches(settings, recipe, subject.source), build_adamw(model, recipe)
         rate = rates_of(optimizer, recipe, subject.source)
@@ -121,9 +121,10 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
     ).batches  # fmt: skip
 
 
-def _backward(
+def mixed_backward(
     forward: nn.Module, recipe: FineTune, classes: int, seed: int, device: torch.device
 ) -> Callable[[Batch, int], Terms]:
+    """What a step of fine-tuning does of a batch: mixes it, and leaves the gradients of the loss in the weights."""
     loss_of, parts = SoftTargetCrossEntropy(), recipe.accum_steps
 
     def backward(batch: Batch, step: int) -> Terms:

@@ -1,6 +1,6 @@
 """A small MAE trained on fresh samples of a hierarchical latent variable model: Eq. 1 on the patches as they are.
 
-Letters: B images, C channels, H x W pixels, N patches, P values of a patch.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, P values of a patch.
 """
 
 from collections.abc import Iterator

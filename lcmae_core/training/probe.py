@@ -3,7 +3,8 @@
 Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop
 at each visit, as published; the fast one encodes whole images once. Ridge regression in closed form
 is there for small encoders and little time. Both read the CLS token or the mean of the patch tokens.
-Letters: B images, C channels, H x W pixels, M images of a split, D width, T tokens.
+
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, M images of a split, D width, T tokens.
 """
 
 import time
@@ -141,11 +142,11 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
         crops = crop_loader(settings, recipe, subject.source)
 
         def features(start: int, stop: int) -> Iterator[Batch]:
-            mine = (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            mine = (b._replace(images=pooled_features(encoder, b.images, recipe)) for b in crops.batches(start, stop))
             return map(batch_of_all, mine)  # each rank encodes its rows; the probe is trained by all alike
 
         def predictions(trained: nn.Module) -> Predictions:
-            return predict(lambda b: trained(_encoded(encoder, b.images, recipe)), held_out)
+            return predict(lambda b: trained(pooled_features(encoder, b.images, recipe)), held_out)
 
         return Training(_steps(probe, recipe, subject, features), predictions)
 
@@ -156,7 +157,7 @@ def _steps(
     probe: Probe, recipe: LinearProbe, subject: Examined, batches: Callable[[int, int], Iterator[Batch]]
 ) -> Steps:
     optimizer = build_lars(probe, recipe)
-    return Steps(probe, optimizer, batches, rates_of(optimizer, recipe, subject.source), _backward(probe))
+    return Steps(probe, optimizer, batches, rates_of(optimizer, recipe, subject.source), probe_backward(probe))
 
 
 def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resume: bool) -> Evaluation:
@@ -244,7 +245,7 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
 
     @torch.no_grad()
     def scores(images: Tensor) -> Tensor:
-        return probe(_encoded(encoder, images, recipe))
+        return probe(pooled_features(encoder, images, recipe))
 
     return scores
 
@@ -254,14 +255,17 @@ def _read(probe: nn.Module, features: Features) -> Predictions:
     return predictions_of(probe.eval()(features.values), known_labels(features.labels))
 
 
-def _encoded(
+def pooled_features(
     encoder: Encoder, images: Float[Tensor, "B C H W"], recipe: LinearProbe | RidgeProbe
 ) -> Float[Tensor, "B D"]:
+    """The features of a batch that a probe reads, in float32, encoded in chunks without gradients."""
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(CHUNK)])
 
 
-def _backward(probe: Probe) -> Callable[[Batch, int], Terms]:
+def probe_backward(probe: Probe) -> Callable[[Batch, int], Terms]:
+    """What a step of a probe does of a batch of features: leaves the gradients of the cross-entropy in its weights."""
+
     def backward(batch: Batch, step: int) -> Terms:
         assert batch.labels is not None
         logits = probe(batch.images)

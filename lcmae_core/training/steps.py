@@ -90,7 +90,7 @@ def one_step(
     if task.clip_grad is not None:
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip_grad)
     task.optimizer.step()
-    task.optimizer.zero_grad(set_to_none=True)
+    task.optimizer.zero_grad(set_to_none=True)  # here, so that no gradients lie in memory during the next forward pass
     task.after_step(step)
     if task.average is not None:
         task.average.update(task.model)
@@ -115,10 +115,11 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
         refuse_broken(step, task.model)
 
     def save(step: int) -> None:
-        check_finite(step)
+        check_finite(step)  # from a checkpoint that holds a NaN every later attempt would go on
         if ranks().first:
             run.refuse_lost()
-        if sharded(task.model) or ranks().first:
+        if sharded(task.model) or ranks().first:  # spread weights: each has a share to write
+            # with the means that were begun, so that the next line of the log is that of a run that never stopped
             _save(run, task, step, {"window": window.state, "seconds": seconds()})
 
     def keep(step: int) -> None:
@@ -132,6 +133,7 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
     if start == 0 and 0 in task.snapshots:
         keep(0)
     log_of = closing(RunLog(run, settings, start, total, streamed=task.streamed) if ranks().first else NoLog())
+    # closed also after an error, for worker processes read ahead
     with stop_requests() as stop, log_of as log, closing(Waiting(task.batches(start, total))) as batches:
         for step, batch in enumerate(batches, start):
             try:
@@ -148,10 +150,10 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
             if done in task.snapshots:
                 check_finite(done)
                 keep(done)
-            stopping = agree(stop)
+            stopping = agree(stop)  # all ranks or none: one that stopped alone would leave the others waiting for it
             if done % runtime.checkpoint_every == 0 or done == total or stopping:
                 save(done)
-            if stopping and done < total:
+            if stopping and done < total:  # after the last step there is nothing to stop: the run ends as any other
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint", stop)
     return seconds()
 

@@ -53,7 +53,7 @@ def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "0.02 GB in 1 sets" in list(doctor.check_storage(str(tmp_path / "old")))[1].detail
     (tmp_path / "file").write_text("")
     assert next(doctor.check_storage(str(tmp_path / "file" / "below"))).state == "missing"
-    monkeypatch.setattr(doctor, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: False)
     monkeypatch.setenv("LCMAE_DATA", "folder:/gone")
     states = {f.name: f.state for f in doctor.check_data()}
     assert states == {"photos": "ok", "LCMAE_DATA": "missing", "model hub": "note"}
@@ -73,9 +73,9 @@ def test_a_check_that_breaks_down_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     def broken() -> None:
         raise RuntimeError("no such thing")
 
-    for name in ("check_packages", "_device", "check_data", "_jupyter", "_tools"):
+    for name in ("check_packages", "check_device", "check_data", "check_jupyter", "check_tools"):
         monkeypatch.setattr(doctor, name, lambda: iter(()))
-    monkeypatch.setattr(doctor, "_python", broken)
+    monkeypatch.setattr(doctor, "check_python", broken)
     first = next(doctor.examine())
     assert first.state == "missing"
     assert "no such thing" in first.detail

@@ -11,9 +11,7 @@ from lcmae_core.config import profile, replace
 from lcmae_core.store.stopping import Stopped
 from lcmae_core.training.loop import pretrain
 from tests.loops import over
-from tests.studies.tiny_studies import TINY
-
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
+from tests.studies.tiny_studies import MAE
 
 
 @pytest.fixture

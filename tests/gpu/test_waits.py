@@ -47,7 +47,7 @@ def waits_of(name: str, pictures: Path, out: Path, **more: Any) -> list[Wait]:
     sent."""
     waits = Waits()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loader, "_send", lambda self, tensor: waits.mark(tensor.clone()))
+        patch.setattr(Loader, "send", lambda self, tensor: waits.mark(tensor.clone()))
         patch.setattr(guards, "read_late", Sent)
         spread, run_steps, plain = loop.spread, loop.run_steps, Loader.batches
 

@@ -27,14 +27,7 @@ from lcmae_core.training.micro_batches import StepDroppedError, micro_batches
 from lcmae_core.training.objectives import Masked
 from tests.config.test_settings import OTHER, method_of
 from tests.started import completed
-
-
-def weights(run):
-    return sha256(run.path / MODEL)
-
-
-def losses(run):
-    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
+from tests.training.helpers import losses, weights
 
 
 def test_training_lowers_the_loss(tiny):

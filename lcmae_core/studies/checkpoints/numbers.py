@@ -1,6 +1,6 @@
 """The numbers of checkpoints side by side: each a mean with its interval over images, a column a checkpoint.
 
-Letters: M images, L layers.
+Letters (CONTRIBUTING.md): M images, L layers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The images that checkpoints are measured on: those held out first, then, where they are too few, the others.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """A checkpoint where the measures of the studies expect a run: the same functions measure both.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The tests that claims have in common: collapse, attention over layers and mask ratios, accuracies of rows.
 
-Letters: L layers.
+Letters (CONTRIBUTING.md): L layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def distance_of(study: str, row: str, key: str = "distance") -> Cell:
 def between(first: int, second: int) -> Reduction:
     """One layer less another, counted from 0; nan where a model has not that many."""
 
-    def apart(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+    def apart(values: Float[np.ndarray, "*rest L"]) -> Float[np.ndarray, "*rest"]:
         if max(first, second) >= values.shape[-1]:
             return np.full(values.shape[:-1], np.nan)
         return values[..., first] - values[..., second]
@@ -117,7 +117,7 @@ def between(first: int, second: int) -> Reduction:
     return apart
 
 
-def first_less_others(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def first_less_others(values: Float[np.ndarray, "*rest L"]) -> Float[np.ndarray, "*rest"]:
     """The first layer less the mean of the others."""
     return values[..., 0] - values[..., 1:].mean(-1)
 

@@ -1,6 +1,6 @@
 """The maps that are drawn together: of one query, of two, or of two models and their difference.
 
-Letters: L layers, H heads, K patches among the tokens.
+Letters (CONTRIBUTING.md): L layers, H heads, K visible patches.
 """
 
 from typing import NamedTuple

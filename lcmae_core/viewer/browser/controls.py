@@ -1,6 +1,6 @@
 """What the page asks of the kernel (image, part, mask, layers, heads), and what its controls show.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A picture of one's own, opened like those of a source: checked, decoded within limits, cut as held-out images are.
 
-Letters: C channels, h x w pixels.
+Letters (CONTRIBUTING.md): C channels, h x w pixels.
 """
 
 from pathlib import Path

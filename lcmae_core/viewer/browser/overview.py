@@ -1,6 +1,7 @@
 """All heads at once: what each head is sorted by (how far it attends, how alike images are to it), and in which order.
 
-Letters: B images, L layers, H heads, T tokens, K patches among the tokens, Q queries, h x w pixels.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels, L layers, H heads, T tokens, K visible patches, Q
+queries.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """What the browser shows of one image: its maps as bytes, its pictures, and the words that name them.
 
-Letters: h x w pixels, N patches, K patches among the tokens, T tokens.
+Letters (CONTRIBUTING.md): h x w pixels, N patches, K visible patches, T tokens, L layers, H heads.
 """
 
 from collections.abc import Sequence

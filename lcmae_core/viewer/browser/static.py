@@ -1,6 +1,6 @@
 """The state of the browser as a figure that stands still, for papermill, nbconvert and GitHub.
 
-Letters: L layers, H heads, K patches among the tokens, N patches.
+Letters (CONTRIBUTING.md): L layers, H heads, K visible patches, N patches.
 """
 
 import textwrap

@@ -1,6 +1,7 @@
 """A model and its images, and the scenes that can be made of them: maps, pictures, words.
 
-Letters: B images, C channels, h x w pixels, N patches, K visible patches.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels, N patches, K visible patches, L layers, H heads, T
+tokens.
 """
 
 from collections.abc import Iterator, Sequence

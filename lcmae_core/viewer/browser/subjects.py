@@ -1,4 +1,7 @@
-"""Several models before the same images and mask: two to hold side by side, or the kept steps of a run."""
+"""Several models before the same images and mask: two to hold side by side, or the kept steps of a run.
+
+Letters (CONTRIBUTING.md): C channels, h x w pixels.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Two crops of a photograph and the pairs of their tokens that are pulled together.
 
-Letters: H x W pixels of the photograph, h x w of a crop, N patches of a crop.
+Letters (CONTRIBUTING.md): H x W pixels of the photograph, h x w pixels of a crop, N patches of a crop.
 """
 
 from collections.abc import Sequence

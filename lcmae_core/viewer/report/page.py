@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lcmae_core.config.names import MARKS
 from lcmae_core.store.files import write_text
 from lcmae_core.viewer.report.files import read_object
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
@@ -83,6 +84,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
         sections=[*([_studies(drawn)] if drawn else []), *sections],
         known={section.number for section in sections},
         lost=lost,
+        marks=MARKS,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(out / "report.html", text)
