@@ -76,7 +76,7 @@ def test_help_explains_its_marks_in_place(capsys):
 
 
 def test_pages_explain_their_marks_at_the_top(tmp_path):
-    claims = as_html({"smoke": score(recorded(tmp_path, "smoke"), "smoke", do=False)})
+    claims = as_html({"smoke": score(recorded(tmp_path, "smoke"), "smoke", make=False)})
     make_notebook(tmp_path, "01_toy", prose("as in v2 [open], unlike HLV"))
     report = build_report(tmp_path).read_text(encoding="utf-8")
     for page, first in ((claims, "<table"), (report, '<section class="notebook"')):

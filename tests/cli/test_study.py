@@ -165,7 +165,7 @@ def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp
     first.write_text(json.dumps(content))
     done, said = status()
     assert done == (0, 3)
-    assert said.startswith("the records there are of folder:pets and folder:zebras, none of photos: give --data")
+    assert said.startswith("the records there are of folder:pets and folder:zebras, none of photos:160: give --data")
 
 
 def test_what_studies_share_is_counted_once(tmp_path):
