@@ -17,7 +17,7 @@ from lcmae_core.execute.plan import check_writable
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
 from lcmae_core.studies import STUDIES, mask_units
-from lcmae_core.studies.costs import measured_speed, to_go
+from lcmae_core.studies.costs import epoch_of, measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
 from lcmae_core.studies.trials import Trial, trials, unusable
 
@@ -175,7 +175,7 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     base = _of_the_records(base, asked=data_asked)
     everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
-    speed = measured_speed(everything)
+    speed, epoch = measured_speed(everything), epoch_of(everything, profile)
     for name in chosen_studies(names):
         mine = [trial for trial in everything if trial.study == name]
         left = [trial for trial in mine if not trial.done]
@@ -184,13 +184,12 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
             STUDIES[name].title,
             str(len(mine) - len(left)),
             str(len(left)),
-            str(to_go(left, seen, speed)) if left else "-",
+            str(to_go(left, seen, speed, epoch)) if left else "-",
         )
     make_console().print(table)
     print(MARKS)
-    print(
-        f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
-    )
+    counted = f"{seeds} seed{'s' * (seeds > 1)}"
+    print(f"profile {profile}, {counted}, {base.runtime.out}; what studies share is counted once, where first needed")
     print("hours: of runs and measures of the same kind that are finished; about: some from a plain MAE's")
     one = profile_of(profile)
     print(f"{profile}: {one.purpose}; {one.cost}; expect {one.expect}")

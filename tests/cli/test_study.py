@@ -174,10 +174,10 @@ def test_what_studies_share_is_counted_once(tmp_path):
     speed, seen = dict.fromkeys((*(f"train {kind}" for kind in kinds), "collapse", *ACCURACY), 100.0), set()
     trained = 100 * 2 * 8  # seconds an image x steps x batch
     mine = {name: [job for job in every if job.study == name] for name in ("table1", "table3")}
-    assert to_go(mine["table1"], seen, speed).seconds == 7 * (trained + 400)
-    assert to_go(mine["table3"], seen, speed).seconds == 4 * (trained + 300) + 400  # not MAE
-    assert str(to_go(mine["table3"], seen, speed)) == "counted above"
-    assert str(to_go(mine["table3"], set(), {"train mae": 100.0})).startswith("over ")
+    assert to_go(mine["table1"], seen, speed, 0).seconds == 7 * (trained + 400)
+    assert to_go(mine["table3"], seen, speed, 0).seconds == 4 * (trained + 300) + 400  # not MAE
+    assert str(to_go(mine["table3"], seen, speed, 0)) == "counted above"
+    assert str(to_go(mine["table3"], set(), {"train mae": 100.0}, 0)).startswith("over ")
 
 
 def test_the_budget_ends_training_at_a_checkpoint_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
