@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace) -> int:
 def _add_study(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="STUDY", help="table1, fig6, ... or status; none means all")
     add_common(parser, "setting")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default 5 at desk, else 3)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default: those of the profile)")
     parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
     parser.add_argument("--array", type=int, metavar="N", help="tasks of one array job that share it (default: seeds)")

@@ -136,9 +136,8 @@ def add_evaluate(parser: Parser) -> None:
     """What is judged, how, and by how many processes."""
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
     parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
-    parser.add_argument(
-        "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
-    )
+    recipes = "fine-tuning recipe: v2 (of arXiv 2310.01994v2) | mae | scratch | anchor"
+    parser.add_argument("--preset", metavar="NAME", default="v2", help=recipes)
     add_common(parser, "setting of the recipe, the data or the model")
     add_ranks(parser)
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")

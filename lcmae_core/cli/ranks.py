@@ -28,7 +28,7 @@ STEP, GRACE = 600, 5.0
 them has said why they all must."""
 
 
-class Wanted(NamedTuple):
+class WantedRanks(NamedTuple):
     """The processes that were asked for."""
 
     nproc: int
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
     rendezvous: str | None
 
 
-def wanted_of(options: Namespace) -> Wanted | None:
+def wanted_of(options: Namespace) -> WantedRanks | None:
     """What the options say; None for this process alone.
 
     Raises:
@@ -49,10 +49,10 @@ def wanted_of(options: Namespace) -> Wanted | None:
         raise LcmaeError(f"--rendezvous: got {place!r} for one machine, expected it with --nnodes of 2 or more")
     if options.nproc is None and options.nnodes == 1:
         return None
-    return Wanted(1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
+    return WantedRanks(1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
 
 
-def check_ranks(wanted: Wanted, batch_size: int, accum_steps: int = 1) -> None:
+def check_ranks(wanted: WantedRanks, batch_size: int, accum_steps: int = 1) -> None:
     """See, before anything is started, whether so many ranks can share batches of this size.
 
     Raises:
@@ -100,7 +100,7 @@ def say_alone(asked: Mapping[str, Any]) -> None:
         print("fsdp: nothing to spread over one process; give --nproc with two or more", file=sys.stderr)
 
 
-def launch(words: Sequence[str], wanted: Wanted) -> int:
+def launch(words: Sequence[str], wanted: WantedRanks) -> int:
     """Print torchrun's command, have it made, and return the exit code: the signal's own at a signal, at which the
     ranks are saved first; that of the rank which found an error of the user's making, after which none is started
     again."""

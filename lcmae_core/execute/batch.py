@@ -69,6 +69,7 @@ class _Batch:
 
     def __init__(self, plan: Plan, jobs: int, executor: Executor, force: bool, timeout: float | None):
         self.plan, self.force, self.executor, self.timeout = plan, force, executor, timeout
+        # a cluster queues by itself: it gets all that is ready at once
         self.limit = jobs if executor.threads else len(plan.notebooks)
         self.ledger, self.standing = Ledger(plan.out), Standing(plan.out)
         self.waiting = list(plan.notebooks)
@@ -96,7 +97,7 @@ class _Batch:
                     self._say_where_all_stand()
                     self._collect()
                     self.board.tick(lambda: training_now(self.plan.out))
-                    if self.running:
+                    if self.running:  # polled: processes and SLURM jobs have nothing in common to wait on
                         time.sleep(0.1)
             finally:
                 self._stop()
@@ -108,7 +109,7 @@ class _Batch:
         self.standing.say([n.name for n in self.waiting], {n.name: handle for n, handle in self.running.items()})
 
     def _start_ready(self) -> None:
-        for notebook in list(self.waiting):
+        for notebook in list(self.waiting):  # a copy, for what starts leaves the list
             pending = [n for n in self.plan.upstream(notebook) if n in self.waiting or n in self.running]
             if len(self.running) >= self.limit:
                 return
@@ -124,6 +125,7 @@ class _Batch:
     def _start(self, notebook: NotebookFile, job: Job) -> None:
         """Start a job. Where nothing could be started yet a cluster's refusal ends the batch, because it would refuse
         the others too; later it is that notebook's failure."""
+        # what an earlier attempt left must not pass for the outcome of this one
         for left in ("outcome.json", "spent"):
             (self.plan.out / WORK / f"{notebook.name}.{left}").unlink(missing_ok=True)
         self.board.start(notebook.name)
@@ -142,6 +144,7 @@ class _Batch:
 
     def _job(self, notebook: NotebookFile) -> Job:
         parameters = self.plan.parameters[notebook.name]
+        # the dates of those before it are part of its digest: if one ran again, this one is out of date
         upstream = {n.name: self.ledger.entry(n.name).get("date") for n in self.plan.upstream(notebook)}
         return Job(
             name=notebook.name,
@@ -217,6 +220,7 @@ class _Batch:
         self.board.say("stopping ...")
         for handle in self.running.values():
             handle.stop()
+        # a kernel may take SAVING after each of two signals (`watch`); the rest is for the job itself
         deadline = time.monotonic() + 2 * SAVING + 10
         while time.monotonic() < deadline and any(h.poll() is None for h in self.running.values()):
             time.sleep(0.1)

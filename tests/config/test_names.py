@@ -1,4 +1,5 @@
-"""Settings that were renamed: both names are taken everywhere, files and digests keep the former one."""
+"""Settings and arguments that were renamed: both names are taken everywhere, files and digests of settings keep the
+former one."""
 
 import json
 from pathlib import Path
@@ -69,3 +70,13 @@ def test_parameters_are_read_by_either_name_but_not_by_both():
 def test_an_error_names_todays_setting():
     with pytest.raises(LcmaeError, match=r"^accum_steps: got 0, expected greater than 0$"):
         replace(Settings(), accumulate=0)
+
+
+def test_former_keywords_of_functions_are_taken_and_said():
+    from lcmae_core.analysis.collapse import collapses
+
+    with pytest.warns(DeprecationWarning, match=r"collapses\(found=\) is now retrieved="):
+        assert collapses(same_place=0.5, found=0.04, chance=0.01)
+    assert not collapses(0.5, retrieved=0.06, chance=0.01)
+    with pytest.raises(LcmaeError, match="retrieved: got it as 'found' too"):
+        collapses(0.5, found=0.04, retrieved=0.04, chance=0.01)
