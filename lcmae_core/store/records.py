@@ -120,7 +120,7 @@ class Record:
 
     def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, content, indent=None)
+        write_json(self.path, content, indent=None, sealed=True)
 
 
 @lru_cache(maxsize=2**9)
