@@ -2,10 +2,10 @@
 the options that several commands have."""
 
 import argparse
-import difflib
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from lcmae_core.config.errors import nearest
 
 EXAMPLES = """examples:
   lcmae run                                      every notebook at the quick profile: minutes on two cores
@@ -44,12 +44,6 @@ class Parser(argparse.ArgumentParser):
     def option_names(self) -> list[str]:
         """Every long and short option."""
         return list(self._option_string_actions)
-
-
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """A guess at what was meant, else everything that is valid (config.nearest does the same, but loads pydantic)."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(valid)}"
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
