@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lcmae_core.cli.train import asked_of, settings_from
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
 from lcmae_core.config.downstream import RECIPES, AnyRecipe, FineTune, LinearProbe, RidgeProbe, vary
+from lcmae_core.config.names import printable
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.config.resolve import Asked
 
@@ -161,7 +162,7 @@ def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
     if len(names) <= MOST:
         print("true class by predicted class, in the same order:")
         for name, row in zip(names, confusion(predictions, len(names))):
-            print(f"{name[:24]:>24s}", " ".join(f"{count:4d}" for count in row))
+            print(f"{printable(name)[:24]:>24s}", " ".join(f"{count:4d}" for count in row))
 
 
 MOST = 20

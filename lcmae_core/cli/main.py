@@ -189,7 +189,9 @@ def _notebooks(options: argparse.Namespace) -> int:
     from lcmae_core.execute.discover import copy_notebooks
 
     copies = copy_notebooks(options.folder)
-    print(f"{len(copies)} notebooks in {options.folder}; execute them with: lcmae run --notebooks {options.folder}")
+    first, last = copies[0].name, copies[-1].name
+    print(f"{len(copies)} notebooks written to {copies[0].parent.absolute()}: {first} to {last}")
+    print(f"execute them with: lcmae run --notebooks {options.folder}")
     return 0
 
 

@@ -6,6 +6,7 @@ import sys
 from typing import Any, NoReturn
 
 from lcmae_core.config.errors import nearest
+from lcmae_core.config.names import printable
 
 EXAMPLES = """examples:
   lcmae run                                      every notebook at the quick profile: minutes on two cores
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on stderr and exit."""
-    print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"lcmae: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     raise SystemExit(code)
 
 
