@@ -71,10 +71,14 @@ def _check_seed(seed: int) -> int:
     return seed
 
 
-def _check_device(name: str) -> str:
-    """Its form alone; whether it is there is seen when it is used."""
+def check_device(name: str) -> str:
+    """Its form alone; whether it is there is seen when it is used.
+
+    Raises:
+        LcmaeError: no device is called so.
+    """
     if name.partition(":")[0] not in DEVICES:
-        raise LcmaeError(f"device: got {name!r}, {nearest(name, DEVICES)}")
+        raise LcmaeError(f"device: got {name!r}, {nearest('cuda' if name == 'gpu' else name, DEVICES)}")
     return name
 
 
@@ -91,7 +95,7 @@ COMMON: dict[str, _Common] = {
     "data": _Common(str, ("data", "source"), "LCMAE_DATA", check_source),
     "seed": _Common(int, ("seed",), check=_check_seed),
     "out": _Common(str, ("out",), "LCMAE_OUT"),
-    "device": _Common(str, ("device",), check=_check_device),
+    "device": _Common(str, ("device",), check=check_device),
 }
 """What every command and notebook can be told, by options or by parameters."""
 
