@@ -127,10 +127,10 @@ def list_settings(settings: Settings) -> int:
 
 def train(settings: Settings, *, resume: bool = True) -> int:
     """Pre-train, then print the final numbers and the run's folder."""
-    check_writable(Path(settings.runtime.out))
     from lcmae_core.store.machine import pick_device  # this loads torch, what follows timm too
 
     pick_device(settings.runtime.device)
+    check_writable(Path(settings.runtime.out))
     from lcmae_core.data.sources import open_source
     from lcmae_core.training.loop import pretrain
 

@@ -62,7 +62,18 @@ def check_source(source: str) -> str:
     path = find(rest, project_root())
     if path is None:
         raise LcmaeError(f"data: got {source!r}, expected a folder or file that exists")
+    if scheme == "parquet" and path.is_file() and not _is_parquet(path):
+        raise LcmaeError(f"data: got {source!r}, which is no parquet file, expected one, or a folder of them")
     return printable(f"{scheme}:{path.resolve()}")
+
+
+def _is_parquet(file: Path) -> bool:
+    """By its first bytes, without loading what reads it; one that may not be read is left to that."""
+    try:
+        with file.open("rb") as content:
+            return content.read(4) in (b"PAR1", b"PARE")
+    except OSError:
+        return True
 
 
 def _check_seed(seed: int) -> int:
