@@ -451,3 +451,15 @@ def test_files_that_may_not_be_read_are_listed(tmp_path):
     root: Path = class_folder(tmp_path / "in")
     (root / "c1" / "c1_0.jpg").chmod(0)
     assert made(root, tmp_path / "out")["left_out"] == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    class_folder(tmp_path / "s")
+    (tmp_path / "file").touch()
+    for where in ("/proc/x", str(tmp_path / "file" / "x")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["prepare", str(tmp_path / "s"), "--to", where, "--size", "16"])
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"lcmae: error: --to: got {where!r}, expected a folder that can be written"), said
+        assert said.count("\n") == 1
