@@ -80,7 +80,7 @@ def test_an_unfinished_run_of_other_settings_is_named(unfinished):
 
 @over("wrong", [["--device", "cuda:99"], ["--data", "folder:EMPTY"]])
 def test_beside_an_unfinished_run_an_error_is_all_that_is_said(wrong, unfinished, tmp_path, capsys):
-    folder, settings = unfinished
+    folder, _ = unfinished
     (tmp_path / "empty").mkdir(exist_ok=True)
     out = str(folder.parent.parent)
     wrong = [word.replace("EMPTY", str(tmp_path / "empty")) for word in wrong]
