@@ -69,7 +69,7 @@ def main() -> None:
         | {"all": exponent([row for rows in points.values() for row in rows])},
         "streams": streams(options.batches, options.quick), "extrapolated_images": IMAGES,
         "freed_memory_kept": kept, "threads": torch.get_num_threads(), "processor": kind_of_processor(),
-    } | company.said() | provenance(CPU)  # fmt: skip
+    } | company.record() | provenance(CPU)  # fmt: skip
     print(report(found))
     if options.record:
         (options.record / "growth.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -59,7 +59,7 @@ def main() -> None:
         shutil.copytree(REPOSITORY / "outputs/desk", folder, dirs_exist_ok=True)
         desk = [*lcmae("report"), "--profile", "desk", "--out", folder]
         found["lcmae report, records of desk"] = medians([timed(desk) for _ in range(options.tries)])
-    about = {"tries": options.tries, "processor": kind_of_processor()} | company.said()
+    about = {"tries": options.tries, "processor": kind_of_processor()} | company.record()
     print(report(found, about))
     if options.record:
         text = json.dumps({"waits": found} | about | provenance(torch.device("cpu")), indent=1) + "\n"

@@ -1,6 +1,7 @@
 """The three losses of LC-MAE: Eq. 1, 5 and 6 of v2, and nothing else.
 
-Letters: B images, N patches, P values of a patch, V width of v = p(h(x, m)). `hidden` is m: True where masked.
+Letters (CONTRIBUTING.md): B images, N patches, P values of a patch, V width of v. `hidden` is the m of
+v = p(h(x, m)): True where masked.
 
 A term is active where the masks say so: a hidden patch (Eq. 1, each of its P values a term), a patch hidden in both
 views (Eq. 5), a pair of hidden patches (Eq. 6). Every loss knows two reductions. "mean" is the sum of all active terms
@@ -47,7 +48,7 @@ def reconstruction_loss(
     Raises:
         LcmaeError: an unknown reduction.
     """
-    error = (_exact(pred) - _exact(target)).square().sum(dim=-1)  # (B, N)
+    error = (at_least_float32(pred) - at_least_float32(target)).square().sum(dim=-1)  # (B, N)
     return _reduce(error * hidden, hidden.sum() * pred.shape[-1], reduction, pool)
 
 
@@ -95,7 +96,7 @@ def in_view_loss(
 
 def unit(vectors: Float[Tensor, "*B N V"]) -> Float[Tensor, "*B N V"]:
     """Vectors of length 1; those shorter than `EPS` become zero, with zero gradient."""
-    vectors = _exact(vectors)
+    vectors = at_least_float32(vectors)
     square = vectors.square().sum(dim=-1, keepdim=True)  # (B, N, 1)
     has_direction = square > EPS**2
     return vectors * (torch.where(has_direction, square, 1).rsqrt() * has_direction)
@@ -107,7 +108,7 @@ def similarity(units: Float[Tensor, "*B N V"]) -> Float[Tensor, "*B N N"]:
         return units @ units.mT
 
 
-def _exact(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
     """At least float32, whatever autocast made of it."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 

@@ -23,7 +23,7 @@ from tests.loops import over
 
 PACKAGE = Path(__file__).parents[1] / "lcmae_core"
 LOSSES = {
-    "sum instead of difference": ("_exact(pred) - _exact(target)", "_exact(pred) + _exact(target)"),
+    "sum instead of difference": ("(pred) - at_least_float32", "(pred) + at_least_float32"),
     "mean over values where the equation sums": (".square().sum(dim=-1)  # (B, N)", ".square().mean(dim=-1)  # (B, N)"),
     "absolute instead of squared error": (".square().sum(dim=-1)  # (B, N)", ".abs().sum(dim=-1)  # (B, N)"),
     "visible patches count in Eq. 1": ("error * hidden,", "error,"),

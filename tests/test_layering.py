@@ -7,7 +7,6 @@ functions are short; every public function and class says what it is.
 
 import ast
 import importlib
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,20 +179,3 @@ def test_every_module_can_be_imported() -> None:
     for module in MODULES:
         if not module.endswith(".__main__"):  # a command, which would start
             importlib.import_module(module.removesuffix(".__init__"))
-
-
-MEANINGS = {
-    "B": "images|rows|blocks", "C": "channels", "D": "width|features", "E": "width", "G": "groups", "K": "patches",
-    "L": "layers|panels", "M": "images|examples|vectors|photographs|variables", "N": "patches|leaves",
-    "P": "values|pixels",
-    "Q": "queries|values|images|blocks", "R": "rows", "S": "seeds|samples|probes|images", "T": "tokens",
-    "V": "width|dimensions|values",
-}  # fmt: skip
-
-
-@over("module", MODULES)
-def test_a_letter_means_the_same_everywhere(module):
-    said = re.search(r"Letters: (.*?)(?:\n\n|\Z)", ast.get_docstring(tree(module)) or "", re.DOTALL)
-    plain = re.sub(r" = (?:\S+ [*+] )*\S+", "", " ".join(said[1].split()) if said else "")  # without T = 1 + K
-    for letter, meaning in re.findall(r"\b([A-Z]) ([a-z][^,;.]*)", plain):
-        assert letter in "HW" or re.search(MEANINGS[letter], meaning), f"{letter} {meaning}"

@@ -1,6 +1,6 @@
 """Accuracy of saved predictions, with intervals that say how far it can be trusted, and which classes are confused.
 
-Letters: S seeds, M images.
+Letters (CONTRIBUTING.md): S seeds, M images.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Attention maps, recomputed from each block's own layers while the forward pass keeps the fused kernel, and shown only
 where they explain what the block gave.
 
-Letters: B images of h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries, D width, and d
-that of a head.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, L layers, H heads, T tokens (prefix included), Q queries,
+D width, d width of a head.
 """
 
 import math
@@ -194,7 +194,7 @@ def _gap(attn: Any, projected: Projected, made: Tensor, rows: Tensor) -> tuple[f
     """How far the output lies from what the maps and values of the first image give, and how far it may."""
     q, k, v = (part[:1] for part in projected)
     real = _real(made)
-    mixed = (_softmax(attn, q[:, :, rows], k) @ v.to(_real(q))).to(real).transpose(1, 2).flatten(2)  # (1, R, D)
+    mixed = (_softmax(attn, q[:, :, rows], k) @ v.to(_real(q))).to(real).transpose(1, 2).flatten(2)  # (1, rows, D)
     norm = getattr(attn, "norm", None)
     if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity):
         mixed = norm(mixed.to(next((p.dtype for p in norm.parameters()), real))).to(real)

@@ -1,6 +1,6 @@
 """The attention blocks of a model, and hooks on them while its own forward pass runs.
 
-Letters: B images of h x w pixels, C channels, T tokens (prefix included), D width.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, T tokens (prefix included), D width, N patches.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def encoder_of(model: nn.Module, part: str = "encoder") -> VisionTransformer:
         raise LcmaeError(
             f"part: got 'decoder' of a {type(model).__name__} without one, expected a model with a decoder"
         )
-    vit = getattr(model, "encoder", model)
+    vit = getattr(model, "encoder", model)  # of ours a part; a timm ViT is one itself
     if not isinstance(vit, VisionTransformer):
         raise LcmaeError(
             f"model: got a {type(model).__name__} without attention blocks, expected a timm ViT or our MAE"
@@ -125,7 +125,8 @@ def run_with_hooks(
     vit = encoder_of(model, part)
     _check(vit, images, part, mask)
     images = in_its_type(vit, images)
-    with ExitStack() as registered:
+    with ExitStack() as registered:  # hooks left on a user's model after an error would go on running
+        # hook=hook: a closure would look the name up when it is called, and find the last one of the loop
         for module, hook in (inputs or {}).items():
             registered.callback(module.register_forward_pre_hook(lambda _, given, hook=hook: hook(given[0])).remove)
         for module, hook in (outputs or {}).items():
@@ -133,6 +134,7 @@ def run_with_hooks(
         for module, pair in (both or {}).items():
             hook_of_pair = lambda _, given, made, pair=pair: pair(given[0], made)  # noqa: E731
             registered.callback(module.register_forward_hook(hook_of_pair).remove)
+        # norm_pre is the last before the blocks: positions are added, so each kept patch carries its own
         if mask is not None and not isinstance(model, MAE):
             registered.callback(vit.norm_pre.register_forward_pre_hook(_dropper(mask, vit.num_prefix_tokens)).remove)
         with _one_line_for_mixed_types(model):
@@ -141,11 +143,11 @@ def run_with_hooks(
 
 def _forward(model: nn.Module, vit: Any, images: Tensor, part: str, mask: Mask | None) -> None:
     if part == "decoder":
-        model(images, mask)
+        model(images, mask)  # all of it: the decoder reads what the encoder makes of the visible patches
     elif isinstance(model, MAE):
         vit(images, None if mask is None else mask.keep)
     else:
-        vit.forward_features(images)
+        vit.forward_features(images)  # without pooling and head, which come after all that can be hooked
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def _one_line_for_mixed_types(model: nn.Module) -> Iterator[None]:
         yield
     except RuntimeError as error:
         kinds = sorted({str(value.dtype).removeprefix("torch.") for value in model.parameters()})
-        if len(kinds) < 2:
+        if len(kinds) < 2:  # of one type: another fault, whose own words say more
             raise
         first = str(error).partition("\n")[0]
         raise LcmaeError(

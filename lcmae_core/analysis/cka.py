@@ -2,8 +2,8 @@
 
 Each image is one example. Its features in a layer are its patch tokens, either all in their places, side by side (what
 every image has at a place, such as its position, cancels), or their mean.
-Letters: B images of a batch, M examples, L layers, C channels, h x w pixels, N patches, D and E
-features of an example.
+Letters (CONTRIBUTING.md): B images of a batch, M images (the examples), L layers, C channels, h x w pixels, N patches,
+D and E widths.
 """
 
 from collections.abc import Iterable

@@ -3,7 +3,7 @@
 A row has y_sm = seed_s + image_m + cell_sm. `ratio` is what seeds add to the variance of the mean over what images add.
 What an interval of a true difference of 0 does not hold is how often a claim about nothing would be decided.
 
-Letters: S seeds, M images, R rows.
+Letters (CONTRIBUTING.md): S seeds, M images, R rows.
 """
 
 from collections.abc import Callable, Sequence

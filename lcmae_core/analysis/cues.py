@@ -4,8 +4,8 @@ The texture transfer of Efros and Freeman (SIGGRAPH 2001) without its search for
 overlapping blocks of the texture's photograph, each chosen for having light and dark where the shape's photograph has
 them. Colours and fine grain then come from one photograph, outlines and layout from the other. Nothing is trained.
 
-Letters: B images, C channels, H x W pixels, M photographs, R x Q blocks (rows, columns), p side of a block in px,
-P pixels of an image.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, M images of a split. In words: blocks (row by row), side
+(of a block, in pixels), pixels (of an image).
 """
 
 from typing import NamedTuple
@@ -61,16 +61,18 @@ def cue_conflict(
         LcmaeError: a block that is odd, or larger than the picture.
     """
     height, width = shape.shape[2:]
-    p = block or max(2, min(height, width) // (2 * BLOCKS) * 2)
-    if p % 2 or not 0 < p <= min(height, width):
-        raise LcmaeError(f"block: got {p} px, expected an even number up to {min(height, width) // 2 * 2}")
+    side = block or max(2, min(height, width) // (2 * BLOCKS) * 2)
+    if side % 2 or not 0 < side <= min(height, width):
+        raise LcmaeError(f"block: got {side} px, expected an even number up to {min(height, width) // 2 * 2}")
     light = _ranked(grey(shape), grey(texture))
-    beyond = [-side % (p // 2) for side in (width, height)]
-    wanted = _quarters(F.pad(light, (0, beyond[0], 0, beyond[1]), mode="replicate"), p)[..., :: p // 2, :: p // 2]
-    offered = _quarters(grey(texture), p)  # (B, 4, H - p + 1, W - p + 1)
-    near = torch.cdist(wanted.flatten(2).mT, offered.flatten(2).mT).argmin(dim=2)  # (B, R * Q)
-    blocks = texture.unfold(2, p, 1).unfold(3, p, 1).flatten(2, 3)  # a view of (B, C, places, p, p)
-    chosen = torch.stack([each[:, at] for each, at in zip(blocks, near)])  # (B, C, R * Q, p, p)
+    beyond = [-extent % (side // 2) for extent in (width, height)]
+    wanted = _quarters(F.pad(light, (0, beyond[0], 0, beyond[1]), mode="replicate"), side)[
+        ..., :: side // 2, :: side // 2
+    ]
+    offered = _quarters(grey(texture), side)  # (B, 4, H - side + 1, W - side + 1)
+    near = torch.cdist(wanted.flatten(2).mT, offered.flatten(2).mT).argmin(dim=2)  # (B, blocks)
+    blocks = texture.unfold(2, side, 1).unfold(3, side, 1).flatten(2, 3)  # a view of (B, C, places, side, side)
+    chosen = torch.stack([each[:, at] for each, at in zip(blocks, near)])  # (B, C, blocks, side, side)
     return _blended(chosen, (height + beyond[1], width + beyond[0]))[..., :height, :width]
 
 
@@ -80,24 +82,24 @@ def _ranked(values: Float[Tensor, "B 1 H W"], like: Float[Tensor, "B 1 H W"]) ->
     return torch.stack([_ranked_one(a, b) for a, b in zip(values.flatten(1), like.flatten(1))]).view_as(values)
 
 
-def _ranked_one(values: Float[Tensor, "P"], like: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+def _ranked_one(values: Float[Tensor, "pixels"], like: Float[Tensor, "pixels"]) -> Float[Tensor, "pixels"]:
     _, level, count = values.unique(return_inverse=True, return_counts=True)  # levels in ascending order
     total = torch.zeros_like(count, dtype=like.dtype).index_add_(0, level.sort().values, like.sort().values)
     return (total / count)[level]
 
 
-def _quarters(light: Float[Tensor, "B 1 H W"], p: int) -> Float[Tensor, "B 4 _ _"]:
+def _quarters(light: Float[Tensor, "B 1 H W"], side: int) -> Float[Tensor, "B 4 _ _"]:
     """Mean brightness of the four quarters of the block whose top left corner is at each pixel."""
-    half, mean = p // 2, F.avg_pool2d(light, p // 2, stride=1)
+    half, mean = side // 2, F.avg_pool2d(light, side // 2, stride=1)
     top, bottom = mean[..., :-half, :], mean[..., half:, :]
     return torch.cat([part for row in (top, bottom) for part in (row[..., :-half], row[..., half:])], dim=1)
 
 
-def _blended(blocks: Float[Tensor, "B C L p p"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
+def _blended(blocks: Float[Tensor, "B C blocks side side"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
     """Half-overlapping blocks, row by row, averaged by a Hann window that is nowhere 0."""
-    p, (b, c, count) = blocks.shape[-1], blocks.shape[:3]
-    window = torch.hann_window(p + 2, periodic=False, dtype=blocks.dtype, device=blocks.device)[1:-1]
-    weight = window[:, None] * window  # (p, p)
-    columns = (blocks * weight).permute(0, 1, 3, 4, 2).reshape(b, c * p * p, count)
-    total = F.fold(weight.flatten()[None, :, None].expand(1, -1, count), size, p, stride=p // 2)
-    return F.fold(columns, size, p, stride=p // 2) / total
+    side, (b, c, count) = blocks.shape[-1], blocks.shape[:3]
+    window = torch.hann_window(side + 2, periodic=False, dtype=blocks.dtype, device=blocks.device)[1:-1]
+    weight = window[:, None] * window  # (side, side)
+    columns = (blocks * weight).permute(0, 1, 3, 4, 2).reshape(b, c * side * side, count)
+    total = F.fold(weight.flatten()[None, :, None].expand(1, -1, count), size, side, stride=side // 2)
+    return F.fold(columns, size, side, stride=side // 2) / total

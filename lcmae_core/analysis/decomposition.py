@@ -1,6 +1,7 @@
 """The local contrastive form of MAE: the identities Eq. 2-4 of v2 section 3.2, term by term.
 
-Letters: B images, N patches, P values of a patch. Differences are taken patch by patch; norms are over P.
+Letters (CONTRIBUTING.md): B images, N patches, P values of a patch. Differences are taken patch by patch; norms are
+over P.
 """
 
 from typing import NamedTuple

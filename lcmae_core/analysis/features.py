@@ -1,6 +1,7 @@
 """Patch features of any layer, on the images or on what a decoder makes of them.
 
-Letters: B images of h x w pixels, C channels, L layers, N patches, K visible patches, T tokens, D width.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, L layers, N patches, K visible patches, T tokens, D
+width.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """How near a reconstruction is to its picture, in structure (SSIM, FSIM) and in pixels (PSNR, MSE), all by piq.
 
-Letters: B images, C channels, H x W pixels. Pixels are in [0, 1].
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels. Pixels are in [0, 1].
 """
 
 from typing import Any, NamedTuple

@@ -47,9 +47,9 @@ def identifiable_set(tree: Tree, hidden: Collection[str]) -> Identifiable:
             continue
         below = [costs[child] for child in tree.names if tree.parent.get(child) == name]
         costs[name] = {
-            "hidden": _add((0, 1, ()), (min(c["hidden"], c["cut"]) for c in below)),
-            "visible": _add((0, 0, ()), (min(c["visible"], c["cut"]) for c in below)),
-            "cut": _add((tree.dimension(name), 0, (name,)), (min(c.values()) for c in below)),
+            "hidden": cost_with((0, 1, ()), (min(c["hidden"], c["cut"]) for c in below)),
+            "visible": cost_with((0, 0, ()), (min(c["visible"], c["cut"]) for c in below)),
+            "cut": cost_with((tree.dimension(name), 0, (name,)), (min(c.values()) for c in below)),
         }
     best = min(costs[tree.root].values())
     return Identifiable(tuple(name for name in tree.latents if name in best.chosen), best.dimension)
@@ -94,7 +94,8 @@ def _leaf_costs(hidden: bool) -> dict[str, _Cost]:
             "visible": _IMPOSSIBLE if hidden else _Cost(0, 0, ()), "cut": _IMPOSSIBLE}  # fmt: skip
 
 
-def _add(own: tuple[int, int, tuple[str, ...]], below: Iterable[_Cost]) -> _Cost:
+def cost_with(own: tuple[int, int, tuple[str, ...]], below: Iterable[_Cost]) -> _Cost:
+    """The cost of a node, (dimension, leaves on the hidden side, chosen names), with those of all nodes below it."""
     dimension, hidden_side, chosen = own
     for cost in below:
         dimension, hidden_side = dimension + cost.dimension, hidden_side + cost.hidden_side

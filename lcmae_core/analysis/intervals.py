@@ -6,7 +6,7 @@ V = V_seed + V_image - V_cell (Cameron, Gelbach and Miller, 2011; Owen's pigeonh
 the spread of the seeds' means and that of the images' means both contain the variance of the cells, which would be
 counted twice otherwise. Groups of images, or masks, may stand in the place of images.
 
-Letters: S seeds, M images, B blocks of images, R rows of a table.
+Letters (CONTRIBUTING.md): S seeds, M images, R rows of a table. In words: blocks (of images).
 """
 
 from collections.abc import Callable, Sequence
@@ -211,7 +211,10 @@ class _Table:
         m = values.shape[1]
         ends = np.linspace(0, m, min(blocks, m) + 1).round().astype(int)
         shuffled = values[:, np.random.default_rng(0).permutation(m)]
-        self.sums, self.counts = np.add.reduceat(shuffled, ends[:-1], axis=1), np.diff(ends)  # (S, B, ...), (B,)
+        self.sums, self.counts = (
+            np.add.reduceat(shuffled, ends[:-1], axis=1),
+            np.diff(ends),
+        )  # (S, blocks, ...), (blocks,)
         self.seeds, self.images = len(values), m
 
     def without_seed(self) -> np.ndarray:
@@ -220,14 +223,14 @@ class _Table:
         return (by_seed.sum(0) - by_seed) / ((self.seeds - 1) * self.images)
 
     def without_block(self, blocks: int) -> np.ndarray:
-        """Means without each block of images, (B, ...)."""
+        """Means without each block of images, (blocks, ...)."""
         by_block = self.sums.sum(0)
         if len(self.counts) == 1:
             return np.repeat(by_block / (self.seeds * self.images), blocks, axis=0)
         return (by_block.sum(0) - by_block) / self._wide(self.seeds * (self.images - self.counts))
 
     def without_both(self, blocks: int) -> np.ndarray:
-        """Means without each block of each seed, (S * B, ...)."""
+        """Means without each block of each seed, (S * blocks, ...)."""
         total = self.sums.sum((0, 1))
         if len(self.counts) == 1:
             return np.repeat(total[None] / (self.seeds * self.images), self.seeds * blocks, axis=0)
@@ -235,5 +238,5 @@ class _Table:
         return left.reshape(-1, *total.shape)
 
     def _wide(self, counts: np.ndarray) -> np.ndarray:
-        """(B,) as (B, 1, ...), over whatever comes after the images."""
+        """(blocks,) as (blocks, 1, ...), over whatever comes after the images."""
         return counts.reshape(-1, *[1] * (self.sums.ndim - 2))

@@ -1,6 +1,7 @@
 """What an encoder says of an image whatever part of it is visible: the mean token under two masks without overlap.
 
-Letters: B images of h x w pixels, C channels, N patches, K visible patches, L layers, D width.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, N patches, K visible patches, L layers, D width, p side
+of a patch.
 """
 
 import torch

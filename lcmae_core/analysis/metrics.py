@@ -1,8 +1,8 @@
 """What attention maps mean, as numbers: how alike (Eq. 7), how far, how concentrated, how dependent on the query.
 
-Letters: B images, L layers, T tokens (prefix included), Q queries, N patches, D and E widths, V values of a map. Maps
-are (..., T, T), rows are queries; any leading dimensions are kept, so a result is per image, layer and head. Prefix
-tokens come first.
+Letters (CONTRIBUTING.md): B images, L layers, T tokens (prefix included), Q queries, N patches, D and E widths. In
+words: values (of a map), maps: they are (..., T, T), rows are queries; any leading dimensions are kept, so a result is
+per image, layer and head. Prefix tokens come first.
 """
 
 import math
@@ -151,7 +151,7 @@ class AttentionSimilarity:
         """
         flat, norms = _flat(maps)
         home = torch.device("cpu") if flat.device.type == "mps" else flat.device
-        total = torch.einsum("bl,blf->lf", 1 / norms, flat).to(home, torch.float64)  # (L, V)
+        total = torch.einsum("bl,blf->lf", 1 / norms, flat).to(home, torch.float64)  # (L, values)
         if self._sum is None:
             self._sum = torch.zeros_like(total)
         if total.shape != self._sum.shape:
@@ -234,7 +234,7 @@ def _cosines(features: Tensor, diagonal: bool, centred: bool) -> Float[Tensor, "
     return weights.flatten(-2)
 
 
-def _flat(maps: Tensor) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B L"]]:
+def _flat(maps: Tensor) -> tuple[Float[Tensor, "B L values"], Float[Tensor, "B L"]]:
     """Flattened maps and their norms."""
     flat = maps.flatten(2)
     norms = torch.linalg.vector_norm(flat, dim=-1)

@@ -1,6 +1,6 @@
 """k-nearest-neighbour accuracy of frozen features: the quickest honest measure of what an encoder learnt.
 
-Letters: M training images, Q test images, D width, k neighbours.
+Letters (CONTRIBUTING.md): M images of the training split, D width. In words: tested (images).
 """
 
 import numpy as np
@@ -30,8 +30,8 @@ __all__ = [
 
 
 def knn_votes(
-    train: Features, values: Float[Tensor, "Q D"], k: int = 20, temperature: float = 0.07
-) -> Float[Tensor, "Q classes"]:
+    train: Features, values: Float[Tensor, "tested D"], k: int = 20, temperature: float = 0.07
+) -> Float[Tensor, "tested classes"]:
     """Sum over the k nearest training images of exp(s / temperature) for their class, s the cosine similarity.
 
     In float64 (on Apple's devices float32), so that close calls fall as in any other careful implementation.
@@ -44,8 +44,8 @@ def knn_votes(
         raise LcmaeError(f"k: got {k}, expected 1 to {len(train.values)} training images")
     real = torch.float32 if values.device.type == "mps" else torch.float64
     known, classes, parts_of_votes = unit(train.values.to(real)), int(labels.max()) + 1, []
-    for part in values.to(real).split(1024):  # never Q x M at once
-        close = (unit(part) @ known.T).topk(k, dim=1)  # (q, k)
+    for part in values.to(real).split(1024):  # never tested x M at once
+        close = (unit(part) @ known.T).topk(k, dim=1)  # (some of the tested, neighbours)
         votes = close.values.new_zeros(len(part), classes)
         parts_of_votes.append(votes.scatter_add_(1, labels[close.indices], (close.values / temperature).exp()))
     return torch.cat(parts_of_votes)

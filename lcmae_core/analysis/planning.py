@@ -1,6 +1,6 @@
 """How many seeds or images would decide a test that is open.
 
-Letters: S seeds, M images.
+Letters (CONTRIBUTING.md): S seeds, M images.
 """
 
 from bisect import bisect_left

@@ -1,6 +1,6 @@
 """What a decoder needs of other tokens: its loss as it is, and where every token attends to itself alone (claim C24).
 
-Letters: B images, C channels, h x w pixels, N patches, T tokens of the decoder (CLS first), D width.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels, N patches, T tokens of the decoder (CLS first), D width.
 """
 
 from collections.abc import Iterator

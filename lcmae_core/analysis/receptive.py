@@ -2,7 +2,7 @@
 
 It is not attention distance: a token hears of a patch through every layer, and through MLPs and residual paths.
 
-Letters: B images of h x w pixels, C channels, N patches, D width, Q queries, S probes.
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, N patches, D width, Q queries. In words: probes.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,16 @@ Tokens = Callable[[Tensor], Tensor]
 
 
 def gradient_energy(
-    tokens: Tokens, images: Float[Tensor, "B C h w"], patch: int, queries: Sequence[int], probes: Float[Tensor, "S B D"]
+    tokens: Tokens,
+    images: Float[Tensor, "B C h w"],
+    patch: int,
+    queries: Sequence[int],
+    probes: Float[Tensor, "probes B D"],
 ) -> Float[Tensor, "B Q N"]:
     """Sum over the pixels x of each patch of mean_s (d <w_s, z_q> / d x)^2, z_q the token of a query.
 
     With the D unit vectors times sqrt(D) as probes it is the squared Jacobian |d z_q / d x|^2 itself; with random signs
-    it is that in expectation (Hutchinson), from S backward passes a query instead of D.
+    it is that in expectation (Hutchinson), from one backward pass a probe and query instead of D a query.
     """
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_()

@@ -2,7 +2,8 @@
 
 A target lives in the space of the images that a model gets: pixels normalised by ImageNet's statistics, whose channels
 have different deviations. A prediction is therefore turned back in that space, un-patched, and only then de-normalised.
-Letters: B images, C channels, H x W pixels, N patches, P values of a patch. Pixels are in [0, 1] unless said otherwise.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, P values of a patch. Pixels are in [0, 1]
+unless said otherwise.
 """
 
 from typing import NamedTuple

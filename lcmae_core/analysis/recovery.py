@@ -1,6 +1,6 @@
 """How much of each latent the encoder of an MAE holds, against what the theorem predicts of the mask (claim C19).
 
-Letters: S samples, d dimensions of a variable, T = 1 + K tokens, D width. In words: latents
+Letters (CONTRIBUTING.md): M images, T = 1 + K tokens, D width. In words: dims (dimensions of a variable), latents
 (those with noise of their own), masks, settings of the mask, levels of the tree.
 """
 
@@ -91,8 +91,8 @@ def leaf_mask(model: HierarchicalModel, setting: Setting, generator: torch.Gener
 
 
 def held_out_r2(
-    features: Float[np.ndarray, "S features"], targets: Float[np.ndarray, "S d"], fitted: int
-) -> Float[np.ndarray, "d"]:
+    features: Float[np.ndarray, "M features"], targets: Float[np.ndarray, "M dims"], fitted: int
+) -> Float[np.ndarray, "dims"]:
     """R^2 = 1 - squared error / variance of every target on the samples after the first `fitted`, 1 if perfect.
 
     The regressor is scikit-learn's kernel ridge with an RBF kernel. Features share one scale, that of their spread: a
@@ -116,8 +116,8 @@ def held_out_r2(
 
 
 def readout(
-    tokens: Float[np.ndarray, "S T D"], visible: Sequence[str], below: Sequence[str]
-) -> Float[np.ndarray, "S features"]:
+    tokens: Float[np.ndarray, "M T D"], visible: Sequence[str], below: Sequence[str]
+) -> Float[np.ndarray, "M features"]:
     """What the regressor of a latent reads of the encoder's output, whatever the mask: three vectors of width D.
 
     The CLS token, the mean of all visible leaves' tokens, and the mean of those below the latent (of all, if none is).
@@ -136,15 +136,15 @@ def measure_recovery(
     for _ in range(probes.masks):
         mask = leaf_mask(model, setting, generator)
         order = torch.randperm(len(sample.patches), generator=generator).numpy()
-        tokens = [_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
+        tokens = [visible_tokens(model, mae, sample, mask) for mae in (trained, untrained)]
         with threadpool_limits(1, user_api="blas"):  # on two cores twice as fast: the kernels are small
-            by_mask.append(_of_mask(model, tokens, sample, mask, order, probes.fitted))
+            by_mask.append(recovery_of_mask(model, tokens, sample, mask, order, probes.fitted))
     names = tuple(by_mask[0])
     levels = np.array([len(model.tree.path(name)) - 1.0 for name in names])
     return Recovery(names, levels, *np.array([[of[name] for name in names] for of in by_mask]).transpose(2, 0, 1))
 
 
-def _of_mask(
+def recovery_of_mask(
     model: HierarchicalModel, tokens: list[np.ndarray], sample: Sample, mask: Mask, order: np.ndarray, fitted: int
 ) -> dict[str, tuple[float, ...]]:
     """The `QUANTITIES` of each latent that has noise of its own."""
@@ -166,9 +166,10 @@ def _of_mask(
 
 
 @torch.no_grad()
-def _tokens(model: HierarchicalModel, mae: MAE, sample: Sample, mask: Mask) -> np.ndarray:
+def visible_tokens(model: HierarchicalModel, mae: MAE, sample: Sample, mask: Mask) -> np.ndarray:
+    """What an encoder makes of the visible patches of every image under one mask, CLS first."""
     keep = mask.keep.expand(len(sample.patches), -1)
-    return mae.encoder(images_of(model, sample.patches), keep).numpy()  # (S, T, D)
+    return mae.encoder(images_of(model, sample.patches), keep).numpy()  # (M, T, D)
 
 
 def level_means(values: Means, levels: Levels) -> Float[np.ndarray, "settings levels"]:

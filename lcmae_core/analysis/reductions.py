@@ -1,7 +1,7 @@
 """What a test looks at in a profile over layers: linear functionals, so that a mean over seeds and images of the
 reduced numbers is the reduced mean, and two smooth ones for ratios.
 
-Letters: L layers.
+Letters (CONTRIBUTING.md): L layers.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ Reduced = np.ndarray | np.floating
 Reduction = Callable[[np.ndarray], Reduced]
 
 
-def over_all(values: Float[np.ndarray, "*n L"]) -> Reduced:
+def over_all(values: Float[np.ndarray, "*rest L"]) -> Reduced:
     """Mean over layers."""
     return values.mean(-1)
 
 
-def deeper(values: Float[np.ndarray, "*n L"]) -> Reduced:
+def deeper(values: Float[np.ndarray, "*rest L"]) -> Reduced:
     """Mean over the deeper half of the layers (of an odd number, the middle one too)."""
     return values[..., values.shape[-1] // 2 :].mean(-1)
 
 
-def shallower(values: Float[np.ndarray, "*n L"]) -> Reduced:
+def shallower(values: Float[np.ndarray, "*rest L"]) -> Reduced:
     """Mean over the other layers."""
     return values[..., : values.shape[-1] // 2].mean(-1)
 
 
-def deeper_less_shallower(values: Float[np.ndarray, "*n L"]) -> Reduced:
+def deeper_less_shallower(values: Float[np.ndarray, "*rest L"]) -> Reduced:
     """Mean over the deeper half, less that over the shallower."""
     return deeper(values) - shallower(values)
 
@@ -44,7 +44,7 @@ def layer_less(index: int, other: int) -> Reduction:
     return lambda values: values[..., index] - values[..., other]
 
 
-def depth_slope(values: Float[np.ndarray, "*n L"]) -> Reduced:
+def depth_slope(values: Float[np.ndarray, "*rest L"]) -> Reduced:
     """Change from the first to the last layer of a line fitted through all."""
     return values @ np.array(slope_weights(values.shape[-1]))
 
@@ -66,7 +66,7 @@ def variation(values: Float[np.ndarray, "L"]) -> float:
     return float(values.std() / values.mean())
 
 
-def is_linear(reduce: Reduction, values: Float[np.ndarray, "n *L"]) -> bool:
+def is_linear(reduce: Reduction, values: Float[np.ndarray, "count *rest"]) -> bool:
     """Whether reducing the mean of these profiles gives the mean of what is reduced: false of a maximum that is not
     always at the same layer. Numbers that are not finite tell nothing."""
     apart = reduce(values.mean(0)) - reduce(values).mean(0)

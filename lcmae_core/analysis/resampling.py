@@ -3,7 +3,7 @@
 Kept beside the rules that were judged by it, so that what they said can be recomputed. With three seeds it covers 75 to
 82 % where seeds dominate: resampling three trainings gives a variance of two thirds of theirs, and no t-quantile.
 
-Letters: S seeds, M images.
+Letters (CONTRIBUTING.md): S seeds, M images.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """Does a vector tell its image from others? Cosine at the same place, and the image found again in another view.
 
-Letters: M images, V dimensions of a vector. In words: places (patches of the grid).
+Letters (CONTRIBUTING.md): M images, V width of a vector. In words: places (patches of the grid).
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Attention rollout: how much of each token has reached another through all layers so far.
 
-Letters: B images, L layers, H heads, T tokens.
+Letters (CONTRIBUTING.md): B images, L layers, H heads, T tokens.
 """
 
 import torch

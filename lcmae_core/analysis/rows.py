@@ -1,6 +1,6 @@
 """The rows of attention maps that belong to patches, and a way to go through many of them in small memory.
 
-Letters: T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
+Letters (CONTRIBUTING.md): T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def check_tokens(
 
 
 def in_chunks(measure: Callable[[Tensor], Tensor], maps: Float[Tensor, "*maps Q T"]) -> Float[Tensor, "*maps"]:
-    """`measure` (M, Q, T) -> (M,) over all maps, a few at a time, so that temporaries stay small."""
+    """`measure` (maps, Q, T) -> (maps,) over all maps, a few at a time, so that temporaries stay small."""
     rows = maps.reshape(-1, *maps.shape[-2:])
     step = max(1, CHUNK // max(1, rows[0].numel()))
     return torch.cat([measure(part) for part in rows.split(step)]).reshape(maps.shape[:-2])

@@ -4,7 +4,7 @@ Where all queries attend to the same few tokens (sinks), the attention distance 
 lie, and says nothing about the queries. So the mean map over the queries is subtracted first; what remains, where it
 is positive, depends on the query, and its distance is measured.
 
-Letters: T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
+Letters (CONTRIBUTING.md): T tokens (prefix included), Q queries, N patches. Prefix tokens come first.
 """
 
 from typing import NamedTuple

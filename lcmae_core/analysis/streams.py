@@ -1,6 +1,7 @@
 """The paper's measures over many images: batches stream through, one layer's maps exist at a time.
 
-Letters: M images in all, B images of a batch, L layers, H heads, Q queries, T tokens, N patches, D and E widths.
+Letters (CONTRIBUTING.md): M images in all, B images of a batch, C channels, h x w pixels, G groups of images, L layers,
+H heads, Q queries, T tokens, N patches, D and E widths, K visible patches.
 """
 
 from collections import defaultdict
@@ -31,7 +32,7 @@ from lcmae_core.models.masking import Mask
 MEASURES = ("distance", "distance_renormalized", "prefix_mass", "entropy", "nmi", "specific_far", "specific_mass")
 
 
-class Profile(NamedTuple):
+class AttentionProfile(NamedTuple):
     """Measures of the attention of patch queries, per image, layer and head, each (M, L, H) in float64 on the CPU.
 
     distance, distance_renormalized: pixels, in both published conventions. prefix_mass: on CLS and registers. entropy:
@@ -49,6 +50,10 @@ class Profile(NamedTuple):
     near: dict[float | int, Tensor]
 
 
+Profile = AttentionProfile
+"""Its former name."""
+
+
 def attention_profile(
     model: nn.Module,
     batches: Iterable[Tensor],
@@ -57,7 +62,7 @@ def attention_profile(
     layers: Sequence[int] | None = None,
     mask: Mask | None = None,
     radii: Sequence[float | int] = (1, 2, 3),
-) -> Profile:
+) -> AttentionProfile:
     """Every measure of every map of the images: of an encoder unmasked (v2 Fig. 5, 6), or at its training-time number
     of tokens, under one `mask` of one image, shared by all; or of a decoder under such a mask, whose hidden patches are
     the queries (v2 section 4.1), all patches where none is hidden. The grid is that of each
@@ -89,7 +94,7 @@ def attention_profile(
         return torch.stack([torch.cat(by_layer[name, layer]) for layer in chosen], dim=1)
 
     near = {radius: stacked(f"near {radius}") for radius in radii}
-    return Profile(**{name: stacked(name) for name in MEASURES}, near=near)
+    return AttentionProfile(**{name: stacked(name) for name in MEASURES}, near=near)
 
 
 def _queries(mask: Mask, part: str) -> Int64[Tensor, "Q"] | None:
@@ -183,7 +188,7 @@ def attention_similarity(
     return Similarity(value, torch.cat([torch.cat(parts) for parts in terms], dim=1), degree=2)
 
 
-class Looks(NamedTuple):
+class DecoderLooks(NamedTuple):
     """s_attn: S_attn (Eq. 7) of each group of images. near: attention within a radius of the query, of each image in
     the order of the groups, mean over heads. Float64 on the CPU."""
 
@@ -193,7 +198,7 @@ class Looks(NamedTuple):
 
 def decoder_looks(
     model: nn.Module, groups: Iterable[Float[Tensor, "_ C h w"]], mask: Mask, radius: float | int = 2
-) -> Looks:
+) -> DecoderLooks:
     """Both of a decoder in one pass: S_attn of disjoint groups of images, each a tensor that is run at once.
 
     Pairs are taken within a group, so groups are independent and their spread gives an interval; their mean estimates
@@ -221,7 +226,7 @@ def decoder_looks(
         near.append(torch.stack([close[layer] for layer in sorted(close)], dim=1))
     if not near:
         raise LcmaeError("images: got none, expected at least one group")
-    return Looks(torch.stack(s_attn), torch.cat(near))
+    return DecoderLooks(torch.stack(s_attn), torch.cat(near))
 
 
 def semantic_profile(

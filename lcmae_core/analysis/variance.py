@@ -1,6 +1,7 @@
 """Of what v depends: its variance split into position, mask, image and what they do together.
 
-Letters: M images, V dimensions of v. In words: views (masks that all images share), places (patches of the grid).
+Letters (CONTRIBUTING.md): M images, V width of v. In words: views (masks that all images share), places (patches of the
+grid).
 """
 
 from typing import NamedTuple

@@ -3,8 +3,8 @@
 A model that hides nothing (an autoencoder, the Siamese network) has no masks to be invariant to; the plainest other
 view that its training knows is the mirror image, in which every patch has another place.
 
-Letters: B images of h x w pixels, C channels, N patches, T tokens of the encoder, V dimensions of v, D width.
-In words: places (patches that both views hide, or both show).
+Letters (CONTRIBUTING.md): B images, h x w pixels, C channels, N patches, T tokens of the encoder, V width of v, D
+width. In words: places (patches that both views hide, or both show).
 """
 
 from typing import NamedTuple
@@ -18,12 +18,16 @@ from lcmae_core.models.masking import Mask, no_mask
 from lcmae_core.models.siamese import Siamese
 
 
-class Pair(NamedTuple):
+class ViewPair(NamedTuple):
     """v at the places hidden in both views, None of a model without; the encoder's tokens at the places that both show
     (in mirrored views both are all patches)."""
 
     v: Float[Tensor, "2 B places V"] | None
     tokens: Float[Tensor, "2 B _ D"]
+
+
+Pair = ViewPair
+"""Its former name."""
 
 
 class Whole(NamedTuple):
@@ -34,7 +38,7 @@ class Whole(NamedTuple):
 
 
 @torch.no_grad()
-def masked_pair(model: MAE, images: Float[Tensor, "B C h w"], masks: tuple[Mask, Mask]) -> Pair:
+def masked_pair(model: MAE, images: Float[Tensor, "B C h w"], masks: tuple[Mask, Mask]) -> ViewPair:
     """Under two masks of one image, shared by all."""
     hidden, shown = (part[0] for part in (masks[0].hidden & masks[1].hidden, ~masks[0].hidden & ~masks[1].hidden))
     v, tokens = [], []
@@ -43,18 +47,18 @@ def masked_pair(model: MAE, images: Float[Tensor, "B C h w"], masks: tuple[Mask,
         v.append(_vectors(output)[:, hidden])
         place = torch.arange(len(shown), device=shown.device) if model.erased else mask.restore[0]
         tokens.append(output.latent[:, 1:][:, place[shown]])
-    return Pair(torch.stack(v), torch.stack(tokens))
+    return ViewPair(torch.stack(v), torch.stack(tokens))
 
 
 @torch.no_grad()
-def mirrored_pair(model: nn.Module, images: Float[Tensor, "B C h w"], grid: tuple[int, int]) -> Pair:
+def mirrored_pair(model: nn.Module, images: Float[Tensor, "B C h w"], grid: tuple[int, int]) -> ViewPair:
     """Of whole images and their mirror images, patch by patch of the picture."""
     views = (whole(model, images), whole(model, images.flip(3)))
     order = mirrored_places(grid).to(images.device)
     tokens = torch.stack([views[0].latent[:, 1:], views[1].latent[:, 1:][:, order]])
     if views[0].v is None or views[1].v is None:
-        return Pair(None, tokens)
-    return Pair(torch.stack([views[0].v, views[1].v[:, order]]), tokens)
+        return ViewPair(None, tokens)
+    return ViewPair(torch.stack([views[0].v, views[1].v[:, order]]), tokens)
 
 
 @torch.no_grad()

@@ -70,13 +70,13 @@ def compare_with_record(options: Options) -> int:
               "`lcmae bench --record benchmarks/results` records it")  # fmt: skip
         return 0
     wanted = {shape.case: models_to_check(committed, shape) for shape in options.shapes}
-    found = everything(options, wanted)
-    said = judge(found, committed)
-    for line in said.lines:
+    result = everything(options, wanted)
+    comparison = judge(result, committed)
+    for line in comparison.lines:
         print(line)
-    for line in said.fallen:
+    for line in comparison.fallen:
         print(line, file=sys.stderr)
-    return 1 if said.fallen else 0
+    return 1 if comparison.fallen else 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,29 +110,29 @@ def parse(argv: Sequence[str] | None) -> Options:
     Raises:
         LcmaeError: an unknown option, case, model or device, or a number out of its range.
     """
-    found = _parser().parse_args(argv)
-    asked = None if found.cases is None else _names(found.cases, CASES, "case")
-    models = None if found.models is None else _names(found.models, MODELS, "model")
-    rounds = (2 if found.quick else 15) if found.steps is None else found.steps
-    for name, value in (("batch", found.batch), ("steps", rounds), ("image-size", found.image_size)):
+    options = _parser().parse_args(argv)
+    asked = None if options.cases is None else _names(options.cases, CASES, "case")
+    models = None if options.models is None else _names(options.models, MODELS, "model")
+    rounds = (2 if options.quick else 15) if options.steps is None else options.steps
+    for name, value in (("batch", options.batch), ("steps", rounds), ("image-size", options.image_size)):
         if value is not None and value < 1:
             raise LcmaeError(f"bench: {name}: got {value}, expected at least 1")
-    if found.json and not found.json.parent.is_dir():
-        raise LcmaeError(f"bench: json: got {str(found.json)!r}, expected a file in a folder that exists")
-    check_device(found.device)
+    if options.json and not options.json.parent.is_dir():
+        raise LcmaeError(f"bench: json: got {str(options.json)!r}, expected a file in a folder that exists")
+    check_device(options.device)
     from lcmae_core.store.machine import pick_device  # this loads torch, what follows timm too
 
-    device = pick_device(found.device)
-    usual = ("desk",) if found.check else ("vit-b",) if device.type == "cuda" else tuple(CASES)
+    device = pick_device(options.device)
+    usual = ("desk",) if options.check else ("vit-b",) if device.type == "cuda" else tuple(CASES)
     from lcmae_core.bench.contestants import settings_of
 
     cases = asked or usual
-    shapes = tuple(_shape(case, found, device) for case in cases)
+    shapes = tuple(_shape(case, options, device) for case in cases)
     for shape in shapes:
         settings_of("mae", shape)  # refuses sizes that no model can have
     folders = [None if name is None else _folder(option, name)
-               for option, name in (("record", found.record), ("check", found.check))]  # fmt: skip
-    return Options(shapes, models, rounds, found.json, *folders)
+               for option, name in (("record", options.record), ("check", options.check))]  # fmt: skip
+    return Options(shapes, models, rounds, options.json, *folders)
 
 
 def _names(text: str, known: dict[str, Any], what: str) -> tuple[str, ...]:
@@ -152,11 +152,11 @@ def _folder(option: str, name: str) -> Path:
     return folder
 
 
-def _shape(name: str, found: argparse.Namespace, device: Any) -> Shape:
+def _shape(name: str, options: argparse.Namespace, device: Any) -> Shape:
     case = CASES[name]
-    batch = found.batch or (2 if found.quick else GPU_BATCH if device.type == "cuda" else case.batch)
-    size = found.image_size or (QUICK["image_size"] if found.quick else case.image_size)
-    return Shape(batch, size, found.quick, device, name)
+    batch = options.batch or (2 if options.quick else GPU_BATCH if device.type == "cuda" else case.batch)
+    size = options.image_size or (QUICK["image_size"] if options.quick else case.image_size)
+    return Shape(batch, size, options.quick, device, name)
 
 
 def everything(options: Options, models: dict[str, tuple[str, ...]] | None = None) -> dict[str, Any]:
@@ -176,4 +176,4 @@ def everything(options: Options, models: dict[str, tuple[str, ...]] | None = Non
     return about | {
         "device_type": device.type, "processor": kind_of_processor(), "quick": options.shapes[0].quick,
         "cases": cases,
-    } | company.said()  # fmt: skip
+    } | company.record()  # fmt: skip

@@ -21,7 +21,7 @@ MODELS = {
 QUICK = {"width": 64, "depth": 2, "heads": 2, "decoder_width": 32, "decoder_heads": 2, "image_size": 64}
 
 
-class Case(NamedTuple):
+class ModelSize(NamedTuple):
     """A size of model that all are compared at.
 
     models: who takes part unless others are asked for. threads: of a CPU; None means all cores.
@@ -36,10 +36,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "vit-b": Case(
+    "vit-b": ModelSize(
         "ViT-B/16", "paper", 8, 224, ("mae", "hf", "hf-compiled", "lightly", "textbook", "mae-d2", "lcmae")
     ),
-    "desk": Case(
+    "desk": ModelSize(
         "desk model", "desk", 32, 64,
         ("mae", "hf", "hf-compiled", "lightly", "textbook", "lcmae", "loop", "textbook-loop"), 1,
     ),

@@ -20,7 +20,7 @@ LEAST = 0.9
 """Share of the recorded ratio below which one has fallen."""
 
 
-class Said(NamedTuple):
+class Comparison(NamedTuple):
     """A line for every ratio that holds or is left out, and one for every ratio that fell."""
 
     lines: list[str]
@@ -49,8 +49,8 @@ def recorded(folder: Path, kind: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["cases"] else None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["cases"] else None
     except (ValueError, KeyError, TypeError):
         raise LcmaeError(f"bench: check: {path} is no record, expected one that --record wrote") from None
 
@@ -73,19 +73,19 @@ def models_to_check(committed: Mapping[str, Any], shape: Shape) -> tuple[str, ..
     return tuple(name for name in case["models"] if not name.endswith("-compiled"))
 
 
-def judge(found: Mapping[str, Any], committed: Mapping[str, Any]) -> Said:
+def judge(measured: Mapping[str, Any], committed: Mapping[str, Any]) -> Comparison:
     """Every ratio of the record against what was found now."""
-    said = Said([], [])
-    for case, now in found["cases"].items():
+    comparison = Comparison([], [])
+    for case, now in measured["cases"].items():
         before = committed["cases"][case]
         for name in (pair.name for pair in PAIRS[case] if pair.name in before["ratios"]):
             expected = before["ratios"][name]["speed"]
             got = now["ratios"].get(name)
             if got is None:
                 away = [f"{model} {why}" for model, why in now["left_out"].items() if model in name.split("/")]
-                said.lines.append(f"bench-check: {case}: {name}: left out: {'; '.join(away) or 'compiled'}")
+                comparison.lines.append(f"bench-check: {case}: {name}: left out: {'; '.join(away) or 'compiled'}")
                 continue
             line = (f"bench-check: {case}: {name}: got {got['speed']:.3f} [{got['low']:.3f}, {got['high']:.3f}], "
                     f"expected at least {LEAST * expected:.3f}, {LEAST} of the recorded {expected:.3f}")  # fmt: skip
-            (said.fallen if got["speed"] < LEAST * expected else said.lines).append(line)
-    return said
+            (comparison.fallen if got["speed"] < LEAST * expected else comparison.lines).append(line)
+    return comparison

@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 @dataclasses.dataclass
-class Row:
+class MethodRow:
     """What is found of a method. away: by how much losses differ, by kind. graphs: compiled by the end of the warm-up,
     and in all. waits: lines that waited, of all steps after it. share: of the floor. problems: what to report, a line
     each. left_out: what there was no time for. None: not found out."""
@@ -61,7 +61,7 @@ class Row:
 class Checkup(NamedTuple):
     """rows: one a method. floors: the device's own rates, in the type that steps are timed in. seconds: of all."""
 
-    rows: list[Row]
+    rows: list[MethodRow]
     floors: Floors | None
     seconds: float
 
@@ -93,13 +93,13 @@ def check(
 ) -> Checkup:
     """Everything, in the order of what matters if time runs out; `say` is told what comes next."""
     began = time.perf_counter()
-    source, rows = few_pictures(bench.small), [Row(name) for name in methods]
+    source, rows = few_pictures(bench.small), [MethodRow(name) for name in methods]
     eager: dict[str, Rehearsed] = {}
     for row in rows:
         say(f"{row.method}: float32 and bf16")
-        found = tried(row, "eager", partial(compare, bench, row, source))
-        if found is not None:
-            eager[row.method] = found
+        rehearsed = tried(row, "eager", partial(compare, bench, row, source))
+        if rehearsed is not None:
+            eager[row.method] = rehearsed
     floors = tried(rows[0], "floors", partial(rates_of, bench))
     for row in rows:
         if time.perf_counter() - began > LAST_TIMING:
@@ -123,7 +123,7 @@ def few_pictures(settings: Settings) -> Source:
     return dataclasses.replace(source, train=source.train.subset(range(0, count, max(1, count // PICTURES))))
 
 
-def tried(row: Row, what: str, work: Callable[[], Result]) -> Result | None:
+def tried(row: MethodRow, what: str, work: Callable[[], Result]) -> Result | None:
     """What work gives, or None and a problem that says how it broke."""
     try:
         return work()
@@ -133,7 +133,7 @@ def tried(row: Row, what: str, work: Callable[[], Result]) -> Result | None:
         return None
 
 
-def compare(bench: Bench, row: Row, source: Source) -> Rehearsed:
+def compare(bench: Bench, row: MethodRow, source: Source) -> Rehearsed:
     """Losses in float32 against the CPU's and in bf16 against float32, and what waited in either."""
     leaves = METHODS[row.method]
     here = replace(bench.small, leaves)
@@ -148,28 +148,28 @@ def compare(bench: Bench, row: Row, source: Source) -> Rehearsed:
     return fine
 
 
-def compile_and_compare(bench: Bench, row: Row, source: Source, eager: Rehearsed) -> None:
+def compile_and_compare(bench: Bench, row: MethodRow, source: Source, eager: Rehearsed) -> None:
     """Losses compiled against eager, and how often was compiled."""
     settings = replace(bench.small, METHODS[row.method] | {"compile": True})
-    found = Prepared(settings, source, steps=STEPS, backend=bench.backend).watched()
-    judge(row, "compiled", found.losses, eager.losses, "the eager ones")
-    row.graphs = found.graphs
-    if found.graphs != (1, 1):
-        early, late = found.graphs
+    compiled = Prepared(settings, source, steps=STEPS, backend=bench.backend).watched()
+    judge(row, "compiled", compiled.losses, eager.losses, "the eager ones")
+    row.graphs = compiled.graphs
+    if compiled.graphs != (1, 1):
+        early, late = compiled.graphs
         row.problems.append(
             f"compiled {early} graphs in the first steps and {late - early} after, expected one and none"
         )
-    row.problems += [f"compiled, waits for the device at {place}" for place in dict.fromkeys(found.waits)]
+    row.problems += [f"compiled, waits for the device at {place}" for place in dict.fromkeys(compiled.waits)]
 
 
-def judge(row: Row, kind: str, found: Sequence[float], expected: Sequence[float], whose: str) -> None:
+def judge(row: MethodRow, kind: str, losses: Sequence[float], expected: Sequence[float], whose: str) -> None:
     """Note how far losses are from others, and that they are too far."""
-    away = row.away[kind] = furthest(found, expected)
+    away = row.away[kind] = furthest(losses, expected)
     if not away <= NEAR[kind]:  # NaN is not near
         row.problems.append(f"losses in {kind} are {away:.1e} from {whose}, expected at most {NEAR[kind]:.0e}")
 
 
-def time_step(bench: Bench, row: Row, source: Source, floors: Floors) -> None:
+def time_step(bench: Bench, row: MethodRow, source: Source, floors: Floors) -> None:
     """The time of a step and its share of the floor. No time is a problem, but a floor that is beaten is one."""
     settings = replace(bench.timed, METHODS[row.method])
     if settings.method == "dino":

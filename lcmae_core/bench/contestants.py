@@ -1,6 +1,6 @@
 """The contestants of the benchmark: our models and other people's, of equal shape, each as one training step.
 
-Letters: B images, N patches, T tokens.
+Letters (CONTRIBUTING.md): B images, N patches, T tokens, H x W pixels.
 """
 
 from collections.abc import Callable

@@ -6,8 +6,8 @@ attention makes the scores again, so it takes 5 products to the 2 forward. Bytes
 product reads its two operands and writes its result once, all between two products rides along, and AdamW reads weight,
 gradient and two moments and writes three of them. Left out: augmentation, and what never is a product.
 
-Letters: B images, N patches, K kept patches, T tokens, D width, E width of a result, H x W pixels, p side of a patch,
-P values of a patch, V width of v.
+Letters (CONTRIBUTING.md): B images, N patches, K kept patches, T tokens, D width, E width of a result, H x W pixels, p
+side of a patch, P values of a patch, V width of v.
 """
 
 from collections.abc import Iterable, Iterator
@@ -94,14 +94,14 @@ def cost(settings: Settings, classes: int = 1000) -> Cost:
     `classes` sizes the head of a supervised model.
     """
     width, batch = BFLOAT16 if settings.optim.precision == "bf16" else FLOAT32, settings.optim.batch_size
-    found = [*items(settings, classes)]
-    moved = sum(item.moved(width) for item in found) + 7 * FLOAT32 * weights(found)
-    return Cost(sum(item.flops for item in found) / batch, moved / batch)
+    parts = [*items(settings, classes)]
+    moved = sum(item.moved(width) for item in parts) + 7 * FLOAT32 * weights(parts)
+    return Cost(sum(item.flops for item in parts) / batch, moved / batch)
 
 
-def weights(found: Iterable[Item]) -> int:
+def weights(parts: Iterable[Item]) -> int:
     """Values of the matrices that AdamW moves; vectors beside them are a thousandth."""
-    trained = (i for i in found if isinstance(i, Product) and i.batch == 1 and i.right and not i.exact)
+    trained = (i for i in parts if isinstance(i, Product) and i.batch == 1 and i.right and not i.exact)
     return sum(i.inner * i.cols for i in trained if i.part not in AGAIN)
 
 
@@ -156,7 +156,7 @@ def _masked(settings: Settings, batch: int, count: int) -> Iterator[Item]:
         source = values if arch.project_from == "pred" else arch.decoder_width
         yield _linear("projector", images * count, source, arch.projector_dim)
         if loss.in_view > 0:
-            yield from _in_view(images, count, arch.projector_dim, arch.patch_size**2 * settings.data.channels)
+            yield from in_view_items(images, count, arch.projector_dim, arch.patch_size**2 * settings.data.channels)
 
 
 def _decoder(settings: Settings, images: int, tokens: int, count: int, values: int) -> Iterator[Item]:
@@ -178,7 +178,7 @@ def _decoder(settings: Settings, images: int, tokens: int, count: int, values: i
     yield _linear(part, rows, width, values)
 
 
-def _in_view(images: int, count: int, width: int, pixels: int) -> Iterator[Item]:
+def in_view_items(images: int, count: int, width: int, pixels: int) -> Iterator[Item]:
     """Eq. 6: the similarities of v, whose gradient comes by both sides, and those of pixels."""
     yield Product("losses", images, count, width, count, exact=True)
     yield Product("losses", images, count, pixels, count, left=False, right=False, exact=True)
@@ -214,4 +214,4 @@ def _siamese(settings: Settings, images: int, count: int) -> Iterator[Item]:
     if siamese.siamese_in_view > 0:
         if siamese.token_average:
             yield Product("losses", images, count, count, pixels, left=False, right=False, fixed=True, exact=True)
-        yield from _in_view(images, count, arch.projector_dim, pixels)
+        yield from in_view_items(images, count, arch.projector_dim, pixels)

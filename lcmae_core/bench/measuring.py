@@ -13,7 +13,7 @@ from lcmae_core.bench.cases import CASES, MODELS, Shape
 from lcmae_core.bench.floors import products
 from lcmae_core.bench.peers import PEERS
 from lcmae_core.bench.ratios import PAIRS, compare, interval
-from lcmae_core.bench.workers import About, BrokenError, Subject, fair_clock
+from lcmae_core.bench.workers import About, BrokenError, Timeable, fair_clock
 from lcmae_core.store.cores import usable_cores
 
 Say = Callable[[str], None]
@@ -36,34 +36,34 @@ def measure(shape: Shape, models: Sequence[str], rounds: int, say: Say = lambda 
     """
     case, threads = CASES[shape.case], threads_of(shape)
     before = ceiling(shape, threads)
-    found = Timed({}, {}, {}, {})
+    timed = Timed({}, {}, {}, {})
     for heat in heats(shape.case, models):
-        run_heat(shape, heat, rounds, found, say)
+        run_heat(shape, heat, rounds, timed, say)
     top = {name: max(rate, before[name]) for name, rate in ceiling(shape, threads).items()}
-    ordered = [name for name in models if name in found.seconds]
+    ordered = [name for name in models if name in timed.seconds]
     return {
         "title": case.title, "batch": shape.batch, "image_size": shape.image_size, "rounds": rounds,
         "threads": threads, "precision": "bf16" if shape.device.type == "cuda" else "fp32",
-        "freed_memory_kept": any(one.freed_memory_kept for one in found.about.values()),
-        "matmul_ceiling_gflops": top, "left_out": found.left_out,
-        "models": {n: row(found.seconds[n], found.about[n], found.peaks[n], shape.batch, max(top.values()))
+        "freed_memory_kept": any(one.freed_memory_kept for one in timed.about.values()),
+        "matmul_ceiling_gflops": top, "left_out": timed.left_out,
+        "models": {n: row(timed.seconds[n], timed.about[n], timed.peaks[n], shape.batch, max(top.values()))
                    for n in ordered},
-        "ratios": compare(shape.case, found.seconds, found.about),
+        "ratios": compare(shape.case, timed.seconds, timed.about),
     }  # fmt: skip
 
 
 def heats(case: str, models: Sequence[str]) -> list[list[str]]:
     """Who must be there at the same time: those that pairs connect. The others need not fill the memory meanwhile."""
-    found = [{name} for name in models]
+    groups = [{name} for name in models]
     for pair in PAIRS[case]:
-        joined = [one for one in found if one & {pair.ours, pair.theirs}]
+        joined = [one for one in groups if one & {pair.ours, pair.theirs}]
         if {pair.ours, pair.theirs} <= set(models):
-            found = [one for one in found if one not in joined] + [set().union(*joined)]
-    ordered = [[name for name in models if name in one] for one in found]
+            groups = [one for one in groups if one not in joined] + [set().union(*joined)]
+    ordered = [[name for name in models if name in one] for one in groups]
     return sorted(ordered, key=lambda heat: models.index(heat[0]))
 
 
-def run_heat(shape: Shape, models: Sequence[str], rounds: int, found: Timed, say: Say) -> None:
+def run_heat(shape: Shape, models: Sequence[str], rounds: int, timed: Timed, say: Say) -> None:
     """Start some, step them in turns, stop them; what is found is added.
 
     Raises:
@@ -71,10 +71,10 @@ def run_heat(shape: Shape, models: Sequence[str], rounds: int, found: Timed, say
     """
     title, threads = CASES[shape.case].title, threads_of(shape)
     with ExitStack() as stack:
-        subjects: dict[str, Subject] = {}
+        subjects: dict[str, Timeable] = {}
         for name in models:
             if package := missing(name):
-                found.left_out[name] = f"{package} is not installed"
+                timed.left_out[name] = f"{package} is not installed"
                 continue
             say(f"{title}: {MODELS[name]} starts")
             try:
@@ -83,12 +83,12 @@ def run_heat(shape: Shape, models: Sequence[str], rounds: int, found: Timed, say
             except BrokenError as error:
                 if name not in PEERS:
                     raise
-                found.left_out[name] = str(error).removeprefix(f"bench: {name} ")
+                timed.left_out[name] = str(error).removeprefix(f"bench: {name} ")
         say(f"{title}: {rounds} rounds of {len(subjects)}")
-        found.seconds.update(alternate(subjects, rounds))
+        timed.seconds.update(alternate(subjects, rounds))
         for name, subject in subjects.items():
-            found.peaks[name] = None if shape.quick else subject.peak_mib()
-            found.about[name] = subject.about
+            timed.peaks[name] = None if shape.quick else subject.peak_mib()
+            timed.about[name] = subject.about
 
 
 def missing(name: str) -> str | None:
@@ -102,7 +102,7 @@ def threads_of(shape: Shape) -> int:
     return min(CASES[shape.case].threads or usable_cores(), usable_cores())
 
 
-def alternate(subjects: Mapping[str, Subject], rounds: int) -> dict[str, list[float]]:
+def alternate(subjects: Mapping[str, Timeable], rounds: int) -> dict[str, list[float]]:
     """Seconds of every step of every model, in turns; the order is reversed every other round."""
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(rounds):
@@ -125,11 +125,11 @@ def ceiling(shape: Shape, threads: int) -> dict[str, float]:
 
 def row(seconds: list[float], about: Any, peak: float | None, batch: int, top: float) -> dict[str, Any]:
     """One contestant: medians, their intervals, and all its seconds."""
-    found = interval(seconds)
+    step = interval(seconds)
     return {
-        "seconds": found.median, "images_per_s": batch / found.median, "images_per_s_low": batch / found.high,
-        "images_per_s_high": batch / found.low, "gflop_per_step": about.flops / 1e9,
-        "gflops": about.flops / found.median / 1e9, "share_of_ceiling": about.flops / found.median / 1e9 / top,
+        "seconds": step.median, "images_per_s": batch / step.median, "images_per_s_low": batch / step.high,
+        "images_per_s_high": batch / step.low, "gflop_per_step": about.flops / 1e9,
+        "gflops": about.flops / step.median / 1e9, "share_of_ceiling": about.flops / step.median / 1e9 / top,
         "tokens": about.tokens, "parameters": about.parameters, "peak_mib": peak, "all_seconds": seconds,
     }  # fmt: skip
 

@@ -1,6 +1,8 @@
 """Other people's MAEs in the shape of ours: Hugging Face's, lightly's, and a plain one from the textbook.
 
 Each by its own public interface, with the same images and the same patches hidden. Letters: B images, N patches.
+
+Letters (CONTRIBUTING.md): B images, H x W pixels, N patches.
 """
 
 from collections.abc import Callable

@@ -43,7 +43,7 @@ PAIRS = {
 }  # fmt: skip
 
 
-class Interval(NamedTuple):
+class MedianInterval(NamedTuple):
     """A median with the ends of its interval; level: what that holds it with, less than `LEVEL` for a few rounds."""
 
     median: float
@@ -52,7 +52,7 @@ class Interval(NamedTuple):
     level: float
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float]) -> MedianInterval:
     """The k-th smallest and k-th largest, with the largest k that still gives `LEVEL`: 4th and 12th of 15."""
     ordered, count = sorted(values), len(values)
     below, k = 0.0, 0  # below: the chance that fewer than k values lie below the true median
@@ -63,32 +63,32 @@ def interval(values: Sequence[float]) -> Interval:
         below, k = more, k + 1
     if k == 0:
         k, below = 1, 1 / 2**count
-    return Interval(statistics.median(ordered), ordered[k - 1], ordered[count - k], 1 - 2 * below)
+    return MedianInterval(statistics.median(ordered), ordered[k - 1], ordered[count - k], 1 - 2 * below)
 
 
 def compare(case: str, seconds: Mapping[str, Sequence[float]], about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Pair -> speed, interval, FLOPs and tokens as shares of the other's (less twice the work of LC-MAE), target."""
-    found = {}
+    ratios = {}
     for pair in PAIRS[case]:
         if not {pair.ours, pair.theirs} <= set(seconds):
             continue
         of = interval([b / a for a, b in zip(seconds[pair.ours], seconds[pair.theirs], strict=True)])
         ours, theirs = about[pair.ours], about[pair.theirs]
-        found[pair.name] = {
+        ratios[pair.name] = {
             "speed": of.median, "low": of.low, "high": of.high, "level": of.level, "target": pair.target,
             "flops": ours.flops / theirs.flops / pair.work,
             "tokens": [a / b / pair.work for a, b in zip(ours.tokens, theirs.tokens, strict=True)],
             "work": pair.work,
         }  # fmt: skip
-    return found
+    return ratios
 
 
 def same_work(ratio: Mapping[str, Any]) -> str | None:
     """What differs in the work of a pair: None if tokens are equal and FLOPs are within `ALIKE`."""
-    said = []
+    differences = []
     if ratio["tokens"] != [1.0, 1.0]:
-        said.append("tokens of encoder and decoder {:.3f} and {:.3f} times theirs".format(*ratio["tokens"]))
+        differences.append("tokens of encoder and decoder {:.3f} and {:.3f} times theirs".format(*ratio["tokens"]))
     if abs(ratio["flops"] - 1) > ALIKE:
-        said.append(f"FLOPs {ratio['flops']:.3f} times theirs")
+        differences.append(f"FLOPs {ratio['flops']:.3f} times theirs")
     times = f" (of {ratio['work']} times the work)" if ratio["work"] > 1 else ""
-    return ", ".join(said) + times if said else None
+    return ", ".join(differences) + times if differences else None

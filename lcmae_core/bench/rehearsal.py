@@ -73,19 +73,19 @@ class Prepared:
 
     def watched(self) -> Rehearsed:
         """All steps, of which those after the warm-up are watched; losses are read at the end."""
-        guard, window, losses, found = LossGuard(), Window(), [], []
+        guard, window, losses, places = LossGuard(), Window(), [], []
         by_marks = self.device.type == "cpu" and not self.compiled  # a graph is not looked into
         early, batches = 0, self.task.batches(0, self.steps)
         for step in range(self.steps):
             if step == WARM_UP:
                 early = self.graphs.count
             marks = Waits() if by_marks and step >= WARM_UP else None
-            with waits_said(self.device) as said:
+            with waits_said(self.device) as reported:
                 batch = next(batches)
                 losses.append(self._step(marks, batch, step, guard, window))
-            found += (said if step >= WARM_UP else []) + [wait.place for wait in (marks.found if marks else [])]
+            places += (reported if step >= WARM_UP else []) + [wait.place for wait in (marks.noted if marks else [])]
         guard.settle()
-        return Rehearsed([float(loss) for loss in losses], found, (early, self.graphs.count))
+        return Rehearsed([float(loss) for loss in losses], places, (early, self.graphs.count))
 
     def _step(self, marks: Waits | None, batch: Any, step: int, guard: LossGuard, window: Window) -> Tensor:
         if marks is None:
@@ -109,7 +109,7 @@ class Prepared:
         return statistics.median(taken[WARM_UP:])
 
 
-def furthest(found: Sequence[float], expected: Sequence[float]) -> float:
+def furthest(losses: Sequence[float], expected: Sequence[float]) -> float:
     """The largest difference of two curves, as a share of what was expected; NaN where one of them has it."""
-    gaps = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(found, expected, strict=True)]
+    gaps = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(losses, expected, strict=True)]
     return math.nan if any(map(math.isnan, gaps)) else max(gaps)

@@ -10,8 +10,8 @@ from lcmae_core.bench.ratios import PAIRS, same_work
 
 def render(result: Mapping[str, Any]) -> str:
     """Everything as text."""
-    said = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    lines = [f"{result['device']}, {result['processor']}, commit {result['commit']}, {result['date']}, {said}"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    lines = [f"{result['device']}, {result['processor']}, commit {result['commit']}, {result['date']}, {versions}"]
     if result["quick"]:
         lines.append("tiny models: a smoke test, no measurement")
     for name, case in result["cases"].items():

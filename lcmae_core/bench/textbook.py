@@ -1,7 +1,8 @@
 """A plain training step of MAE, as textbooks write it, to time ours against: none of this package's code.
 
 timm's blocks, torchvision's transforms image by image, argsort and gather, `torch.optim.AdamW` as it comes.
-Letters: B images, N patches, K kept patches, T tokens, D width.
+Letters (CONTRIBUTING.md): B images, N patches, K kept patches, T tokens, D width, P values of a patch, H x W pixels, M
+images.
 """
 
 import torch

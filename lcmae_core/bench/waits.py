@@ -35,11 +35,11 @@ class Wait(NamedTuple):
 
 
 class Waits(TorchDispatchMode):
-    """Inside, what reads marked tensors is noted in `found`; `step` is what it is noted with."""
+    """Inside, what reads marked tensors is noted in `noted`; `step` is what it is noted with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[Wait] = []
+        self.noted: list[Wait] = []
         self.step = 0
         self._marked = WeakIdKeyDictionary()
         self._copies = _Copies(self)
@@ -70,7 +70,7 @@ class Waits(TorchDispatchMode):
         while frame and (not frame.f_code.co_filename.startswith(PACKAGE) or frame.f_code.co_filename == __file__):
             frame = frame.f_back  # type: ignore[assignment]
         place = f"{Path(frame.f_code.co_filename).relative_to(PACKAGE)}:{frame.f_lineno}" if frame else "?"
-        self.found.append(Wait(what, self.step, place))
+        self.noted.append(Wait(what, self.step, place))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         known = self.marked(tree_leaves((args, kwargs)))

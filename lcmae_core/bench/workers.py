@@ -32,7 +32,7 @@ class About(NamedTuple):
     freed_memory_kept: bool
 
 
-class Subject(Protocol):
+class Timeable(Protocol):
     """Whoever can be timed."""
 
     about: About
@@ -105,14 +105,14 @@ class Worker:
         try:
             if word:
                 self._line.send(word)
-            said = self._line.recv()
+            answer = self._line.recv()
         except (EOFError, BrokenPipeError):
             self._process.join(5)
             raise BrokenError(f"bench: {self.name} ended with exit code {self._process.exitcode}") from None
-        if isinstance(said, BrokenError):
+        if isinstance(answer, BrokenError):
             self.stop()
-            raise said
-        return said
+            raise answer
+        return answer
 
 
 def _serve(line: Connection, name: str, shape: Shape, threads: int | None) -> None:
@@ -145,7 +145,7 @@ def _peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def start(name: str, shape: Shape, threads: int | None) -> Subject:
+def start(name: str, shape: Shape, threads: int | None) -> Timeable:
     """A contestant, warmed up.
 
     Raises:

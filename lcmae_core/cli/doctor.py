@@ -20,13 +20,13 @@ DISK_GB, RAM_GB = 2.0, 4.0
 """Below these the quick profile is at risk."""
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """One line of the examination: state is ok, missing (work fails), or note (something is left out)."""
 
     group: str
     name: str
     state: str
-    found: str
+    detail: str
     advice: str = ""
 
 
@@ -55,29 +55,30 @@ def main(out: str | None = None, gpu: bool = False) -> int:
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.state]
         group = "" if finding.group == before else finding.group
         state = f"[{colour}]{finding.state}[/]"
-        table.add_row(group, escape(finding.name), state, escape(finding.found), escape(finding.advice))
+        table.add_row(group, escape(finding.name), state, escape(finding.detail), escape(finding.advice))
         before, missing = finding.group, missing + (finding.state == "missing")
     console.print(table)
     console.print(f"{missing} missing" if missing else "all that is required is there")
     return 1 if missing else 0
 
 
-def examine(out: str | None = None) -> Iterator[Finding]:
+def examine(out: str | None = None) -> Iterator[Diagnosis]:
     """Every finding, in groups. A check that breaks down is itself a finding."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python, check_packages, _device, lambda: check_storage(out), check_data, _jupyter, _tools,
+    checks: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
+        check_python, check_packages, check_device, lambda: check_storage(out), check_data, check_jupyter, check_tools,
     )  # fmt: skip
     for check in checks:
         try:
             yield from check()
         except Exception as error:
             name = getattr(check, "__name__", "check").strip("_<>")
-            yield Finding(name, "check", "missing", f"{type(error).__name__}: {error}", "report this as a bug")
+            yield Diagnosis(name, "check", "missing", f"{type(error).__name__}: {error}", "report this as a bug")
 
 
-def _python() -> Iterator[Finding]:
+def check_python() -> Iterator[Diagnosis]:
+    """Python's version."""
     good = sys.version_info >= (3, 11)
-    yield Finding("Python", platform.python_version(), "ok" if good else "missing", sys.executable,
+    yield Diagnosis("Python", platform.python_version(), "ok" if good else "missing", sys.executable,
                   "" if good else "install Python 3.11 or later")  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def check_packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Diagnosis]:
     """The libraries, by installed version."""
     good: dict[str, list[str]] = {}
     for package, bound, extra in requirements():
@@ -114,71 +115,74 @@ def check_packages() -> Iterator[Finding]:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:
             state = "note" if extra else "missing"
-            yield Finding("packages", package, state, "not installed", f"pip install '{name}'")
+            yield Diagnosis("packages", package, state, "not installed", f"pip install '{name}'")
             continue
         if _numbers(version) < _numbers(bound):
             advice = f"pip install '{package}>={bound}'"
-            yield Finding("packages", package, "note" if extra else "missing", f"{version}, needs {bound}", advice)
+            yield Diagnosis("packages", package, "note" if extra else "missing", f"{version}, needs {bound}", advice)
         else:
             good.setdefault(extra, []).append(f"{package} {version}")
     for extra, names in good.items():
-        yield Finding("packages", extra or "core", "ok", ", ".join(names))
+        yield Diagnosis("packages", extra or "core", "ok", ", ".join(names))
 
 
-def _device() -> Iterator[Finding]:
+def check_device() -> Iterator[Diagnosis]:
+    """Whether torch imports, and what it computes on."""
     try:
         import torch
     except Exception as error:
-        yield Finding("device", "torch", "missing", f"does not import: {error}", "pip install --force-reinstall torch")
+        yield Diagnosis(
+            "device", "torch", "missing", f"does not import: {error}", "pip install --force-reinstall torch"
+        )
         return
     from lcmae_core.store import accelerator
     from lcmae_core.store.machine import machine_memory
 
     cards = accelerator.cards()
     for index, card in enumerate(cards):
-        yield Finding("device", f"cuda:{index}", "ok", f"{card.name}, {card.memory / GB:.0f} GB")
+        yield Diagnosis("device", f"cuda:{index}", "ok", f"{card.name}, {card.memory / GB:.0f} GB")
     if not cards:
         seen = shutil.which("nvidia-smi")
         advice = "the driver is older than torch's CUDA, or torch is a CPU build" if seen else ""
-        yield Finding("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
+        yield Diagnosis("device", "CUDA", "note", "none" + (", though nvidia-smi is there" if seen else ""), advice)
     if "mps" in accelerator.kinds():
-        yield Finding("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
+        yield Diagnosis("device", "mps", "ok", f"Apple MPS ({platform.machine()})")
     cores = usable_cores()
-    yield Finding("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
+    yield Diagnosis("device", "CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
     memory = machine_memory()
     if memory is not None:
         low = memory < RAM_GB * GB
         advice = f"run one job at a time; {RAM_GB:.0f} GB are comfortable" if low else ""
-        yield Finding("device", "memory", "note" if low else "ok", f"{memory / GB:.1f} GB", advice)
+        yield Diagnosis("device", "memory", "note" if low else "ok", f"{memory / GB:.1f} GB", advice)
 
 
-def check_storage(out: str | None) -> Iterator[Finding]:
+def check_storage(out: str | None) -> Iterator[Diagnosis]:
     """The output folder, whether it can be written, and what its cache takes."""
     folder = Asked({"out": out}).out
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        yield Finding(
+        yield Diagnosis(
             "outputs", str(folder), "missing", f"{there} cannot be written", "choose another folder with --out"
         )
         return
     free = shutil.disk_usage(there).free
     low = free < DISK_GB * GB
     advice = f"quick needs about {DISK_GB:.0f} GB: make room or choose another folder with --out" if low else ""
-    yield Finding("outputs", str(folder), "missing" if low else "ok", f"{free / GB:.0f} GB free", advice)
+    yield Diagnosis("outputs", str(folder), "missing" if low else "ok", f"{free / GB:.0f} GB free", advice)
     yield _cache(folder / "cache")
 
 
-def _cache(folder: Path) -> Finding:
+def _cache(folder: Path) -> Diagnosis:
     from lcmae_core.config.groups import Runtime
     from lcmae_core.data.cache import taken
 
     count, size = taken(folder)
     limit = Runtime().cache_gb
     contents = f"{size / GB:.2f} GB in {count} sets of pictures, at most {limit:g} GB (cache_gb)"
-    return Finding("outputs", str(folder), "ok", contents, "may be deleted at any time" if count else "")
+    return Diagnosis("outputs", str(folder), "ok", contents, "may be deleted at any time" if count else "")
 
 
-def check_data() -> Iterator[Finding]:
+def check_data() -> Iterator[Diagnosis]:
     """The sources that can be opened here."""
     from lcmae_core.config import Data
     from lcmae_core.data.sources import open_source
@@ -187,24 +191,26 @@ def check_data() -> Iterator[Finding]:
         source = open_source(Data())
         source.train.read(0)
         counts = f"{len(source.train)} training and {len(source.validation)} validation images"
-        yield Finding("data", "photos", "ok", counts)
+        yield Diagnosis("data", "photos", "ok", counts)
     except Exception as error:
         advice = "reinstall: pip install --force-reinstall --no-deps lcmae-core"
-        yield Finding("data", "photos", "missing", f"{type(error).__name__}: {error}", advice)
+        yield Diagnosis("data", "photos", "missing", f"{type(error).__name__}: {error}", advice)
     given = os.environ.get("LCMAE_DATA")
     if given:
         try:
-            yield Finding("data", "LCMAE_DATA", "ok", str(Asked().data))
+            yield Diagnosis("data", "LCMAE_DATA", "ok", str(Asked().data))
         except LcmaeError as error:
-            yield Finding("data", "LCMAE_DATA", "missing", str(error), "correct it, or unset LCMAE_DATA")
+            yield Diagnosis("data", "LCMAE_DATA", "missing", str(error), "correct it, or unset LCMAE_DATA")
     else:
-        yield Finding("data", "LCMAE_DATA", "ok", "not set: each profile's own source")
-    reached = _hub_reachable()
+        yield Diagnosis("data", "LCMAE_DATA", "ok", "not set: each profile's own source")
+    reached = hub_reachable()
     advice = "" if reached else "hf: sources and hub ids need it; photos, folder: and parquet: do not"
-    yield Finding("data", "model hub", "ok" if reached else "note", "reachable" if reached else "not reachable", advice)
+    yield Diagnosis(
+        "data", "model hub", "ok" if reached else "note", "reachable" if reached else "not reachable", advice
+    )
 
 
-def _hub_reachable(timeout: float = 2.0) -> bool:
+def hub_reachable(timeout: float = 2.0) -> bool:
     """Whether the hub that huggingface_hub is set to accepts a connection; directly, or through a proxy."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies
@@ -221,23 +227,25 @@ def _hub_reachable(timeout: float = 2.0) -> bool:
     return True
 
 
-def _jupyter() -> Iterator[Finding]:
+def check_jupyter() -> Iterator[Diagnosis]:
+    """The packages that notebooks need, and for what."""
     for package, purpose in (
         ("ipykernel", "executing notebooks"), ("papermill", "lcmae run"), ("ipywidgets", "live controls"),
         ("anywidget", "the attention browser"), ("jupyterlab", "working in notebooks by hand"),
     ):  # fmt: skip
         try:
-            yield Finding("Jupyter", package, "ok", metadata.version(package))
+            yield Diagnosis("Jupyter", package, "ok", metadata.version(package))
         except metadata.PackageNotFoundError:
             advice = f"needed for {purpose}: pip install 'lcmae-core[notebooks]'"
-            yield Finding("Jupyter", package, "note", "not installed", advice)
+            yield Diagnosis("Jupyter", package, "note", "not installed", advice)
 
 
-def _tools() -> Iterator[Finding]:
+def check_tools() -> Iterator[Diagnosis]:
+    """Programs beside Python: a browser, SLURM."""
     browsers = ("chromium", "chromium-browser", "google-chrome", "chrome")
     browser = next((path for name in browsers if (path := shutil.which(name))), None)
-    yield Finding("tools", "browser", "ok" if browser else "note", browser or "no chromium found",
+    yield Diagnosis("tools", "browser", "ok" if browser else "note", browser or "no chromium found",
                   "" if browser else "only the browser tests need it: install chromium")  # fmt: skip
     cluster = shutil.which("sbatch")
-    yield Finding("tools", "cluster", "ok" if cluster else "note", cluster or "no sbatch found",
+    yield Diagnosis("tools", "cluster", "ok" if cluster else "note", cluster or "no sbatch found",
                   "" if cluster else "only --executor slurm needs it")  # fmt: skip

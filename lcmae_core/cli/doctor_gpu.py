@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from lcmae_core.bench.checkup import BUDGET, Checkup, Row, bench_of, check
+from lcmae_core.bench.checkup import BUDGET, Checkup, MethodRow, bench_of, check
 from lcmae_core.store.machine import pick_device, provenance
 
 NO_GPU = (
@@ -46,7 +46,7 @@ def show(console: Any, checkup: Checkup, about: dict[str, Any]) -> None:
         console.print(escape(line), soft_wrap=True)
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: MethodRow) -> list[str]:
     """A row's numbers as text; what was not measured is a dash."""
     away = [f"{row.away[kind]:.1e}" if kind in row.away else "-" for kind in ("fp32", "bf16", "compiled")]
     graphs = "-" if row.graphs is None else f"{row.graphs[0]} + {row.graphs[1] - row.graphs[0]}"
@@ -56,7 +56,7 @@ def cells(row: Row) -> list[str]:
     return [row.method, *away, graphs, *("-" if value is None else form.format(value) for form, value in numbers)]
 
 
-def report_of(row: Row, last: int) -> str:
+def report_of(row: MethodRow, last: int) -> str:
     """Numbers of the lines below that are this row's, up to `last`, and what there was no time for."""
     count = len(row.problems)
     lines = [", ".join(str(number) for number in range(last - count + 1, last + 1))] if count else []

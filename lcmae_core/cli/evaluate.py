@@ -68,7 +68,7 @@ def judging_of(source: str, way: str, asked: Asked, preset: str, *, here: bool =
     from lcmae_core.training.presets import clip_batch, fine_tuning, probing
 
     recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
-    origin = _origin(source, base, asked)
+    origin = origin_of(source, base, asked)
     images = open_source(origin.settings.data)
     if recipe is not None:
         recipe = vary(recipe, mine)
@@ -109,7 +109,8 @@ def _said_of_the_file(source: str) -> set[str]:
     return set() if ours else {"heads", "decoder_heads"}
 
 
-def _origin(source: str, base: Settings, asked: Asked) -> Any:
+def origin_of(source: str, base: Settings, asked: Asked) -> Any:
+    """The encoder that is judged: of a run's folder, a checkpoint, or untrained."""
     from lcmae_core.models.interop import load_mae
     from lcmae_core.store.runs import load_run
     from lcmae_core.training.downstream import Origin

@@ -98,7 +98,7 @@ def _train(options: argparse.Namespace) -> int:
 def _add_study(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="STUDY", help="table1, fig6, ... or status; none means all")
     add_common(parser, "setting")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default 5 at desk, else 3)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every run (default: those of the profile)")
     parser.add_argument("--budget", metavar="TIME", help="stop cleanly after 90s, 25m, 1.5h")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
     parser.add_argument("--array", type=int, metavar="N", help="tasks of one array job that share it (default: seeds)")
@@ -121,9 +121,8 @@ def _published(options: argparse.Namespace) -> int:
 def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint, or: untrained")
     parser.add_argument("--by", choices=("knn", "probe", "finetune"), default="probe", help="how (default probe)")
-    parser.add_argument(
-        "--preset", metavar="NAME", default="v2", help="fine-tuning recipe: v2 | mae | scratch | anchor"
-    )
+    recipes = "fine-tuning recipe: v2 (of arXiv 2310.01994v2) | mae | scratch | anchor"
+    parser.add_argument("--preset", metavar="NAME", default="v2", help=recipes)
     add_common(parser, "setting of the recipe, the data or the model")
     add_ranks(parser)
     parser.add_argument("--device", metavar="NAME", help="auto | cuda | cuda:1 | mps | cpu")

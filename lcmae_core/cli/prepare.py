@@ -52,9 +52,9 @@ def prepare(options: argparse.Namespace) -> int:
         raise LcmaeError(f"--to: got {options.to!r}, expected a folder that can be written")
     from lcmae_core.data.contents import contents_of
     from lcmae_core.data.prepare import prepare as make
-    from lcmae_core.data.shard_plan import Recipe
+    from lcmae_core.data.shard_plan import ShardRecipe
 
-    recipe = Recipe(options.size, options.quality, options.shard_images, options.split)
+    recipe = ShardRecipe(options.size, options.quality, options.shard_images, options.split)
     contents = contents_of(str(source), follow_links=options.follow_links)
     jobs = options.jobs or min(16, os.cpu_count() or 1)
     manifest = make(contents, folder, recipe, workers=jobs)

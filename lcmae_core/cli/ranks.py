@@ -20,7 +20,7 @@ RESTARTS = 3
 """How often the ranks are started again, from the last checkpoint, after one of them was lost."""
 
 
-class Wanted(NamedTuple):
+class WantedRanks(NamedTuple):
     """The processes that were asked for."""
 
     nproc: int
@@ -28,14 +28,14 @@ class Wanted(NamedTuple):
     rendezvous: str | None
 
 
-def wanted_of(options: Namespace) -> Wanted | None:
+def wanted_of(options: Namespace) -> WantedRanks | None:
     """What the options say; None for this process alone."""
     if options.nproc is None and options.nnodes == 1:
         return None
-    return Wanted(1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
+    return WantedRanks(1 if options.nproc is None else options.nproc, options.nnodes, options.rendezvous)
 
 
-def check_ranks(wanted: Wanted, batch_size: int, accum_steps: int = 1) -> None:
+def check_ranks(wanted: WantedRanks, batch_size: int, accum_steps: int = 1) -> None:
     """See, before anything is started, whether so many ranks can share batches of this size.
 
     Raises:
@@ -61,7 +61,7 @@ def torchrun(words: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str 
     return [sys.executable, "-m", "torch.distributed.run", *meet, *each, *without(words, *OWN)]
 
 
-def launch(words: Sequence[str], wanted: Wanted) -> int:
+def launch(words: Sequence[str], wanted: WantedRanks) -> int:
     """Print the command, run it, and return its exit code; at a signal the ranks are saved first, and the code is the
     signal's own."""
     command = torchrun(words, *wanted)

@@ -28,7 +28,7 @@ def report(profile_name: str | None, folder: str | None) -> int:
         from lcmae_core.studies.scoreboard import score
 
         drawn = list(everything(out, profile))
-        print(*export(out, {profile: score(recorded(out, profile), profile, do=False)}), sep="\n")
+        print(*export(out, {profile: score(recorded(out, profile), profile, make=False)}), sep="\n")
     if measured := checkpoint_numbers(out):
         drawn += [("Checkpoints: numbers side by side", measured), *checkpoint_pictures(out)]
     print(build_report(out, drawn, scoreboard(out, profile)))

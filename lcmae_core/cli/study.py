@@ -10,15 +10,16 @@ from pathlib import Path
 
 from lcmae_core.cli.words import chosen_studies, without
 from lcmae_core.config import Settings, replace
+from lcmae_core.config.names import MARKS
 from lcmae_core.config.places import plain_name
 from lcmae_core.config.profiles import profile_of
 from lcmae_core.execute.plan import check_writable
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
 from lcmae_core.studies import STUDIES, mask_units
-from lcmae_core.studies.costs import measured_speed, to_go
+from lcmae_core.studies.costs import epoch_of, measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
-from lcmae_core.studies.trials import Trial, jobs, unusable
+from lcmae_core.studies.trials import Trial, trials, unusable
 
 
 def run_studies(
@@ -35,7 +36,7 @@ def run_studies(
 
     At the end of the budget (or at SIGINT, SIGTERM and SIGUSR2) training stops after a checkpoint, a measure is
     finished, and the same command goes on. Several processes, here `workers` of them (started with the command line
-    `words`) or on several machines with one output folder, share the jobs out.
+    `words`) or on several machines with one output folder, share the trials out.
     """
     todo = missing(names, base, profile, seeds)
     if not todo:
@@ -53,7 +54,7 @@ def missing(names: Sequence[str], base: Settings, profile: str, seeds: int) -> l
     """
     check_writable(Path(base.runtime.out))
     every = _ordered(names, base, profile, seeds)
-    todo = [job for job in every if not job.done]
+    todo = [trial for trial in every if not trial.done]
     print(f"{len(todo)} of {len(every)} jobs to do at {profile}", flush=True)
     say_what_is_left_out(names, base, profile)
     return todo
@@ -73,7 +74,7 @@ def say_what_is_left_out(names: Sequence[str], base: Settings, profile: str) -> 
 
 
 def _ordered(names: Sequence[str], base: Settings, profile: str, seeds: int) -> list[Trial]:
-    return jobs(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
+    return trials(chosen_studies(names), base, profile, range(base.seed, base.seed + seeds), complete=True)
 
 
 def _work(todo: Sequence[Trial], stop: StopRequest) -> int:
@@ -81,31 +82,31 @@ def _work(todo: Sequence[Trial], stop: StopRequest) -> int:
     before = -1
     while left and done > before:  # again, for what another process had at the first time, while there is something
         before = done
-        for job in left:
+        for trial in left:
             if stop.is_set():
                 break
-            if not job.done and job.record.path not in failed:
-                done += _attempt(job, stop, failed)
-        left = [job for job in left if not job.done]
+            if not trial.done and trial.record.path not in failed:
+                done += _attempt(trial, stop, failed)
+        left = [trial for trial in left if not trial.done]
         if stop.is_set():
             break
     print(f"{done} jobs done in {time.monotonic() - began:.0f} s, {len(left)} left", flush=True)
     return 1 if failed else 0
 
 
-def _attempt(job: Trial, stop: StopRequest, failed: set[Path]) -> bool:
-    """Do a job and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
+def _attempt(trial: Trial, stop: StopRequest, failed: set[Path]) -> bool:
+    """Do a trial and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
     from lcmae_core.training.guards import NonFiniteLossError
 
-    started, settings = time.monotonic(), job.case.settings
-    title = f"{job.study} · {job.row} · seed {settings.seed}"
+    started, settings = time.monotonic(), trial.case.settings
+    title = f"{trial.study} · {trial.row} · seed {settings.seed}"
     try:
-        mine = job.attempt(stop=stop)
+        mine = trial.attempt(stop=stop)
     except Stopped as asked:
         print(f"{title}: {asked}", flush=True)
         return False
     except NonFiniteLossError as error:
-        failed.add(job.record.path)
+        failed.add(trial.record.path)
         print(f"{title}: failed: {error}", file=sys.stderr, flush=True)
         return False
     if mine:
@@ -128,7 +129,7 @@ def _deadline(budget: float | None, stop: StopRequest) -> Iterator[None]:
 
 @contextmanager
 def _helpers(count: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Copies of this command that take from the same jobs; those still at it at the end are asked to stop."""
+    """Copies of this command that take from the same trials; those still at it at the end are asked to stop."""
     command = [sys.executable, "-m", "lcmae_core.cli", *without(words, "--jobs")]
     helpers = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -174,21 +175,21 @@ def print_status(names: Sequence[str], base: Settings, profile: str, *, seeds: i
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     base = _of_the_records(base, asked=data_asked)
     everything, seen = _ordered(names, base, profile, seeds), set[tuple[Path, str]]()
-    speed = measured_speed(everything)
+    speed, epoch = measured_speed(everything), epoch_of(everything, profile)
     for name in chosen_studies(names):
-        mine = [job for job in everything if job.study == name]
-        left = [job for job in mine if not job.done]
+        mine = [trial for trial in everything if trial.study == name]
+        left = [trial for trial in mine if not trial.done]
         table.add_row(
             name,
             STUDIES[name].title,
             str(len(mine) - len(left)),
             str(len(left)),
-            str(to_go(left, seen, speed)) if left else "-",
+            str(to_go(left, seen, speed, epoch)) if left else "-",
         )
     make_console().print(table)
-    print(
-        f"profile {profile}, {seeds} seeds, {base.runtime.out}; what studies share is counted once, where first needed"
-    )
+    print(MARKS)
+    counted = f"{seeds} seed{'s' * (seeds > 1)}"
+    print(f"profile {profile}, {counted}, {base.runtime.out}; what studies share is counted once, where first needed")
     print("hours: of runs and measures of the same kind that are finished; about: some from a plain MAE's")
     one = profile_of(profile)
     print(f"{profile}: {one.purpose}; {one.cost}; expect {one.expect}")

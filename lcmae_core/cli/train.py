@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import GROUPS, LEAVES, LcmaeError, Settings, profile, replace
+from lcmae_core.config.names import MARKS
 from lcmae_core.config.resolve import COMMON, Asked
 from lcmae_core.config.unread import refuse_unread
 from lcmae_core.execute.parameters import parse_assignments
@@ -72,9 +73,11 @@ def settings_of_run(folder: str, asked: Asked) -> Settings:
     """The settings of a run that is to go on; of what is asked for beside it only the runtime may differ.
 
     Raises:
-        LcmaeError: no run is there, or something that may affect its results is asked to be other than it was.
+        LcmaeError: no run is there, something that may affect its results is asked to be other than it was, or its
+            settings or its data are not those of its name, so that another run would begin.
     """
-    from lcmae_core.store.runs import load_run
+    from lcmae_core.data.sources import source_identity
+    from lcmae_core.store.runs import load_run, run_folder
 
     for name in ("profile", "out"):
         if asked.given(name):
@@ -86,7 +89,14 @@ def settings_of_run(folder: str, asked: Asked) -> Settings:
     if changed := differences(run.settings, wanted):
         what = ", ".join(f"{name} {after!r} (the run has {before!r})" for name, (before, after) in changed.items())
         raise LcmaeError(f"resume: got {what}, expected the run's own: leave it out, or train without --resume")
-    return replace(wanted, {"out": str(run.path.parent.parent)})
+    there = replace(wanted, {"out": str(run.path.parent.parent)})
+    named = run_folder(there, source_identity(there.data.source)).name
+    if named != run.name or run.path.parent.name != "runs":
+        raise LcmaeError(
+            f"resume: got {folder!r}, expected {Path('runs') / named!s}, by its settings and data: the folder was "
+            "renamed, or settings.json or the data were changed"
+        )
+    return there
 
 
 def unfinished_beside(settings: Settings) -> list[str]:
@@ -109,7 +119,7 @@ def unfinished_beside(settings: Settings) -> list[str]:
 
 
 def list_settings(settings: Settings) -> int:
-    """Print every setting: name, the value it would have, what it means, and its group."""
+    """Print every setting: name, the value it would have, what it means, and its group; below, what the marks mean."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -122,6 +132,7 @@ def list_settings(settings: Settings) -> int:
         cells = (leaf, str(getattr(owner, leaf)), fields[leaf].description or "", AFFECTS.get(group, group))
         table.add_row(*(escape(cell) for cell in cells))
     make_console().print(table)
+    print(MARKS)
     return 0
 
 

@@ -1,13 +1,21 @@
-"""Names: of settings, today's and those before them; and of files, as text that can be stored and shown whatever bytes
-a disk has for them, and back again."""
+"""Names: of settings and arguments, today's and those before them; and of files, as text that can be stored and shown
+whatever bytes a disk has for them, and back again. And the marks that stand for a paper, where something of it is
+printed."""
 
+import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from lcmae_core.config.errors import LcmaeError
 
+MARKS = (
+    "[open] means that the paper does not say and we chose; v1 and v2 are the versions of arXiv 2310.01994; HLV is the "
+    "hierarchical latent variable model of arXiv 2306.04898."
+)
+"""What the marks mean: stands wherever one is printed, as a newcomer knows none of them."""
 _ON_DISK = {
     "accum_steps": "accumulate",
     "device_cache_gb": "hold_gb",
@@ -20,6 +28,8 @@ _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that break lines or turn the direction of what follows."""
 _SPELT_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f]|202[89a-e]|206[6-9])|\\x([01][0-9a-f]|7f|[89][0-9a-f])")
 _TODAY = {old: name for name, old in _ON_DISK.items()}
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 def on_disk(name: str) -> str:
@@ -37,6 +47,25 @@ def todays(settings: Mapping[str, Any]) -> dict[str, Any]:
         if old in settings and name in settings:
             raise LcmaeError(f"{name}: got it as {old!r} too, its former name, expected one of the two")
     return {_TODAY.get(name, name): value for name, value in settings.items()}
+
+
+def former_keywords(names: Mapping[str, str]) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
+    """For a public function whose arguments were renamed: it takes the former keywords too, with a warning that says
+    today's. names: former -> today's."""
+
+    def taking(function: Callable[P, Result]) -> Callable[P, Result]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+            for old in names.keys() & kwargs.keys():
+                if names[old] in kwargs:
+                    raise LcmaeError(f"{names[old]}: got it as {old!r} too, its former name, expected one of the two")
+                warnings.warn(f"{function.__name__}({old}=) is now {names[old]}=", DeprecationWarning, stacklevel=2)
+                kwargs[names[old]] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return taking
 
 
 def printable(name: str) -> str:

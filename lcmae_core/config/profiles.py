@@ -40,19 +40,24 @@ class Theory:
 @dataclass(frozen=True)
 class Profile:
     """Everything that depends on the profile. Leaves are settings that override others: the defaults (`pretraining`),
-    the profile's own pre-training (`ablation`, `costly`, `short`, `units`, `dino`, `supervised`, `one_image`), or the
-    published recipe (`probe`, `fine_tuning`).
+    the profile's own pre-training (`ablation`, `local_contrastive`, `costly`, `short_horizon`, `units`, `dino`,
+    `supervised`, `one_image`), or the published recipe (`probe`, `fine_tuning`).
 
-    purpose, command, cost, expect: for whoever chooses one. pretraining: of the main MAE. ablation: of the rows of a
-    table. costly: of rows whose step costs several of MAE's. short: the shorter of two horizons, at which collapse and
-    attention distance are judged. units: an image size whose grid of patches can be cut into mask cells of up to 4 x 4
-    patches. fine_tuning_rates: base_lr among which fine-tuning's is chosen for each row, on training images of the
-    first of `seeds`, and taken for its other seeds too (`training.choose`); none: that of `fine_tuning`. seeds: those
-    by which claims are judged.
+    purpose, command, cost, expect: for whoever chooses one. pretraining: of the main MAE. ablation: of the rows of
+    a table; local_contrastive: of those of Table 1 other than MAE's. costly: of rows whose step costs several of
+    MAE's. short_horizon: the shorter of two horizons, at which collapse and attention distance are judged. units:
+    an image size whose grid of patches can be cut into mask cells of up to 4 x 4 patches.
+    fine_tuning_rates: base_lr among which fine-tuning's is chosen for each row, on training images of the first of
+    `seeds`, and taken for its other seeds too (`training.choose`); none: that of `fine_tuning`.
+    seeds: those by which claims are judged; judged_rows: whether studies leave out the rows that no claim is judged
+    by. measured_at_once: whether a run is given every measure when it is trained, so that no later question needs
+    it to be trained again.
     epoch: training images of its data, for the cost of runs. in_notebook: whether notebooks train it by themselves.
-    images: how many held-out images the measures use that train nothing. every: how many images retrieval searches
-    (C20; None: all). conflicts: how many cue-conflict images. severities: of the corruptions. ridge: whether the probe
-    is fitted in closed form. decoder: number of blocks of the deep decoder.
+    long_enough: whether it trains long enough for signs and for checks of quality. stored: whether the notebooks
+    come executed at it, and shipped: whether its records come with the collection.
+    images: how many held-out images the measures use that train nothing. searched: how many images retrieval
+    searches (C20; None: all). conflicts: how many cue-conflict images. severities: of the corruptions. ridge:
+    whether the probe is fitted in closed form. decoder: number of blocks of the deep decoder.
     """
 
     purpose: str
@@ -61,8 +66,9 @@ class Profile:
     expect: str
     pretraining: Leaves
     ablation: Leaves = field(default_factory=dict)
+    local_contrastive: Leaves = field(default_factory=dict)
     costly: Leaves = field(default_factory=dict)
-    short: Leaves = field(default_factory=dict)
+    short_horizon: Leaves = field(default_factory=dict)
     one_image: Leaves = field(default_factory=dict)
     units: Leaves = field(default_factory=dict)
     dino: Leaves = field(default_factory=dict)
@@ -73,10 +79,15 @@ class Profile:
     fine_tuning_rates: tuple[float, ...] = ()
     theory: Theory = field(default_factory=Theory)
     seeds: tuple[int, ...] = (0, 1, 2)
+    judged_rows: bool = False
+    measured_at_once: bool = False
     epoch: int = 0
     in_notebook: bool = False
+    long_enough: bool = True
+    stored: bool = False
+    shipped: bool = False
     images: int = 64
-    every: int | None = None
+    searched: int | None = None
     conflicts: int = 1024
     severities: tuple[int, ...] = (3,)
     decoder: int = 8
@@ -95,7 +106,7 @@ SMOKE = Profile(
     probe={"cached": True, "batch_size": 128, "steps": 20, "base_lr": 12.8},
     fine_tuning={"batch_size": 8, "steps": 4},
     theory=Theory(steps=3, seeds=1, masks=1, fitted=40, tested=20),
-    in_notebook=True, images=16, every=16, conflicts=16, decoder=3,
+    in_notebook=True, long_enough=False, images=16, searched=16, conflicts=16, decoder=3,
 )  # fmt: skip
 QUICK = Profile(
     purpose="a first look: every figure on ten embedded photographs",
@@ -113,7 +124,7 @@ QUICK = Profile(
     # 512 images: mixed ones would teach it little; the rate is the same for every preset
     fine_tuning={"batch_size": 16, "steps": 32, "warmup": 0.1, "base_lr": 3.2e-2, "mixup": 0.0, "cutmix": 0.0},
     theory=Theory(steps=320, seeds=2, masks=3, fitted=600, tested=400),
-    in_notebook=True, images=64, every=64, conflicts=128,
+    in_notebook=True, stored=True, images=64, searched=64, conflicts=128,
 )  # fmt: skip
 DESK = Profile(
     purpose="every claim judged without a GPU: Imagenette at 64 px, a micro ViT",
@@ -124,7 +135,7 @@ DESK = Profile(
         "seed": 1, "batch_size": 32, "steps": None, "epochs": 30, "base_lr": 1.2e-2, "log_every": 100,
         "checkpoint_every": 500, "tensorboard": False, "source": "torchvision:Imagenette", "dino_dim": 256,
     },
-    short={"epochs": 10},
+    short_horizon={"epochs": 10},
     one_image={"epochs": 5},
     # MAE's rate and length, and the sizes of quick's DINO with a slower teacher for its longer training
     dino={"clip_grad": 3.0, "local_crops": 4, "dino_dim": 256, "teacher_momentum": 0.99, **PUBLISHED_COLOURS},
@@ -139,7 +150,8 @@ DESK = Profile(
     # at batch 32 rates of 3e-4, 1e-3 and 3e-3, around quick's 2e-3 and the 1e-3 with which small ViTs are trained
     fine_tuning_rates=(2.5e-3, 8e-3, 2.5e-2),
     seeds=(1, 2, 3, 4, 5),  # its pilots were run with 0
-    epoch=9469, images=512,
+    judged_rows=True,  # two cores have days for what decides, and for no control
+    measured_at_once=True, epoch=9469, shipped=True, images=512,
 )  # fmt: skip
 LAB = Profile(
     purpose="the claims at the paper's 14 x 14 grid: ViT-Ti, Imagenette at 112 px",
@@ -161,7 +173,7 @@ LAB = Profile(
     probe={"cached": True, "batch_size": 4096, "steps": 2000, "base_lr": 0.4, "precision": "bf16"},
     # RandAugment costs a CPU core about 3 ms an image: 100 epochs would be most of the profile's three GPU-hours
     fine_tuning={"batch_size": 256, "epochs": 30, "precision": "bf16"},
-    epoch=9469, images=128, severities=(1, 3, 5),
+    epoch=9469, shipped=True, images=128, severities=(1, 3, 5),
 )  # fmt: skip
 PAPER = Profile(
     purpose="the published protocol: v2 section 5, ViT-B/16 on ImageNet-1k",
@@ -175,13 +187,14 @@ PAPER = Profile(
         "compile": True, "log_every": 50, "checkpoint_every": 1000, "workers": 8, "source": "folder:data/imagenet",
         "local_size": 96, "dino_dim": 65536, "dino_hidden": 2048, "dino_bottleneck": 256,
     },
+    local_contrastive={"base_lr": 6e-4},  # v2's: four times that of its MAE
     one_image={"epochs": 5},
     units={"patch_size": 8},  # 28 x 28 patches, as HLV has
     dino={"base_lr": 5e-4, "clip_grad": 3.0, "weight_decay": 0.1, "beta2": 0.999, "warmup": 0.1, **PUBLISHED_COLOURS},
     supervised={"base_lr": 5e-4, "beta2": 0.999, "warmup": 0.05, **PUBLISHED_AUGMENTATION},
     probe={"precision": "bf16"},
     fine_tuning={"precision": "bf16"},
-    epoch=1_281_167, images=256, every=8192, severities=(1, 2, 3, 4, 5),
+    epoch=1_281_167, images=256, searched=8192, severities=(1, 2, 3, 4, 5),
 )  # fmt: skip
 
 PROFILES: dict[str, Profile] = {"smoke": SMOKE, "quick": QUICK, "desk": DESK, "lab": LAB, "paper": PAPER}
@@ -189,8 +202,14 @@ PROFILES: dict[str, Profile] = {"smoke": SMOKE, "quick": QUICK, "desk": DESK, "l
 "References at quick". Supervised and DINO have the published augmentation from desk up; smoke and quick are too short
 for it. A step of LARS changes a probe's matrix by a fixed share of its norm, the rate times the trust coefficient: a
 small source needs the published peak rate (6.4, whatever the batch) and as many steps."""
+DEFAULT = "quick"
+"""The profile where nobody says one."""
 IN_NOTEBOOK = tuple(name for name, one in PROFILES.items() if one.in_notebook)
 """Profiles whose runs a notebook trains by itself; those of the others are trained by `lcmae study`."""
+TOO_SHORT = tuple(name for name, one in PROFILES.items() if not one.long_enough)
+"""Profiles of which not even a sign is judged."""
+SHIPPED = tuple(name for name, one in PROFILES.items() if one.shipped)
+"""Profiles whose records come with the collection."""
 
 
 def profile_of(name: str) -> Profile:

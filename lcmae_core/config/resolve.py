@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lcmae_core.config.errors import LcmaeError, nearest
 from lcmae_core.config.names import printable, todays
 from lcmae_core.config.places import anchored, find
-from lcmae_core.config.profiles import PROFILES
+from lcmae_core.config.profiles import DEFAULT, PROFILES
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DEVICES = ("auto", "cuda", "mps", "cpu", "xpu")
@@ -130,7 +130,7 @@ class Asked:
         Raises:
             LcmaeError: there is no such profile, or two are asked for.
         """
-        return self._answer("profile") or "quick"
+        return self._answer("profile") or DEFAULT
 
     @property
     def data(self) -> str | None:

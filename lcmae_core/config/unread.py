@@ -42,8 +42,8 @@ def why_unread(settings: Settings, name: str) -> str:
     for switch, other in _others(settings):
         with suppress(LcmaeError):  # the other value may not fit the rest
             if name not in unused(replace(settings, {switch: other})):
-                return f"{_said(settings, switch)} does not read ({switch}={other!r} does)"
-    return f"{_said(settings, 'method')} does not read"
+                return f"{_with_value(settings, switch)} does not read ({switch}={other!r} does)"
+    return f"{_with_value(settings, 'method')} does not read"
 
 
 def _others(settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -56,5 +56,5 @@ def value_of(settings: Settings, name: str) -> Any:
     return getattr(getattr(settings, LEAVES[name]) if LEAVES[name] else settings, name)
 
 
-def _said(settings: Settings, name: str) -> str:
+def _with_value(settings: Settings, name: str) -> str:
     return f"{name}={value_of(settings, name)!r}"

@@ -1,7 +1,6 @@
 """Random crops, resizing, mirroring and normalisation of whole batches on the device, straight from uint8.
 
-Letters: B images, C channels, H W canvas, h w crop,
-.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels of a canvas, h x w pixels of a crop.
 """
 
 import math
@@ -17,7 +16,8 @@ TRIES = 10
 """Boxes tried an image before the central one, as in torchvision."""
 BOX_DRAWS = 2 * TRIES + 2
 """Random numbers a box takes: area and aspect of each try, then top and left."""
-_CHUNK = 2**26  # floats of a temporary in crop_resize: 256 MB, whatever the batch
+CHUNK = 2**26
+"""Floats of a temporary in crop_resize: 256 MB, whatever the batch."""
 
 FINE, SHARES = 2.0**30, 2.0**15
 """Steps a kernel's values, and the shares made of them, are rounded to."""
@@ -120,7 +120,10 @@ def _eight_bit(images: Tensor) -> Tensor:
     return images.add_(0.5).floor_().clamp_(0, 255)
 
 
-def _resample(images: Tensor, boxes: Tensor, size: tuple[int, int], eight_bit: bool = True) -> Tensor:
+def resampled(
+    images: UInt8[Tensor, "B C H W"], boxes: Int64[Tensor, "B 4"], size: tuple[int, int], eight_bit: bool = True
+) -> Float[Tensor, "B C h w"]:
+    """`crop_resize` of all images at once; without `eight_bit` nothing is rounded or clamped, in floats as it comes."""
     _, channels, height, width = images.shape
     across = resize_weights(boxes[:, 1], boxes[:, 3], width, size[1])  # (B, w, W)
     down = resize_weights(boxes[:, 0], boxes[:, 2], height, size[0])  # (B, h, H)
@@ -140,9 +143,9 @@ def crop_resize(
     to the last bit in any batch, on any canvas and device (`resize_weights`). Equals 8-bit torchvision and Pillow
     (across, then down) but for the last bit of their fixed-point sums.
     """
-    chunk = max(1, _CHUNK // (images[0].numel() + size[0] * images.shape[2] + size[1] * images.shape[3]))
+    chunk = max(1, CHUNK // (images[0].numel() + size[0] * images.shape[2] + size[1] * images.shape[3]))
     with torch.autocast(images.device.type, enabled=False):
-        parts = [_resample(i, b, size) for i, b in zip(images.split(chunk), boxes.split(chunk))]
+        parts = [resampled(i, b, size) for i, b in zip(images.split(chunk), boxes.split(chunk))]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -3,7 +3,7 @@
 A kept canvas is two files below `<out>/cache/`: the pixels (an .npy file) and a manifest that says what they are and
 what their sha256 is; the manifest is written last. Whatever is wrong with the folder costs one line and the time to
 decode again, never the work.
-Letters: C channels, H W canvas, M images of the split.
+Letters (CONTRIBUTING.md): C channels, H x W pixels of a canvas, M images of the split.
 """
 
 import contextlib
@@ -120,12 +120,12 @@ class Entry(Generic[T]):
     def __init__(self, cache: Cache, name: dict[str, Any]) -> None:
         self._cache, self._about = cache, name
         stem = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:16]
-        self._file, self._manifest = (cache.folder / f"{stem}{end}" for end in (self.suffix, ".json"))
+        self.file, self._manifest = (cache.folder / f"{stem}{end}" for end in (self.suffix, ".json"))
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
         """Nobody else makes this one meanwhile; False where that cannot be had, and nothing is to be written."""
-        lock = FileLock(self._cache.folder / f".{self._file.stem}.lock")
+        lock = FileLock(self._cache.folder / f".{self.file.stem}.lock")
         try:
             self._cache.folder.mkdir(parents=True, exist_ok=True)
             held = self._acquired(lock)
@@ -154,7 +154,7 @@ class Entry(Generic[T]):
         except (OSError, ValueError, KeyError, TypeError):
             kept = None
         if kept is None:
-            say(f"cache: {self._file.name} is damaged, and is made anew")
+            say(f"cache: {self.file.name} is damaged, and is made anew")
             return None
         with contextlib.suppress(OSError):
             self._manifest.touch()  # the one used longest ago makes room first
@@ -169,10 +169,10 @@ class Entry(Generic[T]):
         reason = f"no room on the disk for {size:,} bytes" if full else _reason(error)
         say(f"cache: {self._cache.folder} is left out, {self.without}: {reason}")
 
-    def _room(self, size: int) -> bool:
+    def make_room(self, size: int) -> bool:
         """Whether so many bytes more may be kept, after dropping what was used longest ago."""
         folder, limit = self._cache
-        for left in folder.glob(f".{self._file.name}-*"):  # the lock is ours: who began these was killed
+        for left in folder.glob(f".{self.file.name}-*"):  # the lock is ours: who began these was killed
             left.unlink(missing_ok=True)
         for left in (file for end in SUFFIXES for file in folder.glob(f".*{end}")):
             if time.time() - left.stat().st_mtime > _STALE:  # of a process that was killed
@@ -199,9 +199,9 @@ class _KeptCanvas(Entry[Canvas]):
         """Keep a canvas and give it back, mapped; as it came where it cannot be kept."""
         sizes = [canvas.heights.tolist(), canvas.widths.tolist()]
         try:
-            if not self._room(canvas.pixels.numel()):
+            if not self.make_room(canvas.pixels.numel()):
                 return canvas
-            write_atomic(self._file, lambda path: np.save(path, canvas.pixels.numpy()))
+            write_atomic(self.file, lambda path: np.save(path, canvas.pixels.numpy()))
             write_json(self._manifest, {"about": self._about, "sizes": sizes, "sha256": self._digest(sizes)})
             return self._open(sizes)
         except (OSError, ValueError) as error:
@@ -209,13 +209,13 @@ class _KeptCanvas(Entry[Canvas]):
             return canvas
 
     def _digest(self, sizes: list[list[int]]) -> str:
-        with self._file.open("rb") as file:
+        with self.file.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         digest.update(json.dumps(sizes).encode())
         return digest.hexdigest()
 
     def _open(self, sizes: list[list[int]]) -> Canvas:
-        mapped = np.load(self._file, mmap_mode="c")  # copy-on-write: torch wants a writable array
+        mapped = np.load(self.file, mmap_mode="c")  # copy-on-write: torch wants a writable array
         heights, widths = (torch.tensor(side, dtype=torch.int64) for side in sizes)
         return Canvas(torch.from_numpy(mapped), heights, widths)
 

@@ -1,7 +1,7 @@
 """Colour changes of whole batches on the device: jitter, hue, greyscale, blur, solarisation, as DINO's crops have them.
 
 Every image has random numbers of its own, so it is changed alike in whatever batch it comes.
-Letters: B images, C channels, h w crop, n pixels of a side.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels of a crop. In words: side (pixels of it).
 """
 
 from typing import NamedTuple
@@ -96,10 +96,10 @@ def blur(images: Float[Tensor, "B C h w"], sigma: Float[Tensor, "B"]) -> Float[T
     return torch.matmul(torch.matmul(down[:, None], images), across[:, None].mT)
 
 
-def _blur_weights(sigma: Tensor, side: int) -> Float[Tensor, "B n n"]:
+def _blur_weights(sigma: Tensor, side: int) -> Float[Tensor, "B side side"]:
     """Row i: the share of every pixel in the blurred pixel i; a pixel beyond a border counts for its mirror image."""
     place = torch.arange(side, device=sigma.device)
-    straight = (place[None, :] - place[:, None]).abs()  # (n, n), from output i to pixel j
+    straight = (place[None, :] - place[:, None]).abs()  # (side, side), from output i to pixel j
     before = place[None, :] + place[:, None]  # to the image of j in front of the first pixel
     behind = 2 * (side - 1) - before  # and behind the last one
     first, last = (place == 0)[None, :], (place == side - 1)[None, :]  # the mirrors themselves have no second image

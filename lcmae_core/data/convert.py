@@ -40,7 +40,7 @@ class UnreadableImage(LcmaeError):  # noqa: N818 (the name says it)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Pillow's warnings about damaged metadata are not heard: they do not concern the picture. Nor is its limit on
     pixels: `decoders.load` has its own, below which a large JPEG can come reduced.
 
@@ -61,7 +61,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     Not `ImageOps.exif_transpose`: it writes all tags anew, and fails on one that it cannot write.
     """
     try:
-        with _quiet():
+        with quietly():
             return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # whatever damaged bytes lead to: SyntaxError, struct.error, ValueError, TypeError...
         return None
@@ -69,7 +69,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _in_bands(image: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
     """`function` of bands of rows, put together, so that a large picture is never there three times."""
-    first, *more = _bands(image)
+    first, *more = bands_of(image)
     if not more:
         return function(image)
     out = Image.new(mode, image.size)
@@ -78,7 +78,8 @@ def _in_bands(image: Image.Image, mode: str, function: Callable[[Image.Image], I
     return out
 
 
-def _bands(image: Image.Image) -> list[tuple[int, int, int, int]]:
+def bands_of(image: Image.Image) -> list[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) of at most `BAND` pixels, from the top down, that cover a picture."""
     rows = max(1, BAND // max(1, image.width))
     tops = range(0, max(1, image.height), rows)
     return [(0, top, image.width, min(top + rows, image.height)) for top in tops]
@@ -98,7 +99,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _lies_in_unit(image: Image.Image) -> bool:
-    values = (np.nan_to_num(np.asarray(image.crop(box))) for box in _bands(image))
+    values = (np.nan_to_num(np.asarray(image.crop(box))) for box in bands_of(image))
     return all(band.min(initial=0) >= 0 and band.max(initial=0) <= 1 for band in values)
 
 
@@ -143,7 +144,7 @@ def _reason(head: bytes, error: Exception) -> str:
 
 def _opened(content: bytes) -> Image.Image:
     """The picture with its header read, nothing decoded."""
-    with _quiet():
+    with quietly():
         image = Image.open(BytesIO(content))
         if image.format in PROGRAMS:
             raise Image.UnidentifiedImageError
@@ -159,7 +160,7 @@ def is_plain_jpeg(content: bytes, side: int) -> bool:
     """Whether it is a JPEG in colour or grey, not turned, with a short side of at most `side`: any reader sees in it
     what we see."""
     try:
-        with _quiet(), Image.open(BytesIO(content)) as image:
+        with quietly(), Image.open(BytesIO(content)) as image:
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
             small = min(image.size) <= side
             return image.format == "JPEG" and image.mode in ("RGB", "L") and upright and small

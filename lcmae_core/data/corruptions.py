@@ -2,7 +2,7 @@
 
 The package is installed as `imagecorruptions-imaug`, the fork of it that runs with today's scikit-image and numpy.
 
-Letters: M images, C channels, H x W pixels.
+Letters (CONTRIBUTING.md): M images, C channels, H x W pixels.
 """
 
 import warnings
@@ -66,11 +66,12 @@ def corrupted(
     if min(images.shape[1:3]) < SMALLEST:
         height, width = images.shape[1:3]
         raise LcmaeError(f"image_size: got {height}x{width} px, expected at least {SMALLEST} px a side to corrupt")
-    return _corrupted(images.tobytes(), images.shape, tuple(severities))
+    return corrupted_once(images.tobytes(), images.shape, tuple(severities))
 
 
 @lru_cache(maxsize=1)
-def _corrupted(pixels: bytes, shape: tuple[int, ...], severities: tuple[int, ...]) -> np.ndarray:
+def corrupted_once(pixels: bytes, shape: tuple[int, ...], severities: tuple[int, ...]) -> np.ndarray:
+    """`corrupted` of images that were checked, as bytes of a shape, by which the last answer is found again."""
     images, names = np.frombuffer(pixels, np.uint8).reshape(shape), corruption_names()
     corrupted = np.empty((len(names), len(severities), *shape), np.uint8)
     for k, name in enumerate(names):

@@ -1,6 +1,6 @@
 """Random numbers and image order as pure functions of (seed, stream, epoch, index): there is no state to save.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images of a batch, M images of a split.
 """
 
 import hashlib

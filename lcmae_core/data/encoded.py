@@ -4,6 +4,8 @@ Parquet is made to be read in order: in random order every picture costs a part 
 held in memory is read once, in order, when a training begins, and its pictures' bytes are kept in `<out>/cache` (within
 `cache_gb`) for this and every later training. A copy is one file: the bytes, then where each picture begins (int64) and
 the CRC-32 of each (uint32). A picture that differs from its sum is taken from the table, which costs only time.
+
+Letters (CONTRIBUTING.md): M images.
 """
 
 import hashlib
@@ -67,9 +69,9 @@ class _KeptCopy(Entry[Copy]):
         """Keep all rows, of about `size` bytes; whether that could be done."""
         index: list[Any] = []
         try:
-            if not self._room(size):
+            if not self.make_room(size):
                 return False
-            write_atomic(self._file, lambda path: index.extend(_written(path, rows)), size)
+            write_atomic(self.file, lambda path: index.extend(_written(path, rows)), size)
             write_json(self._manifest, {"about": self._about, "rows": index[0], "sha256": index[1]})
             return True
         except (OSError, DiskFullError) as error:
@@ -79,12 +81,12 @@ class _KeptCopy(Entry[Copy]):
     def _whole(self, known: dict[str, Any]) -> Copy | None:
         rows = known["rows"]
         length = 8 * (rows + 1) + 4 * rows
-        with self._file.open("rb") as file:
+        with self.file.open("rb") as file:
             file.seek(-length, 2)
             start, index = file.tell(), file.read()
         ends, sums = np.frombuffer(index[: 8 * (rows + 1)], "<i8"), np.frombuffer(index[8 * (rows + 1) :], "<u4")
         whole = hashlib.sha256(index).hexdigest() == known["sha256"] and ends[-1] == start
-        return Copy(self._file, ends, sums, self._otherwise) if whole else None
+        return Copy(self.file, ends, sums, self._otherwise) if whole else None
 
 
 def _written(path: Path, rows: Iterable[bytes | None]) -> tuple[int, str]:
@@ -114,11 +116,11 @@ def copy_of(cache: Cache | None, tables: Sequence[RowGroups], otherwise: Callabl
     names = [(f"{number}/{table.file.name}", table.file) for number, table in enumerate(tables)]
     about = {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]}
     entry = _KeptCopy(cache, about, otherwise)
-    if (found := entry.read()) is not None:
-        return found
+    if (copy := entry.read()) is not None:
+        return copy
     with entry.alone() as mine:  # whoever waited finds what the other one made
-        if not mine or (found := entry.read()) is not None:
-            return found if mine else None
+        if not mine or (copy := entry.read()) is not None:
+            return copy if mine else None
         total = sum(len(table) for table in tables)
         with progress_bar("copying pictures to the cache", total, "image") as bar:
             rows = (_counted(row, bar) for row in chain.from_iterable(table.everything() for table in tables))

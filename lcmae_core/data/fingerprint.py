@@ -27,7 +27,7 @@ def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
     listing = sorted((unicodedata.normalize("NFC", name), *_looked_at(place), str(place)) for name, place in files)
     chosen = evenly(len(listing), FILES)
     blocks = max(WHOLE, BLOCKS // max(1, len(chosen)))
-    contents = [_content(listing[i][3], listing[i][1], listing[i][2], blocks) for i in chosen]
+    contents = [content_digest(listing[i][3], listing[i][1], listing[i][2], blocks) for i in chosen]
     text = json.dumps([[entry[:2] for entry in listing], contents])
     return sha256(text.encode()).hexdigest()[:10]
 
@@ -47,7 +47,7 @@ def _looked_at(place: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=2**14)
-def _content(place: str, size: int, changed: int, blocks: int) -> str:
+def content_digest(place: str, size: int, changed: int, blocks: int) -> str:
     """Digest of a file, or of evenly spaced blocks of one that is larger."""
     if size < 0:
         return ""

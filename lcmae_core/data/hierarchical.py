@@ -1,7 +1,8 @@
 """Pictures from a hierarchical latent variable model (arXiv 2306.04898) whose latents are known: trees of variables in
 which every one is an invertible nonlinear function of its parent and of noise of its own.
 
-Letters: B images, M variables of a level, N leaves (patches), d dimensions of a variable, P values of a patch.
+Letters (CONTRIBUTING.md): B images, N patches (the leaves), P values of a patch. In words: variables (of a level), dims
+(of a variable).
 """
 
 from collections.abc import Iterable, Mapping
@@ -171,10 +172,10 @@ def hierarchy(**leaves: object) -> Hierarchy:
 
 
 class Sample(NamedTuple):
-    """patches: the leaves, row by row of the grid. latents, noise: by name, (B, d) each; noise has unit variance."""
+    """patches: the leaves, row by row of the grid. latents, noise: by name, (B, dims) each; noise has unit variance."""
 
     patches: Float[Tensor, "B N P"]
-    latents: dict[str, Float[Tensor, "B d"]]
+    latents: dict[str, Float[Tensor, "B dims"]]
     noise: dict[str, Float[Tensor, "B own"]]
 
 
@@ -212,7 +213,7 @@ class HierarchicalModel:
         generator = torch.Generator().manual_seed(settings.function_seed)
         whole = torch.empty(4096, 0, dtype=torch.float64)
         for size, scale in zip(settings.noise, settings.scale):  # each level is standardised on draws of the last
-            whole = torch.cat([whole, scale * _normal(len(whole), size, generator)], dim=1)  # (4096, d)
+            whole = torch.cat([whole, scale * _normal(len(whole), size, generator)], dim=1)  # (4096, dims)
             self._functions.append(_function(whole, settings.bend, generator))
             whole = self._functions[-1](whole)
 
@@ -228,15 +229,15 @@ class HierarchicalModel:
         noise: dict[str, Tensor] = {}
         level = torch.empty(count, 1, 0, dtype=torch.float64)
         for depth, names in enumerate(self.levels):
-            above = level[:, self._parents[depth - 1]] if depth else level  # (B, M, d above)
+            above = level[:, self._parents[depth - 1]] if depth else level  # (B, variables, dims above)
             size, scale = self.settings.noise[depth], self.settings.scale[depth]
             drawn = _normal(count * len(names), size, generator).reshape(count, len(names), size)
-            level = self._functions[depth](torch.cat([above, scale * drawn], dim=-1))  # (B, M, d)
+            level = self._functions[depth](torch.cat([above, scale * drawn], dim=-1))  # (B, variables, dims)
             latents |= {name: level[:, place] for place, name in enumerate(names)}
             noise |= {name: drawn[:, place] for place, name in enumerate(names)}
         return Sample(level, {name: latents[name] for name in self.tree.latents}, noise)
 
-    def invert(self, leaf: Float[Tensor, "B P"], name: str) -> dict[str, Float[Tensor, "B d"]]:
+    def invert(self, leaf: Float[Tensor, "B P"], name: str) -> dict[str, Float[Tensor, "B dims"]]:
         """All ancestors of the leaf `name`, from its value alone; accurate in float64.
 
         Raises:

@@ -2,7 +2,9 @@
 
 Small sources are held on the device as one uint8 canvas and cropped there; larger ones are decoded and cropped by
 worker processes. Both cut the same pixels from the same pictures, bit by bit (`augment.resize_weights`).
-Letters: B images, C channels, M images of the split, H W canvas, h w crop.
+
+Letters (CONTRIBUTING.md): B images, C channels, M images of the split, H x W pixels of a canvas, h x w pixels of a
+crop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -103,6 +105,7 @@ def hold(split: Split, size: tuple[int, int], channels: int, most_gb: float, pro
     if pictures is None:
         return None
     heights, widths = (torch.tensor([p.shape[axis] for p in pictures]) for axis in (1, 2))
+    # one box for all can be indexed and moved at once; each picture lies in its corner, and no crop leaves its picture
     pixels = torch.zeros(len(split), channels, int(heights.max()), int(widths.max()), dtype=torch.uint8)
     for place, picture in zip(pixels, pictures):
         place[:, : picture.shape[1], : picture.shape[2]] = picture
@@ -170,6 +173,7 @@ class Loader:
         self.device = torch.device(device)
         self._cuts = Cuts(crops or (Views(seed, data.image_size, data.crop_scale, data.crop_ratio, data.flip),))
         self._crops, self._cache, self._copied = _Crops(split, self._cuts), cache, False
+        # a split that repeats its pictures holds each once
         distinct = split if split.period is None else split.subset(range(split.period))
         how = (data.image_size, data.channels, device_cache_gb, progress)
         self._canvas = canvas_of(cache, distinct, 2 * max(how[0]), device_cache_gb * 1e9, lambda: hold(distinct, *how))
@@ -225,6 +229,7 @@ class Loader:
     def _run(self, count: int, places: Callable[[], Iterator[Positions]]) -> Iterator[Batch]:
         """`count` batches. Each call of `places` gives their positions from the first: worker processes go through them
         once, and what they return is labelled by going through them again."""
+        # processes take longer to start than one batch takes to cut
         if self.held or not self.workers or count < 2:
             cut = self._from_canvas if self.held else self._from_pictures
             yield from (cut(*place) for place in places())
@@ -238,8 +243,9 @@ class Loader:
         assert self._canvas is not None
         place = index % len(self._canvas.pixels)  # a split may list a picture several times; the canvas has it once
         cuts = self._cuts.boxes(epoch, index, self._canvas.heights[place], self._canvas.widths[place])
-        pictures = self._canvas.pixels.index_select(0, self._send(place))  # (B, C, H, W)
-        boxes = [self._send(box) for _, box in cuts]
+        pictures = self._canvas.pixels.index_select(0, self.send(place))  # (B, C, H, W)
+        boxes = [self.send(box) for _, box in cuts]
+        # the same to the last bit; on a CPU large pictures are cut one by one, by what of them a kernel reaches
         crop = cut_many if self.device.type == "cpu" else crop_resize
         cut = [crop(pictures, box, size) for (size, _), box in zip(cuts, boxes)]
         return self._finish(epoch, index, cut, boxes)
@@ -248,7 +254,7 @@ class Loader:
         with ThreadPoolExecutor(THREADS) as pool:
             crops = self._crops.__getitems__(list(zip(epoch.tolist(), index.tolist())), pool.map)
         *pictures, boxes = map(torch.stack, zip(*crops))
-        return self._finish(epoch, index, [self._send(crop) for crop in pictures], boxes.unbind(1))
+        return self._finish(epoch, index, [self.send(crop) for crop in pictures], boxes.unbind(1))
 
     def _finish(self, epoch: Tensor, index: Tensor, cut: list[Tensor], boxes: Sequence[Tensor]) -> Batch:
         """Mirror, colour and normalise cut images in [0, 255], on the device."""
@@ -256,18 +262,19 @@ class Loader:
             normalize((pixels if view is None else self._augment(view, epoch, index, pixels)).float())
             for view, pixels in zip(self._cuts.of(epoch), cut)
         )
-        labels = None if self._labels is None else self._send(self._labels[index])
+        # indexed on the CPU, where `index` is, and sent: to index on the device, it would have to be there first
+        labels = None if self._labels is None else self.send(self._labels[index])
         crops = images[-len(self._cuts.views) :] if len(self._cuts.views) > 1 else ()
-        places = tuple(Place(*map(self._send, place)) for place in self._cuts.places(epoch, index, boxes))
+        places = tuple(Place(*map(self.send, place)) for place in self._cuts.places(epoch, index, boxes))
         at = Positions(epoch, index)
-        return Batch(images[0], self._send(epoch), self._send(index), labels, crops, places, at)
+        return Batch(images[0], self.send(epoch), self.send(index), labels, crops, places, at)
 
     def _augment(self, view: Views, epoch: Tensor, index: Tensor, pixels: Float[Tensor, "B C h w"]) -> Tensor:
-        pixels = flip(pixels, self._send(view.flips(epoch, index))) if view.mirror else pixels
+        pixels = flip(pixels, self.send(view.flips(epoch, index))) if view.mirror else pixels
         if not view.colours.any:
             return pixels
-        return shade(pixels.float(), self._send(view.shades(epoch, index)), view.colours)
+        return shade(pixels.float(), self.send(view.shades(epoch, index)), view.colours)
 
-    def _send(self, tensor: Tensor) -> Tensor:
+    def send(self, tensor: Tensor) -> Tensor:
         """To the device without waiting for it: the source is small and is staged before the call returns."""
         return tensor.to(self.device, non_blocking=True)

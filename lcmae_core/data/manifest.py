@@ -128,10 +128,10 @@ def refuse_different(
 
 def _digest(file: Path) -> str:
     seen = file.stat()
-    return _digest_of(file, seen.st_size, seen.st_mtime_ns)
+    return digest_of(file, seen.st_size, seen.st_mtime_ns)
 
 
 @lru_cache(maxsize=2**16)
-def _digest_of(file: Path, size: int, changed: int) -> str:
-    """`size` and `changed` say when to read it again."""
+def digest_of(file: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file, read again when its size or the time of its last change (`changed`, ns) is another."""
     return sha256(file)

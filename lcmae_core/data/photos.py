@@ -3,6 +3,8 @@
 `photos` holds all of them; `photos:160` the first 160 training crops, and a quarter as many validation crops.
 
 Train crops come from the left 70 % of each photograph, validation crops from the right 30 %: no pixel is shared.
+
+Letters (CONTRIBUTING.md): M images of a split, C channels, H x W pixels.
 """
 
 from collections.abc import Sequence
@@ -140,7 +142,7 @@ def identify(rest: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _found(count: int, channels: int) -> Found:
+def _splits(count: int, channels: int) -> Found:
     splits = []
     for name, size in (("train", count), ("validation", count * VALIDATION // TRAIN)):
         # cut when the first is read, if not kept from before
@@ -155,4 +157,4 @@ def open_photos(rest: str, data: Data) -> Found:
     Raises:
         LcmaeError: `rest` is neither empty nor a number of training crops that there are.
     """
-    return _found(_training_crops(rest), data.channels)
+    return _splits(_training_crops(rest), data.channels)

@@ -27,7 +27,7 @@ from .contents import Contents
 from .convert import UnreadableImage, decode, is_plain_jpeg
 from .decoders import Decoding, shrunk
 from .manifest import INDEX, MADE_BY, MANIFEST
-from .shard_plan import Item, Plan, Recipe, planned
+from .shard_plan import Item, ShardPlan, ShardRecipe, planned
 from .tars import BLOCK
 
 FORMAT = 1
@@ -42,7 +42,7 @@ class _Bad(NamedTuple):
 # ---- one picture
 
 
-def resized(content: bytes, name: str, recipe: Recipe) -> bytes:
+def resized(content: bytes, name: str, recipe: ShardRecipe) -> bytes:
     """A picture as a JPEG whose short side is at most `recipe.size`; one that is so already keeps its bytes.
 
     Raises:
@@ -66,7 +66,7 @@ def resized(content: bytes, name: str, recipe: Recipe) -> bytes:
 class _Work:
     contents: Contents
     classes: tuple[str, ...] | None
-    recipe: Recipe
+    recipe: ShardRecipe
     folder: Path
     stop: StopRequest
     bar: Bar
@@ -133,7 +133,7 @@ def _write(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(info, io.BytesIO(content))
 
 
-def prepare(contents: Contents, folder: Path, recipe: Recipe, *, workers: int = 1) -> dict[str, Any]:
+def prepare(contents: Contents, folder: Path, recipe: ShardRecipe, *, workers: int = 1) -> dict[str, Any]:
     """Write the shards into `folder`, or the rest of them; returns the manifest.
 
     Whole shards of earlier work with the same recipe and pictures are kept; at most one is done again.
@@ -153,7 +153,7 @@ def prepare(contents: Contents, folder: Path, recipe: Recipe, *, workers: int = 
             f"--to: got {str(folder)!r}, expected a folder that can be written ({error.strerror})"
         ) from None
     total = sum(map(len, plan.shards.values()))
-    with _alone(folder), stop_requests() as stop, progress_bar("preparing", total, "image", leave=True) as bar:
+    with alone_in(folder), stop_requests() as stop, progress_bar("preparing", total, "image", leave=True) as bar:
         for pattern in (".*.tar-*.tar", ".*.json-*.json"):  # of a process that was killed
             for lost in folder.glob(pattern):
                 lost.unlink()
@@ -174,7 +174,7 @@ def prepare(contents: Contents, folder: Path, recipe: Recipe, *, workers: int = 
 
 
 def _write_manifest(
-    folder: Path, about: dict[str, Any], plan: Plan, entries: dict[str, dict[str, Any]]
+    folder: Path, about: dict[str, Any], plan: ShardPlan, entries: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     listed = [entries[name] for name in plan.shards if name in entries]
     content = {
@@ -199,7 +199,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise LcmaeError(f"--to: got {str(folder)!r}, in which {there[0]!r} lies, expected a new or empty folder")
 
 
-def _kept(folder: Path, about: dict[str, Any], plan: Plan, bar: Bar) -> dict[str, dict[str, Any]]:
+def _kept(folder: Path, about: dict[str, Any], plan: ShardPlan, bar: Bar) -> dict[str, dict[str, Any]]:
     """Entries of the shards that earlier work left whole."""
     if not (folder / MANIFEST).exists():
         return {}
@@ -221,7 +221,12 @@ def _whole(folder: Path, entry: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside, this process alone fills the folder.
+
+    Raises:
+        LcmaeError: another process is at it.
+    """
     lock = FileLock(folder / ".prepare.lock")
     try:
         lock.acquire(timeout=0)

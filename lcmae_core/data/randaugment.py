@@ -2,7 +2,7 @@
 
 Both draw from Python's, NumPy's and PyTorch's global generators; here these are lent to them under a seed that is a
 function of (seed, epoch, index), and handed back untouched: a picture is the same in whatever process it is made.
-Letters: B images, C channels, h w crop.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels of a crop.
 """
 
 import random

@@ -2,7 +2,7 @@
 
 A decoding process has no use for dense matrices (100 times the work), nor for MKL, whose products can spin for ever in
 a process that was forked while the first one multiplied.
-Letters: B images, C channels, H W canvas, h w result.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels of a canvas, h x w pixels of the result.
 """
 
 import math

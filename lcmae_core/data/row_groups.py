@@ -96,14 +96,17 @@ class RowGroups:
         """
         group = bisect_right(self.starts, i) - 1
         block, place = divmod(i - self.starts[group], self.rows)
-        return _RECENT.block(self, group, block)[place]
+        return RECENT.block(self, group, block)[place]
 
 
-class _Recent:
+class Recent:
     """The blocks that a process has read last, of all tables together, and the row group that it is reading."""
 
     def __init__(self) -> None:
         self.start_over()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def start_over(self) -> None:
         """With nothing kept."""
@@ -142,6 +145,7 @@ class _Recent:
             raise
 
 
-_RECENT = _Recent()
+RECENT = Recent()
+"""This process's."""
 if hasattr(os, "register_at_fork"):  # what the parent was reading is its own, and so is its lock
-    os.register_at_fork(after_in_child=_RECENT.start_over)
+    os.register_at_fork(after_in_child=RECENT.start_over)

@@ -14,7 +14,7 @@ from .paths import class_names
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ShardRecipe:
     """What the shards depend on besides the pictures."""
 
     size: int
@@ -26,6 +26,10 @@ class Recipe:
     """What shards are called where the source has no splits of its own: train."""
 
 
+Recipe = ShardRecipe
+"""Its former name."""
+
+
 class Item(NamedTuple):
     """A picture of a shard."""
 
@@ -35,7 +39,7 @@ class Item(NamedTuple):
     label: int | None
 
 
-class Plan(NamedTuple):
+class ShardPlan(NamedTuple):
     """Which picture goes where: a function of names alone."""
 
     shards: dict[str, list[Item]]
@@ -43,7 +47,11 @@ class Plan(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def planned(contents: Contents, recipe: Recipe) -> Plan:
+Plan = ShardPlan
+"""Its former name."""
+
+
+def planned(contents: Contents, recipe: ShardRecipe) -> ShardPlan:
     """Shards of each split, in an order that mixes classes (by digest of the names): each is a fair sample.
 
     Raises:
@@ -69,7 +77,7 @@ def planned(contents: Contents, recipe: Recipe) -> Plan:
             shards[f"{split}-{k:06d}.tar"] = items[start : start + recipe.shard_images]
     outside = len(contents.files) - used
     lines = [f"{outside} image{'s' * (outside > 1)} outside the splits"] if outside else []
-    return Plan(shards, classes, (*contents.left_out, *lines))
+    return ShardPlan(shards, classes, (*contents.left_out, *lines))
 
 
 def _items(

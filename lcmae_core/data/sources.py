@@ -74,7 +74,8 @@ def say_once(line: str) -> None:
 
 
 def known_identity(spec: str) -> str | None:
-    """`source_identity`, looked up once a process (until `look_again`); None where the source is not to be had here."""
+    """`source_identity`, looked up once a process (until `forget_identities`); None where the source is not to be had
+    here."""
     try:
         return _identity_from(spec, os.getcwd())
     except LcmaeError:
@@ -86,7 +87,8 @@ def _identity_from(spec: str, folder: str) -> str:
     return source_identity(spec)
 
 
-look_again = _identity_from.cache_clear
+forget_identities = look_again = _identity_from.cache_clear
+"""What was looked up is looked up anew; `look_again` is the former name."""
 
 
 def open_source(settings: Data) -> Source:
@@ -100,11 +102,11 @@ def open_source(settings: Data) -> Source:
     """
     pictures = settings.model_copy(update={leaf: Data.model_fields[leaf].default for leaf in _CROPS})
     where = (os.getcwd(), os.environ.get("LCMAE_DATA_ROOT"))  # what relative names are relative to
-    return _opened(pictures, source_identity(settings.source), *where)
+    return opened_once(pictures, source_identity(settings.source), *where)
 
 
 @lru_cache(maxsize=4)
-def _opened(settings: Data, identity: str, *where: str | None) -> Source:
+def opened_once(settings: Data, identity: str, *where: str | None) -> Source:
     """Opened once a process for the same settings, as long as it holds the same. Four are kept: a process that compares
     models has the same pictures with other settings beside them, and each holds an index of all its files."""
     spec = settings.source

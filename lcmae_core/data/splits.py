@@ -1,6 +1,6 @@
 """What every source becomes: numbered pictures with names and perhaps labels, and the hold-out where none was given.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ THREADS = min(16, (cpu_count() or 1))
 """Decoding threads: Pillow's decoders release the GIL."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # `==` of arrays is an array: a split equals itself alone
 class Split:
     """M pictures. `read` and `names` are picklable, because decoding processes get copies of them."""
 
@@ -54,6 +54,7 @@ class Split:
         labels = None if self.labels is None else self.labels[chosen]
         rows = chosen if self.rows is None else self.rows[chosen]
         read, names = _At(self.read, chosen), _At(self.names, chosen)
+        # without a period: those chosen need not repeat
         return Split(name or self.name, len(chosen), labels, read, names, identity=self.identity, rows=rows)
 
     def at_least(self, side: int) -> "Split":
@@ -104,7 +105,7 @@ class Found:
     """What the source holds but does not give, each in a few words."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # a class and no closure: decoding processes get it pickled
 class _At:
     """f(indices[i])."""
 
@@ -201,6 +202,7 @@ def as_labels(values: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
 
 
 def _fraction(name: str) -> float:
+    # not hash(): Python salts that anew in every process
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
@@ -214,8 +216,10 @@ def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     labels = np.zeros(len(split), np.int64) if split.labels is None else split.labels
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
+        # the last to be held as the fraction grows: the others' sides do not hang on this rule
         held[members[place[members].argmax()]] = False
     if len(split) > 1 and not held.any():
+        # of a class that keeps another picture in train, where there is one
         spare = [i for i in range(len(split)) if (labels == labels[i]).sum() > 1] or range(len(split))
         held[min(spare, key=lambda i: place[i])] = True
     return split.subset(np.flatnonzero(~held), "train"), split.subset(np.flatnonzero(held), "validation")

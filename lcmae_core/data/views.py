@@ -1,6 +1,6 @@
 """What is cut from an image, once or many times (multi-crop): a pure function of (seed, epoch, index, crop number).
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 from collections.abc import Sequence

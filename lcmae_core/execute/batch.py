@@ -64,6 +64,7 @@ class _Batch:
 
     def __init__(self, plan: Plan, jobs: int, executor: Executor, force: bool):
         self.plan, self.force, self.executor = plan, force, executor
+        # a cluster queues by itself: it gets all that is ready at once
         self.limit = jobs if executor.threads else len(plan.notebooks)
         self.ledger = Ledger(plan.out)
         self.waiting = list(plan.notebooks)
@@ -90,7 +91,7 @@ class _Batch:
                     self._start_ready()
                     self._collect()
                     self.board.tick(lambda: training_now(self.plan.out))
-                    if self.running:
+                    if self.running:  # polled: processes and SLURM jobs have nothing in common to wait on
                         time.sleep(0.1)
             finally:
                 self._stop()
@@ -98,7 +99,7 @@ class _Batch:
                 raise Stopped("the notebooks that ran were stopped", stop)
 
     def _start_ready(self) -> None:
-        for notebook in list(self.waiting):
+        for notebook in list(self.waiting):  # a copy, for what starts leaves the list
             pending = [n for n in self.plan.upstream(notebook) if n in self.waiting or n in self.running]
             if len(self.running) >= self.limit:
                 return
@@ -109,6 +110,7 @@ class _Batch:
             if not self.force and self.ledger.current(notebook.name, job.digest):
                 self.board.finish(notebook.name, "up to date")
                 continue
+            # what an earlier attempt left must not pass for the outcome of this one
             (self.plan.out / WORK / f"{notebook.name}.outcome.json").unlink(missing_ok=True)
             self.board.start(notebook.name)
             self._began[notebook] = time.monotonic()
@@ -121,6 +123,7 @@ class _Batch:
 
     def _job(self, notebook: NotebookFile) -> Job:
         parameters = self.plan.parameters[notebook.name]
+        # the dates of those before it are part of its digest: if one ran again, this one is out of date
         upstream = {n.name: self.ledger.entry(n.name).get("date") for n in self.plan.upstream(notebook)}
         return Job(
             name=notebook.name,
@@ -191,6 +194,7 @@ class _Batch:
         self.board.say("stopping ...")
         for handle in self.running.values():
             handle.stop()
+        # a kernel may take SAVING after each of two signals (`watch`); the rest is for the job itself
         deadline = time.monotonic() + 2 * SAVING + 10
         while time.monotonic() < deadline and any(h.poll() is None for h in self.running.values()):
             time.sleep(0.1)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lcmae_core.config.profiles import DEFAULT
 from lcmae_core.execute.discover import PACKAGE, NotebookFile, cell_source
 from lcmae_core.store.files import write_json
 from lcmae_core.store.outputs import LEDGER, read_ledger
@@ -97,11 +98,11 @@ def expected_seconds(
     """
     hint = notebook.hints.get("seconds", 60.0)
     if isinstance(hint, Mapping):
-        hint = hint.get(profile, hint.get("quick", 60.0))
+        hint = hint.get(profile, hint.get(DEFAULT, 60.0))
     last = ledger.entry(notebook.name)
     if last.get("status") != "ok":
         return float(hint)
-    said = {name: repr(value) for name, value in (parameters or {}).items()}
-    if last.get("parameters", {}) != said:
+    given = {name: repr(value) for name, value in (parameters or {}).items()}
+    if last.get("parameters", {}) != given:
         return max(float(hint), float(last["seconds"]))
     return max(LEAST, float(last["seconds"]) - float(last.get("kept_seconds", 0.0)))

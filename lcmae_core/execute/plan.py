@@ -81,12 +81,12 @@ def _from_environment(notebook: NotebookFile, data: str | None) -> dict[str, Any
 def _models_found(share: Mapping[str, Any]) -> dict[str, Any]:
     """A notebook's parameters with the models that they name looked at: a mistyped one is said before a kernel starts,
     and a path holds wherever the kernel does."""
-    found = dict(share)
+    resolved = dict(share)
     for name in ("model", "models"):
         if isinstance(share.get(name), str):
             words = [share[name]] if name == "model" else share[name].split()
-            found[name] = " ".join(_model(word) for word in words)
-    return found
+            resolved[name] = " ".join(_model(word) for word in words)
+    return resolved
 
 
 def _model(word: str) -> str:

@@ -38,7 +38,7 @@ class Board:
         self._console, self._estimates, self._parallel = console, dict(estimates), max(1, parallel)
         self._after = after or {}
         self._running: dict[str, float] = {}
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         self._done: dict[str, float] = {}
         columns = (
             TextColumn("{task.description}"),
@@ -60,7 +60,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """A line above the bar, as it is."""
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         self._console.print(escape(text), soft_wrap=True)
 
     def start(self, name: str) -> None:
@@ -84,10 +84,10 @@ class Board:
         """Redraw the bar; where there is none, say once a minute what runs, what `training` says of it, and the time
         left."""
         now = time.monotonic()
-        if self._running and not self._console.is_terminal and now - self._said >= HEARTBEAT:
+        if self._running and not self._console.is_terminal and now - self._last_line >= HEARTBEAT:
             runs = ", ".join(f"{name} for {in_words(now - t)}" for name, t in self._running.items())
-            said = "; ".join(part for part in (runs, training(), self._left()) if part)
-            self.say(f"{self._count()} running: {said}")
+            state = "; ".join(part for part in (runs, training(), self._left()) if part)
+            self.say(f"{self._count()} running: {state}")
         done = sum(self._estimates[name] for name in self._done)
         done += sum(min(now - t, 0.95 * self._estimates[name]) for name, t in self._running.items())
         self._progress.update(

@@ -13,12 +13,12 @@ def pace(estimates: Mapping[str, float], took: Mapping[str, float], running: Map
     """How many seconds go by for one that was estimated: of ended notebooks what they took, of running ones what they
     took so far where that is more than the pace makes of them. `took`, `running`: seconds by name."""
     spent, planned = TRUSTED + sum(took.values()), TRUSTED + sum(estimates[name] for name in took)
-    found = spent / planned
+    factor = spent / planned
     planned += sum(estimates[name] for name in running)
     for _ in range(50):  # towards the one pace that agrees with itself
-        expected = [max((1 + LATE) * passed, found * estimates[name]) for name, passed in running.items()]
-        found = (spent + sum(expected)) / planned
-    return found
+        expected = [max((1 + LATE) * passed, factor * estimates[name]) for name, passed in running.items()]
+        factor = (spent + sum(expected)) / planned
+    return factor
 
 
 def time_left(

@@ -4,8 +4,8 @@ All three start alike (`Decoder.sequence`): visible tokens go through one linear
 tokens fill the hidden ones, positions are added. They differ in how a place then learns of the others: by attention, by
 one convolution, or by a fixed Gaussian average. v2 does not say what enters the two local decoders **[open]**.
 
-Letters: B images, N patches, K kept patches, P values predicted for a patch, D encoder width, D' decoder width,
-T = 1 + K tokens.
+Letters (CONTRIBUTING.md): B images, N patches, K kept patches, P values predicted for a patch, D width of the encoder,
+D' width of the decoder, T = 1 + K tokens.
 """
 
 from typing import NamedTuple

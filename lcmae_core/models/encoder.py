@@ -1,7 +1,7 @@
 """The encoder f: a timm Vision Transformer that runs on the visible patches only.
 
-Letters: B images, C channels, H x W pixels (h x w of a crop), N patches, K kept patches, P values of a patch, D width,
-T = 1 + K tokens.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, h x w pixels of a crop, N patches, K kept patches, P
+values of a patch, D width, T = 1 + K tokens.
 """
 
 import torch
@@ -87,7 +87,7 @@ class Encoder(VisionTransformer):
         if keep is not None:
             patches = gather_patches(patches, keep)  # (B, K, P)
             positions = positions[0][keep]  # (B, K, D)
-        return self._encode(patches, positions)
+        return self.encode_patches(patches, positions)
 
     def encode_crop(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B T D"]:
         """Tokens of images of another size (DINO's local crops), CLS first: the positions are resampled to their grid
@@ -100,9 +100,10 @@ class Encoder(VisionTransformer):
             raise LcmaeError(f"images: got {tuple(images.shape[2:])} px, expected multiples of the patch {self.patch}")
         grid = [side // self.patch for side in images.shape[2:]]
         positions = resample_abs_pos_embed(self.pos_embed, grid, old_size=list(self.grid), num_prefix_tokens=1)
-        return self._encode(patchify(images, self.patch), positions[:, 1:])
+        return self.encode_patches(patchify(images, self.patch), positions[:, 1:])
 
-    def _encode(self, patches: Float[Tensor, "B K P"], positions: Tensor) -> Float[Tensor, "B T D"]:
+    def encode_patches(self, patches: Float[Tensor, "B K P"], positions: Tensor) -> Float[Tensor, "B T D"]:
+        """Tokens of patches at positions (B, K, D), or (1, K, D) for all images alike: CLS first."""
         tokens = self._embed(patches) + positions.to(patches.dtype)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         tokens = torch.cat([cls.to(tokens.dtype), tokens], dim=1)  # (B, T, D)

@@ -4,7 +4,7 @@ Key names of a file are functions from a key of `MAE.state_dict()` to the keys t
 where query, key and value are stored apart. Reading (`interop.load_mae`) and writing use the same functions. The
 projector has no place in any of the formats and is left out.
 
-Letters: D and D' widths of encoder and decoder.
+Letters (CONTRIBUTING.md): D and D' widths of encoder and decoder.
 """
 
 import re

@@ -14,7 +14,7 @@ PUBLISHED = (768, 1024, 1280)
 384 DeiT, DINO and timm have 3 and 6, MAE-Lite and MoCo v3 12."""
 
 
-class Heads(NamedTuple):
+class HeadCounts(NamedTuple):
     """What the caller said of the heads, if anything."""
 
     encoder: int | None

@@ -1,6 +1,6 @@
 """What images a Vision Transformer takes, asked of its own layers and of the images at hand: grid, type, statistics.
 
-Letters: B images, C channels, H x W pixels, D width, p sides of a patch.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, D width, p sides of a patch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Masked autoencoders from files of any origin, in one model class; the way back is in `export`.
 
-Letters: N patches, D and D' widths of encoder and decoder, p side of a patch, C channels.
+Letters (CONTRIBUTING.md): N patches, D and D' widths of encoder and decoder, p side of a patch, C channels.
 """
 
 import math
@@ -26,7 +26,7 @@ from lcmae_core.models.export import (
     export_timm,
     official_names,
 )
-from lcmae_core.models.heads import PUBLISHED, Heads, agree, known_heads
+from lcmae_core.models.heads import PUBLISHED, HeadCounts, agree, known_heads
 from lcmae_core.models.hub import HF_FILES, fetch, is_hub_id
 from lcmae_core.models.inputs import PICTURES, are_imagenets, own_statistics, take_imagenet_images
 from lcmae_core.models.mae import MAE
@@ -72,7 +72,7 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
     Warns:
         UserWarning: heads that the file does not say, at a width at which published models differ.
     """
-    heads, name = Heads(encoder_heads, decoder_heads), str(path_or_repo)
+    heads, name = HeadCounts(encoder_heads, decoder_heads), str(path_or_repo)
     path = Path(name).expanduser()
     if name == DEMO:
         return _load_folder(demo_folder(), heads)
@@ -90,7 +90,7 @@ def load_mae(path_or_repo: str | Path, *, encoder_heads: int | None = None, deco
     )
 
 
-def _load_folder(folder: Path, heads: Heads) -> MAE:
+def _load_folder(folder: Path, heads: HeadCounts) -> MAE:
     if (folder / "config.json").exists():
         return _load_hf(folder, heads)
     if (folder / SETTINGS).exists():
@@ -100,7 +100,7 @@ def _load_folder(folder: Path, heads: Heads) -> MAE:
     )
 
 
-def _load_file(file: Path, heads: Heads) -> MAE:
+def _load_file(file: Path, heads: HeadCounts) -> MAE:
     """Whose file it is, by its keys."""
     tensors = read_tensors(file)
     if any(key.startswith(("encoder.blocks.", "encoder.patch_embed.")) for key in tensors):
@@ -113,7 +113,7 @@ def _load_file(file: Path, heads: Heads) -> MAE:
     return _load_official(tensors, heads, file)
 
 
-def _load_own(file: Path, heads: Heads) -> MAE:
+def _load_own(file: Path, heads: HeadCounts) -> MAE:
     places = [folder / SETTINGS for folder in (file.parent, file.parent.parent)]  # snapshots lie one folder deeper
     if (stated := next((place for place in places if place.exists()), None)) is None:
         raise LcmaeError(f"checkpoint: got {str(file)!r} without {SETTINGS}, expected it beside the weights of a run")
@@ -130,14 +130,14 @@ def _load_own(file: Path, heads: Heads) -> MAE:
     return _build(shape, tensors, lambda key: [key], file)
 
 
-def _load_official(tensors: dict[str, Tensor], heads: Heads, file: Path) -> MAE:
+def _load_official(tensors: dict[str, Tensor], heads: HeadCounts, file: Path) -> MAE:
     full = any(key.startswith(("decoder_", "mask_token")) for key in tensors)
     if not full:
         tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
     return _build(_official_shape(tensors, full, heads, file), tensors, official_names, file)
 
 
-def _official_shape(tensors: dict[str, Tensor], full: bool, heads: Heads, file: Path) -> _Shape:
+def _official_shape(tensors: dict[str, Tensor], full: bool, heads: HeadCounts, file: Path) -> _Shape:
     """Sizes from shapes: the patch embedding is (D, C, p, p), positions (1, 1 + N, D), the first MLP layer (4 D, D)."""
     width, channels, patch, _ = find_shape(tensors, "patch_embed.proj.weight", 4, file)
     positions = find_shape(tensors, "pos_embed", 3, file)[1] - 1
@@ -159,7 +159,7 @@ def _official_shape(tensors: dict[str, Tensor], full: bool, heads: Heads, file: 
     return _Shape(config.Model(**sizes), (side * patch, side * patch), channels, full)
 
 
-def _load_hf(folder: Path, heads: Heads, file: Path | None = None) -> MAE:
+def _load_hf(folder: Path, heads: HeadCounts, file: Path | None = None) -> MAE:
     stated = folder / "config.json"
     if not stated.exists():
         raise LcmaeError(f"checkpoint: got {str(file)!r} without config.json, expected it beside Hugging Face weights")
@@ -187,7 +187,7 @@ def _zero_biases(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     return {f"{stem}bias": torch.zeros(len(tensors[f"{stem}weight"])) for stem in stems}
 
 
-def _hf_shape(settings: dict[str, Any], full: bool, heads: Heads, file: Path) -> _Shape:
+def _hf_shape(settings: dict[str, Any], full: bool, heads: HeadCounts, file: Path) -> _Shape:
     for name, expected in (("model_type", "vit_mae"), ("hidden_act", "gelu")):
         if settings.get(name) != expected:
             raise LcmaeError(f"{name}: got {settings.get(name)!r} in {str(file)!r}, expected {expected!r}")
@@ -213,7 +213,7 @@ def _hf_shape(settings: dict[str, Any], full: bool, heads: Heads, file: Path) ->
     return _Shape(config.Model(**sizes), (image, image), settings["num_channels"], full, eps=settings["layer_norm_eps"])
 
 
-def _load_timm(name: str, heads: Heads) -> MAE:
+def _load_timm(name: str, heads: HeadCounts) -> MAE:
     if not timm.is_model(name.partition(".")[0]):
         raise LcmaeError(f"timm: unknown model {name!r}: {nearest(name, timm.list_pretrained('vit_*.mae'))}")
     vit = load_vit(name).model
@@ -227,7 +227,7 @@ def _load_timm(name: str, heads: Heads) -> MAE:
     return _adapted(_build(shape, weights, official_names, Path(name)), cast(Any, vit.pretrained_cfg))
 
 
-def _load_hub(name: str, heads: Heads) -> MAE:
+def _load_hub(name: str, heads: HeadCounts) -> MAE:
     repo, _, revision = name.partition("@")
     (configuration, *_), _ = fetch(repo, HF_FILES, revision or None)
     return _load_hf(configuration.parent, heads)

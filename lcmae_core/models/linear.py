@@ -6,6 +6,8 @@ and only where there are many rows. (On Intel's, MKL is the quicker of the two, 
 convolutions to oneDNN but not float32 matrix products, and a 1x1 convolution over rows laid out as a channels-last
 image is that product, without a copy and with PyTorch's own gradients. Elsewhere (other devices, types, autocast, other
 CPUs, `torch.compile`) nothing changes.
+
+Letters (CONTRIBUTING.md): D width of what goes in, E width of what comes out.
 """
 
 from typing import NamedTuple
@@ -30,7 +32,7 @@ def linear(
     rows: Float[Tensor, "*rows D"], weight: Float[Tensor, "E D"], bias: Float[Tensor, " E"] | None = None
 ) -> Float[Tensor, "*rows E"]:
     """x W^T + b by the quicker of PyTorch's two CPU libraries; equals `F.linear` to float32 rounding."""
-    if not _onednn_is_quicker(rows, weight):
+    if not onednn_is_quicker(rows, weight):
         return F.linear(rows, weight, bias)
     image = rows.reshape(1, 1, -1, rows.shape[-1]).permute(0, 3, 1, 2)  # (1, D, 1, rows), channels last
     # One pixel has nothing to dilate; on one thread PyTorch leaves an undilated 1x1 convolution to MKL.
@@ -45,15 +47,15 @@ def use_quick_linears(model: nn.Module) -> None:
             module.__class__ = Linear
 
 
-def _onednn_is_quicker(rows: Tensor, weight: Tensor) -> bool:
+def onednn_is_quicker(rows: Tensor, weight: Tensor) -> bool:
     """Whether the product is a float32 one on an AMD CPU with AVX-512 and nothing will change its type."""
     return bool(
         rows.device.type == "cpu"
         and rows.dtype == weight.dtype == torch.float32
         and rows.numel() > _SMALLEST
-        and _MKL_AVOIDS_AVX512
-        and rows.numel() // rows.shape[-1] >= _LEAST.rows
-        and rows.numel() * len(weight) > _LEAST.multiplications
+        and MKL_AVOIDS_AVX512
+        and rows.numel() // rows.shape[-1] >= LEAST.rows
+        and rows.numel() * len(weight) > LEAST.multiplications
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -81,8 +83,8 @@ ZEN_5 = 26
 
 
 _PROCESSOR = processor()
-_LEAST = WHOLE if _PROCESSOR.family >= ZEN_5 else HALVED
-_MKL_AVOIDS_AVX512 = (
+LEAST = WHOLE if _PROCESSOR.family >= ZEN_5 else HALVED
+MKL_AVOIDS_AVX512 = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
     and _PROCESSOR.maker == "amd"

@@ -1,6 +1,7 @@
 """The masked autoencoder h = g o f, with the projector p of LC-MAE (v2 sections 3.1 and 3.3).
 
-Letters: B images, C channels, H x W pixels, N patches, K kept patches, P values predicted for a patch, D and D' widths.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, K kept patches, P values predicted for a
+patch, D and D' widths, V width of v.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """Random masks, drawn outside the model.
 
-Letters: B images, C channels, H x W pixels, N patches, K kept patches, u side of a mask cell in patches.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, K kept patches, u side of a mask cell in
+patches.
 """
 
 from typing import NamedTuple
@@ -77,10 +78,11 @@ def random_mask(
     rows, cols = _grid(num_patches, unit, grid)
     cells = rows * cols // unit**2
     kept = num_kept(cells, ratio)
-    if noise is None:
+    if noise is None:  # drawn where the generator lives, for torch allows no other place, and moved below
         noise = torch.rand(batch, cells, generator=generator, device=generator.device if generator else device)
     if noise.shape != (batch, cells):
         raise LcmaeError(f"noise: got shape {tuple(noise.shape)}, expected {(batch, cells)}")
+    # stable, so that equal noise is ordered alike on every device
     order = noise.to(device or noise.device).argsort(dim=1, stable=True)  # (B, cells)
     return _mask(_expand(order, unit, rows, cols), kept * unit**2)
 
@@ -98,6 +100,7 @@ def mask_from_hidden(hidden: Bool[Tensor, "B N"]) -> Mask:
             f"hidden: got {least} to {most} hidden of {hidden.shape[1]} patches, "
             "expected one number for all images, above 0 and below N"
         )
+    # False sorts first, and stable keeps the rest: visible patches in their order, then the hidden ones in theirs
     return _mask(hidden.long().argsort(dim=1, stable=True), hidden.shape[1] - most)
 
 
@@ -119,6 +122,7 @@ def erase_patches(
 
 def _grid(num_patches: int, unit: int, grid: tuple[int, int] | None) -> tuple[int, int]:
     side = int(num_patches**0.5)
+    # without a grid a number that is no square is one row: only a unit above 1 needs to know more
     rows, cols = grid or ((side, side) if side**2 == num_patches else (1, num_patches))
     if rows * cols != num_patches:
         raise LcmaeError(f"grid: got {rows}x{cols}, expected rows * columns = {num_patches} patches")
@@ -135,5 +139,5 @@ def _expand(order: Int64[Tensor, "B cells"], unit: int, rows: int, cols: int) ->
 
 
 def _mask(order: Int64[Tensor, "B N"], kept: int) -> Mask:
-    restore = order.argsort(dim=1)
-    return Mask(order[:, :kept], restore, restore >= kept)
+    restore = order.argsort(dim=1)  # sorting a permutation inverts it
+    return Mask(order[:, :kept], restore, restore >= kept)  # what stands behind the kept ones is hidden

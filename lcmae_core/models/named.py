@@ -67,7 +67,7 @@ def named(word: str) -> Named:
         LcmaeError: nothing is there, or an unknown part.
     """
     role, word = _role_said(word)
-    model = _found(word)
+    model = _kind_found(word)
     return replace(model, role=role or model.role or role_of(model.name))
 
 
@@ -95,7 +95,7 @@ def refuse_unknown(model: Named) -> None:
         check_name(model.name)
 
 
-class Wanted(NamedTuple):
+class WantedFile(NamedTuple):
     """A file that the comparison of the paper needs: the part it plays, its name, where it is offered, where it is
     looked for, and whether it is there."""
 
@@ -106,13 +106,13 @@ class Wanted(NamedTuple):
     there: bool
 
 
-def wanted() -> tuple[Wanted, ...]:
+def wanted() -> tuple[WantedFile, ...]:
     """The three ViT-B of v2 Fig. 2, 3 and 5: MAE with its decoder, DINO, DeiT."""
     names = ("mae_visualize_vit_base.pth", "dino_vitbase16_pretrain.pth", "deit_base_patch16_224-b5f2ef4d.pth")
     files = []
     for name in names:
         put, role = checkpoints() / name, role_of(name)
-        files.append(Wanted(role or "", name, OFFICIAL[name], put, put.is_file()))
+        files.append(WantedFile(role or "", name, OFFICIAL[name], put, put.is_file()))
     return tuple(files)
 
 
@@ -134,7 +134,7 @@ def _role_said(word: str) -> tuple[str | None, str]:
     return ALIASES[role.lower()], rest
 
 
-def _found(word: str) -> Named:
+def _kind_found(word: str) -> Named:
     path = Path(word).expanduser()
     if word == "demo":
         return Named(word, "demo", word, "MAE")

@@ -1,7 +1,7 @@
 """Images to patches and back, the blocks centred on them, and the per-patch normalisation of the target.
 
-Letters: B images, C channels, H x W pixels, p patch side, N patches, P = p * p * C values of a patch, b block side in
-patches, Q = b * b * P values of a block.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, p side of a patch, N patches, P = p * p * C values
+of a patch, b side of a block in patches. In words: values (of a block, b * b * P).
 """
 
 from typing import NamedTuple
@@ -52,7 +52,7 @@ def unpatchify(patches: Float[Tensor, "B N P"], patch: int, grid: tuple[int, int
     return blocks.permute(0, 5, 1, 3, 2, 4).reshape(b, -1, rows * patch, cols * patch)  # (B, C, H, W)
 
 
-def centred_blocks(images: Float[Tensor, "B C H W"], patch: int, block: int) -> Float[Tensor, "B N Q"]:
+def centred_blocks(images: Float[Tensor, "B C H W"], patch: int, block: int) -> Float[Tensor, "B N values"]:
     """What the tokens of an autoencoder regress (v2 Fig. 7): the `block` x `block` patches around every patch.
 
     Token i gets the bp x bp pixels centred on patch i, in the order row, column, channel: block 1 is `patchify`. At the
@@ -67,7 +67,7 @@ def centred_blocks(images: Float[Tensor, "B C H W"], patch: int, block: int) -> 
     border, side = block // 2 * patch, block * patch
     padded = F.pad(images, (border, border, border, border), mode="reflect")
     windows = padded.unfold(2, side, patch).unfold(3, side, patch)  # (B, C, rows, columns, bp, bp)
-    return windows.permute(0, 2, 3, 4, 5, 1).reshape(len(images), rows * cols, -1)  # (B, N, Q)
+    return windows.permute(0, 2, 3, 4, 5, 1).reshape(len(images), rows * cols, -1)  # (B, N, values)
 
 
 def patch_statistics(patches: Float[Tensor, "*B N P"]) -> PatchStatistics:

@@ -1,6 +1,6 @@
 """Vision Transformers that others trained, by timm's names: which revision, which bytes, and images as they expect.
 
-Letters: B images, C channels, H x W pixels.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels.
 """
 
 import difflib
@@ -32,12 +32,12 @@ REFERENCES: dict[str, Reference] = {
     "supervised (DeiT)": Reference("deit_base_patch16_224.fb_in1k"),
     "MAE": Reference("vit_base_patch16_224.mae"),
 }
-"""The published models that the figures compare. No commit is pinned where none could be verified: `Weights.revision`
-says which one was used."""
+"""The published models that the figures compare. No commit is pinned where none could be verified:
+`WeightsOrigin.revision` says which one was used."""
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsOrigin:
     """What a pretrained model is: timm's name, where from, the hub's commit (None for a file), the file's bytes."""
 
     name: str
@@ -55,7 +55,7 @@ class Pretrained:
     """A model in evaluation mode on the CPU, and the record of what it is."""
 
     model: VisionTransformer
-    weights: Weights
+    weights: WeightsOrigin
 
 
 def load_vit(name: str, *, revision: str | None = None, checkpoint: str | Path | None = None) -> Pretrained:
@@ -77,10 +77,10 @@ def load_vit(name: str, *, revision: str | None = None, checkpoint: str | Path |
         if not file.is_file():
             raise LcmaeError(f"checkpoint: got {str(checkpoint)!r}, which is no file, expected weights of {name}")
         model = _create(name, file, checkpoint_path=str(file))
-        return Pretrained(model, Weights(name, file.name, None, sha256(file)))
+        return Pretrained(model, WeightsOrigin(name, file.name, None, sha256(file)))
     repo = repository_of(name)
     (file,), commit = fetch(repo, TIMM_FILES, revision)
-    return Pretrained(vit_from(name, file), Weights(name, repo, commit, sha256(file)))
+    return Pretrained(vit_from(name, file), WeightsOrigin(name, repo, commit, sha256(file)))
 
 
 def vit_from(name: str, file: Path) -> VisionTransformer:

@@ -1,6 +1,6 @@
 """The two references of the paper's figures, trained on the same data: DINO and a supervised Vision Transformer.
 
-Letters: B images, C channels, H x W pixels (of any crop), D width.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels (of any crop), D width.
 """
 
 import warnings

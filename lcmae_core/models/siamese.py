@@ -7,8 +7,8 @@ whole random crops of an image. In the decoder's place stands the Gaussian avera
 A linear projector gives v. Tokens of the two crops that show the same place are pulled together; inside each crop v is
 asked to have the similarities of the pixels (Eq. 6). There is no momentum encoder, predictor or stop-gradient.
 
-Letters: B images, C channels, H x W pixels, N patches of a crop, T = 1 + N tokens, D width, V width of v, Q values of
-a patch or token.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches of a crop, T = 1 + N tokens, D width, V width
+of v. In words: values (of a patch or token).
 """
 
 from typing import NamedTuple
@@ -64,7 +64,7 @@ class Siamese(nn.Module):
         tokens = self.average(latent[:, 1:])
         return Projection(latent, tokens, self.projector(tokens))
 
-    def average(self, values: Float[Tensor, "B N Q"]) -> Float[Tensor, "B N Q"]:
+    def average(self, values: Float[Tensor, "B N values"]) -> Float[Tensor, "B N values"]:
         """The Gaussian average of the patches around each (`gaussian_weights`), in float32; without it, as they are.
 
         L_in averages pixels by the same, so that v and x at a place speak of the same surroundings.

@@ -79,10 +79,10 @@ def read_late(value: Tensor) -> Late | None:
 
 def kept_randomness(device: torch.device) -> AbstractContextManager[None]:
     """Inside, torch's global generators may be seeded: the CPU's and a CUDA device's stand afterwards as before."""
-    return torch.random.fork_rng(_with_generators(device))
+    return torch.random.fork_rng(devices_with_generators(device))
 
 
-def _with_generators(device: torch.device) -> list[torch.device]:
+def devices_with_generators(device: torch.device) -> list[torch.device]:
     """Devices beside the CPU whose generators are kept."""
     return [device] if device.type == "cuda" else []
 

@@ -22,6 +22,8 @@ __all__ = [
     "write_json", "write_manifest",
 ]  # fmt: skip
 MANIFEST = "manifest.json"
+REST = "rest.pt"
+"""What a checkpoint has beside the weights."""
 WEIGHTS = "model.safetensors"
 """In a checkpoint of one process; where it is not there, processes wrote their shards (`save_shared`)."""
 
@@ -32,6 +34,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     Raises:
         DiskFullError: there is no room for it.
     """
+    # safetensors writes no strided tensor
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomic(path, lambda p: save_file(plain, p, metadata), _bytes(plain))
 
@@ -57,6 +60,7 @@ def save_checkpoint(folder: Path, step: int, model: dict[str, Tensor], rest: dic
         DiskFullError: there is no room for it; the checkpoints before it stay.
     """
     target = folder / f"step-{step:08d}"
+    # beside its target, for within one disk a rename is one move; hidden, so that `newest` does not see it
     temporary = folder / f".{target.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     folder.mkdir(exist_ok=True)
@@ -86,32 +90,34 @@ def save_shared(folder: Path, step: int, rest: dict[str, Any], shards: Shards, k
         DiskFullError: there is no room for it, in every process; the checkpoints before it stay.
     """
     target = folder / f"step-{step:08d}"
+    # one name for all ranks, each of which has a process id of its own
     temporary = folder / f".{target.name}-shards"
     if shards.first:
         shutil.rmtree(temporary, ignore_errors=True)
         folder.mkdir(exist_ok=True)
         temporary.mkdir()
-    shards.wait()
+    shards.wait()  # nobody writes into a folder that the first has yet to make
     try:
         with room_for(target, shards.size):
             shards.write(temporary)
-            shards.wait()
+            shards.wait()  # the manifest has a digest of every share
             if shards.first:
                 _complete(temporary, target, {"step": step, **rest}, keep)
     finally:
         if shards.first:
             shutil.rmtree(temporary, ignore_errors=True)
-    shards.wait()
+    shards.wait()  # no rank trains on before the checkpoint has its name
 
 
 def _complete(temporary: Path, target: Path, rest: dict[str, Any], keep: int) -> None:
     """Add what is no weight and the manifest, give the folder its name, and drop old ones."""
-    torch.save(rest, temporary / "rest.pt")
-    flush(temporary / "rest.pt")
+    torch.save(rest, temporary / REST)
+    flush(temporary / REST)
     write_manifest(temporary)
-    shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step: nothing is renamed onto a full folder
     temporary.rename(target)
-    flush(target.parent)
+    flush(target.parent)  # the new name is an entry of the folder above
+    # only now: until the new one has its name, the old ones are all there is
     for old in sorted(target.parent.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
 
@@ -133,7 +139,13 @@ def newest(folder: Path) -> Path | None:
 
 def load_rest(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint has beside the weights."""
-    return torch.load(checkpoint / "rest.pt", map_location="cpu", weights_only=True)
+    return torch.load(checkpoint / REST, map_location="cpu", weights_only=True)  # else a pickle may run code
+
+
+def remove_begun_checkpoints(folder: Path) -> None:
+    """Remove those that killed processes did not finish, which have no name yet, for the folder's only writer."""
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_manifest(folder: Path) -> None:
@@ -146,9 +158,12 @@ def damaged(folder: Path) -> list[str]:
     """Files that are missing or differ from the manifest (the manifest itself, where that cannot be read)."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        digests = {name: entry["sha256"] for name, entry in manifest.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # of whatever form damage leaves
         return [MANIFEST]
-    return [name for name, entry in manifest.items() if not _intact(folder / name, entry["sha256"])]
+    if REST not in digests:
+        return [MANIFEST]
+    return [name for name, digest in digests.items() if not _intact(folder / name, digest)]
 
 
 def _bytes(tree: Any) -> int:

@@ -4,6 +4,8 @@ The folder is a run's folder (settings, history, checkpoints, weights, results) 
 predictions.npz with the classifier's answer for every held-out image. `settings` has the data, the encoder's shape, the
 seed and the runtime of the evaluation. How the encoder was pre-trained is not in them: `origin` is the name of that
 run.
+
+Letters (CONTRIBUTING.md): M images.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ def room_for(path: Path, needed: int | None = None) -> Iterator[None]:
         if not _full(error, path, needed):
             raise
         size = "more" if needed is None else f"{needed:,} bytes"
-        line = f"disk: {str(path)!r} got {_free(path):,} bytes of room, expected {size}"
+        line = f"disk: {str(path)!r} got {free_bytes(path):,} bytes of room, expected {size}"
         raise DiskFullError(f"{line}; what was there before is intact") from None
 
 
@@ -53,10 +53,11 @@ def _full(error: Exception, path: Path, needed: int | None) -> bool:
         return error.errno in FULL
     if "No space left on device" in str(error):
         return True
-    return isinstance(error, RuntimeError) and "inline_container" in str(error) and _free(path) < (needed or 4096)
+    return isinstance(error, RuntimeError) and "inline_container" in str(error) and free_bytes(path) < (needed or 4096)
 
 
-def _free(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """Room on the disk on which a path lies or would lie."""
     parent = next(p for p in path.absolute().parents if p.exists())
     return shutil.disk_usage(parent).free
 
@@ -80,6 +81,12 @@ def write_atomic(path: Path, write: Callable[[Path], object], needed: int | None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_begun(path: Path) -> None:
+    """Remove what killed processes began to write in place of `path` (or of a pattern), for its only writer."""
+    for left in path.parent.glob(f".{path.name}-*"):
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

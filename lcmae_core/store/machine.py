@@ -70,8 +70,8 @@ def device_name(device: torch.device) -> str:
 def leave_room() -> int:
     """Threads that torch uses from now on. In a notebook: as many as there are idle cores, at least one, where waiting
     threads spin (torch was loaded before this package could say otherwise) and the user did not say how many."""
-    said = CALM or any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"))
-    if in_notebook() and not said and (idle := idle_cores()) is not None:
+    settled = CALM or any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"))
+    if in_notebook() and not settled and (idle := idle_cores()) is not None:
         torch.set_num_threads(max(1, min(usable_cores(), round(idle))))
     return torch.get_num_threads()
 

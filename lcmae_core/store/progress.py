@@ -56,7 +56,7 @@ class Lines(Silent):
     ) -> None:
         self._title, self._total, self._unit, self._done, self._delay = title, total, unit, done, delay
         self._began, self._beside, self._beat = time.monotonic(), "", beat
-        self._said: float | None = None
+        self._last_line: float | None = None
         self._first: tuple[float, int] | None = None
 
     def update(self, n: int = 1) -> None:
@@ -64,11 +64,11 @@ class Lines(Silent):
         self._done += n
         now = time.monotonic()
         self._first = self._first or (now, self._done)  # what comes before the first is no part of the speed
-        if self._said is None and now - self._began >= self._delay:
-            self._said = now
+        if self._last_line is None and now - self._began >= self._delay:
+            self._last_line = now
             self._say(f"{self._title}: {self._total} {self._unit}s ...")
-        elif self._said is not None and now - self._said >= self._beat and self._done < self._total:
-            self._said = now
+        elif self._last_line is not None and now - self._last_line >= self._beat and self._done < self._total:
+            self._last_line = now
             self._say(self._with(self._beside, self._left()))
 
     def set_postfix_str(self, s: str) -> None:
@@ -77,9 +77,9 @@ class Lines(Silent):
 
     def close(self) -> None:
         """Say what was done, if it was begun aloud; once."""
-        if self._said is not None:
+        if self._last_line is not None:
             self._say(self._with(f"{time.monotonic() - self._began:.0f} s", self._beside))
-        self._said, self._delay = None, float("inf")
+        self._last_line, self._delay = None, float("inf")
 
     def _with(self, *more: str) -> str:
         counted = f"{self._done} of {self._total} {self._unit}s"

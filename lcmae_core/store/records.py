@@ -4,7 +4,7 @@ It outlives the weights: settings, digest, device, commit, seconds, speed, curve
 image by image where an interval over images is wanted. It outlives the data too: its name ends in the digest of the
 settings and of what the data hold, and its content says both, so that it is found again where the data are not.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 import base64
@@ -24,6 +24,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, Settings, nearest
+from lcmae_core.config.names import former_keywords
 from lcmae_core.config.places import plain_name
 from lcmae_core.store.files import DamagedError, read_json, write_json
 from lcmae_core.store.kept import note_kept
@@ -99,9 +100,10 @@ class Record:
         }
         self._write(old | fields | ({} if self.fingerprint is None else {"fingerprint": self.fingerprint}))
 
-    def note(self, measure: str, values: Values, seconds: float, where: Mapping[str, Any]) -> None:
-        """Keep a measure with the time it took and where it was taken."""
-        entry = {"values": values, "seconds": round(seconds, 2), **where}
+    @former_keywords({"where": "provenance"})
+    def note(self, measure: str, values: Values, seconds: float, provenance: Mapping[str, Any]) -> None:
+        """Keep a measure with the time it took and what it comes from: device, versions, commit, recipe."""
+        entry = {"values": values, "seconds": round(seconds, 2), **provenance}
         self._write(self.content | {"measures": self.measures | {measure: entry}})
         note_kept(seconds)
 
@@ -109,6 +111,7 @@ class Record:
     def claimed(self, *, wait: bool = False) -> Iterator[bool]:
         """Whether this process may work on the record now; several share out a study's work by asking."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # beside the record: that is another file after every write, and a lock on it would go with the old one
         lock = FileLock(self.path.with_name(f".{self.name}.lock"))
         try:
             held = lock.acquire(timeout=-1 if wait else 0)
@@ -120,6 +123,7 @@ class Record:
 
     def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # on one line: indented, every number of a list would have a line of its own
         write_json(self.path, content, indent=None, sealed=True)
 
 
@@ -140,6 +144,7 @@ def recorded_fingerprint(out: Path, source: str) -> str | None:
     are not, by the name that they say (`plain_name`). Where several data sets had that name, the one of most records.
     """
     folder = Path(out) / "results" / "runs"
+    # its time changes with each record, which is renamed into it
     known = _fingerprints(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
     return known.get(plain_name(source, REPOSITORY))
 
@@ -147,12 +152,13 @@ def recorded_fingerprint(out: Path, source: str) -> str | None:
 def recorded_sources(out: Path) -> set[str]:
     """The data, as records name them, of which there are any below an output folder. One that is damaged or has just
     gone is passed over: whoever needs it will say so."""
+    # glob finds hidden names too: those of records that are being written
     files = [file for file in (Path(out) / "results" / "runs").glob("*.json") if not file.name.startswith(".")]
-    found = set()
+    sources = set()
     for file in files:
         with suppress(DamagedError, FileNotFoundError):
-            found.add(_said(file, file.stat().st_mtime_ns)[0])
-    return found - {""}
+            sources.add(_data_of(file, file.stat().st_mtime_ns)[0])
+    return sources - {""}
 
 
 @lru_cache(maxsize=8)
@@ -160,7 +166,7 @@ def _fingerprints(folder: Path, changed: int) -> dict[str, str]:
     """Plain name of a source -> fingerprint; `changed` says when to look again."""
     counts: dict[str, Counter[str]] = {}
     for file in sorted(folder.glob("*.json")):
-        name, held = _said(file, file.stat().st_mtime_ns)
+        name, held = _data_of(file, file.stat().st_mtime_ns)
         counts.setdefault(name, Counter())[held] += 1
     for name, count in counts.items():
         if len(count) > 1:
@@ -171,7 +177,7 @@ def _fingerprints(folder: Path, changed: int) -> dict[str, str]:
 
 
 @lru_cache(maxsize=2**12)
-def _said(file: Path, changed: int) -> tuple[str, str]:
+def _data_of(file: Path, changed: int) -> tuple[str, str]:
     content = Record(file).content
     name = content.get("settings", {}).get("data", {}).get("source", "")
     return name, content.get("fingerprint", name)
@@ -192,6 +198,7 @@ def curves(run: Run) -> dict[str, list[list[float]]]:
     for name in names:
         steps, values = run.curve(name)
         keep = np.unique(np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int))
+        # five digits are more than a plotted curve shows, in a third of the bytes: records are committed
         series[name] = [[steps[i] for i in keep], [float(f"{values[i]:.5g}") for i in keep]]
     return series
 

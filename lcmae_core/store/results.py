@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.config import LcmaeError, Settings, profile, replace
-from lcmae_core.config.profiles import IN_NOTEBOOK
+from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.config.resolve import Asked, project_root
 from lcmae_core.store.files import write_json
 from lcmae_core.store.machine import REPOSITORY, leave_room, pick_device, provenance, writable_folder
@@ -96,15 +96,16 @@ class Notebook:
 
     @property
     def trained(self) -> bool:
-        """Whether the profile trains long enough for checks of quality to apply (from quick on); those of quick are of
-        its own photographs and say nothing of others."""
-        return self.profile_name != "smoke" and (self.profile_name != "quick" or self._own_data)
+        """Whether the profile trains long enough for checks of quality to apply (from quick on); those of
+        quick are of its own photographs and say nothing of others."""
+        one = profile_of(self.profile_name)
+        return one.long_enough and (not one.in_notebook or self._own_data)
 
     @property
     def as_stored(self) -> bool:
         """Whether profile, seed and data are those with which the notebooks come executed: what was seen there may be
         said of no other run."""
-        return self.profile_name == "quick" and self.seed == 0 and self._own_data
+        return profile_of(self.profile_name).stored and self.seed == 0 and self._own_data
 
     @property
     def _own_data(self) -> bool:

@@ -1,6 +1,5 @@
 """A run: one training, named by the digest of all that affects its results, done once and shared by everybody."""
 
-import json
 import os
 import shutil
 import sys
@@ -14,12 +13,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, NotTrainedError, Settings, digest, parse
-from lcmae_core.store.checkpoint import MANIFEST, load_tensors, save_tensors
-from lcmae_core.store.files import DamagedError, read_json, sha256, write_json
+from lcmae_core.store.checkpoint import MANIFEST, load_tensors, remove_begun_checkpoints, save_tensors
+from lcmae_core.store.files import DamagedError, read_json, remove_begun, sha256, write_json
+from lcmae_core.store.history import read_history
 from lcmae_core.store.kept import note_kept
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
+REPLACED = (MODEL, RESULTS, MANIFEST, HISTORY, "snapshots/step-*.safetensors")
+"""Files that only the writer of a run replaces."""
 TIMINGS = ("images_per_s", "images_per_core_s", "data_wait")
 """What a line of the history says of speed, which differs between runs that are otherwise equal."""
 
@@ -43,15 +45,15 @@ def _method(settings: Settings) -> str:
     if settings.method == "mae":
         on = [term for term, weight in terms.items() if weight]
         name = " + ".join(on) + (" loss alone" if on[0] != "MAE" and len(on) == 1 else "")
-    usual, said = Settings(), [name]
+    usual, parts = Settings(), [name]
     if settings.method == "mae" and settings.masking.mask_ratio != usual.masking.mask_ratio:
-        said.append(f"mask ratio {settings.masking.mask_ratio:g}")
+        parts.append(f"mask ratio {settings.masking.mask_ratio:g}")
     if settings.method == "mae" and settings.model.decoder != usual.model.decoder:
-        said.append(f"decoder {settings.model.decoder}")
+        parts.append(f"decoder {settings.model.decoder}")
     elif settings.method == "mae" and settings.model.decoder_depth != usual.model.decoder_depth:
         depth = settings.model.decoder_depth
-        said.append(f"decoder of {depth} layer{'s' * (depth != 1)}")
-    return ", ".join(said)
+        parts.append(f"decoder of {depth} layer{'s' * (depth != 1)}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,8 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One entry for each logged step, in order."""
-        file = self.path / HISTORY
-        lines = file.read_text().splitlines() if file.exists() else []
-        if lines and not lines[-1].endswith("}"):  # torn by a full disk or a loss of power: the step comes again
-            lines.pop()
-        return [json.loads(line) for line in lines]
+        """One entry for each logged step, in order, those that are damaged left out."""
+        return read_history(self.path / HISTORY)
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one logged quantity.
@@ -192,6 +190,9 @@ class Run:
             lock.acquire()
         try:
             holder.write_text(f"{os.getpid()}\n")
+            remove_begun_checkpoints(self.path / "checkpoints")
+            for name in REPLACED:
+                remove_begun(self.path / name)
             yield
         except OSError:
             self.refuse_lost()  # a file that could not be written because its folder is gone

@@ -114,15 +114,20 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(name, earlier)
 
 
+def stop_asked() -> StopRequest | None:
+    """The request of the `stop_requests` around this, if a stop is asked for."""
+    around = signal.getsignal(signal.SIGTERM)
+    return around.asked if isinstance(around, _Handler) and around.asked.is_set() else None
+
+
 def stop_if_asked(what: str) -> None:
     """For work that nobody hands a flag, and that keeps nothing: end it if a `stop_requests` around it was asked to.
 
     Raises:
         Stopped: "stopped while" doing `what`.
     """
-    around = signal.getsignal(signal.SIGTERM)
-    if isinstance(around, _Handler) and around.asked.is_set():
-        raise Stopped(f"stopped while {what}", around.asked)
+    if (asked := stop_asked()) is not None:
+        raise Stopped(f"stopped while {what}", asked)
 
 
 def leave_signals_to_the_parent(_: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What the jobs of a study cost, from the records of jobs of their own kind that are finished."""
+"""What the trials of a study cost, from the records of trials of their own kind that are finished."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,10 +46,21 @@ def kind_of(settings: Settings) -> str:
     return ", ".join(parts)
 
 
-def trained_images(job: Trial) -> int:
-    """Images that a job's training sees (an epoch counted as Imagenette's or ImageNet's, by the profile)."""
+def epoch_of(every: Sequence[Trial], profile: str) -> int:
+    """Training images of the data: as the finished runs have it, which may be of anybody's pictures; without one as
+    Imagenette or ImageNet, by the profile."""
+    sizes = [
+        round(training["steps"] * optim.batch_size / optim.epochs)
+        for job in every
+        if (optim := job.case.settings.optim).epochs and (training := job.record.content.get("training"))
+    ]
+    return round(median(sizes)) if sizes else profile_of(profile).epoch
+
+
+def trained_images(job: Trial, epoch: int) -> int:
+    """Images that a job's training sees, with so many in an epoch."""
     optim = job.case.settings.optim
-    return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * profile_of(job.profile).epoch)
+    return optim.steps * optim.batch_size if optim.steps else round((optim.epochs or 0) * epoch)
 
 
 def measured_speed(every: Sequence[Trial]) -> dict[str, float]:
@@ -65,14 +76,15 @@ def measured_speed(every: Sequence[Trial]) -> dict[str, float]:
     return {name: median(times) for name, times in seconds.items()}
 
 
-def to_go(left: Sequence[Trial], seen: set[tuple[Path, str]], speed: Mapping[str, float]) -> Time:
-    """Time of the runs and measures that are missing and that no study before asks for too; `seen` remembers them."""
+def to_go(left: Sequence[Trial], seen: set[tuple[Path, str]], speed: Mapping[str, float], epoch: int) -> Time:
+    """Time of the runs and measures that are missing and that no study before asks for too; `seen` remembers them.
+    epoch: training images in one."""
     total, about, unknown = 0.0, False, False
     for job in left:
         path = job.record.path
         parts = {measure: (speed.get(measure), False, 1) for measure in job.missing}
         if job.case.trained and not job.record.content.get("training"):
-            parts["train"] = (*_an_image(job, speed), trained_images(job))
+            parts["train"] = (*_an_image(job, speed), trained_images(job, epoch))
         for part, (seconds, estimated, count) in parts.items():
             if (path, part) in seen:
                 continue

@@ -6,7 +6,8 @@ A profile's studies take days; whoever opens a notebook sees their figures at on
 from collections.abc import Iterator, Mapping
 
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.studies.redraw import ABSENT, SHIPPED, Rows, drawn_of, shipped, taken
+from lcmae_core.config.profiles import SHIPPED
+from lcmae_core.studies.redraw import ABSENT, Rows, drawn_of, shipped, taken
 from lcmae_core.studies.registry import STUDIES
 from lcmae_core.studies.tables import judged_seeds
 from lcmae_core.studies.trials import rows
@@ -27,7 +28,7 @@ def evidence(*studies: str) -> Iterator[Picture | Table]:
     for name in SHIPPED:
         base, seeds = shipped(name), judged_seeds(name)
         for study in studies:
-            done = rows(study, base, name, seeds, do=False)
+            done = rows(study, base, name, seeds, make=False)
             by_measure = {m: taken(study, base, name, m) for m in STUDIES[study].measures}
             if any(by_measure.values()):
                 print(_count(study, name, done, by_measure, len(seeds[: STUDIES[study].most])))

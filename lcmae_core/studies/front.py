@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lcmae_core.config.profiles import SHIPPED
 from lcmae_core.store.outputs import read_result
 from lcmae_core.studies.checkpoints.numbers import table
 from lcmae_core.studies.checkpoints.verdicts import columns as checkpoint_columns
@@ -14,7 +15,6 @@ from lcmae_core.studies.scoreboard import score
 from lcmae_core.viewer.report.page import Score, Scoreboard
 from lcmae_core.viewer.tables import Table
 
-SHIPPED = ("desk", "lab")
 NOTHING = "not yet run"
 
 
@@ -28,7 +28,7 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     columns = {profile: own} if own else {}
     columns |= {one.title: dict(zip((claim.name for claim in CLAIMS), one.verdicts)) for one in measured}
     for name in SHIPPED:
-        verdicts = {v.claim.name: v.verdict for v in score(shipped(name), name, do=False)}
+        verdicts = {v.claim.name: v.verdict for v in score(shipped(name), name, make=False)}
         if name != profile and set(verdicts.values()) != {NOTHING}:
             columns[name] = verdicts
     lines = [
@@ -38,7 +38,7 @@ def scoreboard(out: Path, profile: str) -> Scoreboard | None:
     return Scoreboard(tuple(columns), tuple(lines), {one.title: one.note for one in measured})
 
 
-class Drawn(NamedTuple):
+class KeptPicture(NamedTuple):
     """A picture as it was kept."""
 
     png: bytes
@@ -53,12 +53,15 @@ def checkpoint_numbers(out: Path) -> Table | None:
     return Table(*table(records), "mean [95 % interval over images]") if records else None
 
 
-def checkpoint_pictures(out: Path) -> Iterator[tuple[str, Drawn]]:
+def checkpoint_pictures(out: Path) -> Iterator[tuple[str, KeptPicture]]:
     """What the decoders of measured checkpoints make of hidden patches, with titles."""
     for record in recorded_checkpoints(out):
         picture = record.path.with_suffix(".png")
         if picture.is_file():
-            yield f"What {record.content['checkpoint']['name']} makes of hidden patches", Drawn(picture.read_bytes())
+            yield (
+                f"What {record.content['checkpoint']['name']} makes of hidden patches",
+                KeptPicture(picture.read_bytes()),
+            )
 
 
 def _own(out: Path, profile: str) -> dict[str, str]:
@@ -66,5 +69,5 @@ def _own(out: Path, profile: str) -> dict[str, str]:
         values = told.get("values", {})
         return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in values.items() if name[1:].isdecimal()}
     if any((out / "results" / "runs").glob("*.json")):
-        return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, do=False)}
+        return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, make=False)}
     return {}

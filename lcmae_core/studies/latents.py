@@ -11,7 +11,7 @@ SETTINGS = tuple(Setting(ratio, unit) for unit in (1, 2) for ratio in (0.25, 0.5
 """The masks of the experiment, at every profile."""
 
 
-class Recipe(NamedTuple):
+class Experiment(NamedTuple):
     """The whole experiment: the model of the world, the MAE, its training, seeds of a notebook, and what is asked."""
 
     hierarchy: Hierarchy
@@ -26,7 +26,11 @@ class Recipe(NamedTuple):
         return {name: getattr(self, name).model_dump(mode="json") for name in ("hierarchy", "probes")}
 
 
-def recipe(profile: str) -> Recipe:
+Recipe = Experiment
+"""Its former name."""
+
+
+def recipe(profile: str) -> Experiment:
     """The experiment at a profile: a binary tree over 4 x 4 patches of 4 x 4 pixels; `lab` trains
     longer (its decay is as much less), with more seeds, masks and images to measure on.
 
@@ -41,6 +45,6 @@ def recipe(profile: str) -> Recipe:
     arch = Model(patch_size=4, width=32, depth=2, mlp_ratio=2.0, decoder_width=32, decoder_depth=1)
     decay = 3.0 * 320 / max(length.steps, 320)  # decay adds up over the steps
     optim = Optim(steps=length.steps, batch_size=32, base_lr=4e-2, weight_decay=decay)
-    return Recipe(
+    return Experiment(
         world, arch, optim, length.seeds, Probes(masks=length.masks, fitted=length.fitted, tested=length.tested)
     )

@@ -1,7 +1,7 @@
 """What the studies measure of a run, each measure a small function from a case to plain numbers.
 
 A number that the scoreboard bootstraps comes image by image (or group by group), its first axis; all others are means.
-Letters: M images (or blocks of them), L layers.
+Letters (CONTRIBUTING.md): M images, L layers. In words: blocks (of images).
 """
 
 from collections.abc import Callable, Iterator

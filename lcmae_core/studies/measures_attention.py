@@ -2,7 +2,7 @@
 
 Values have a row for each image, or for each block of images where there are more than `specimen.BLOCKS`. The
 query-specific distance of a layer is mean(specific_far) / mean(specific_mass), both over all rows.
-Letters: M images (or blocks of them), G groups of images, L layers, H heads.
+Letters (CONTRIBUTING.md): M images, G groups of images, L layers, H heads. In words: blocks (of images).
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from lcmae_core.analysis.blocks import geometry
 from lcmae_core.analysis.metrics import patch_distances, uniform_near_mass
 from lcmae_core.analysis.reach import attending_alone, own_losses
 from lcmae_core.analysis.receptive import fixed_queries, gradient_energy, within
-from lcmae_core.analysis.streams import Profile, attention_profile, decoder_looks
+from lcmae_core.analysis.streams import AttentionProfile, attention_profile, decoder_looks
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
 from lcmae_core.models.decoders import TransformerDecoder
@@ -61,11 +61,11 @@ def distance(specimen: Specimen) -> Values:
     return measured | {"uniform": round(patch_distances(place.grid, place.patch_size).mean().item(), 4)}
 
 
-def _layers(profile: Profile) -> Values:
+def _layers(profile: AttentionProfile) -> Values:
     return {key: rounded(blocked(getattr(profile, key).mean(2)), digits) for key, digits in DIGITS.items()}
 
 
-def _at_training(specimen: Specimen) -> Profile:
+def _at_training(specimen: Specimen) -> AttentionProfile:
     """Of the encoder on what it is given in training: the visible patches, or all without the hidden pixels."""
     images = specimen.held.images
     encoder, mask = specimen.encoder().to(images.device), specimen.mask().to(images.device)

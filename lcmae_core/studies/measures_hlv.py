@@ -1,6 +1,6 @@
 """The measures of HLV: how much structure a reconstruction keeps, which cue decides, and what corruptions do.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images, C channels, H x W pixels, h x w pixels.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Measures of what vectors depend on: collapse of v and of the encoder, invariance to masks, and the terms of Eq. 5, 6.
 
-Letters: M images (or blocks of them), G groups of images, L layers, N patches.
+Letters (CONTRIBUTING.md): M images, G groups of images, L layers, N patches, V width of v, D width. In words: blocks
+(of images).
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from lcmae_core.analysis.decomposition import cross_view_form, in_view_form
 from lcmae_core.analysis.invariance import disjoint_masks, mean_colours, mean_tokens
 from lcmae_core.analysis.retrieval import found_across, nearest_found, same_place_cosine
 from lcmae_core.analysis.variance import variance_shares
-from lcmae_core.analysis.views import Pair, masked_pair, mirrored_pair, whole
+from lcmae_core.analysis.views import ViewPair, masked_pair, mirrored_pair, whole
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
@@ -65,7 +66,7 @@ def collapse(specimen: Specimen) -> Values:
     )
 
 
-def _pair(specimen: Specimen, model: Any, batch: Batch) -> Pair:
+def _pair(specimen: Specimen, model: Any, batch: Batch) -> ViewPair:
     if not specimen.hides:
         return mirrored_pair(model, batch.images, specimen.settings.grid)
     one, two = (mask.to(batch.images.device) for mask in specimen.masks())
@@ -81,7 +82,7 @@ def _depends(v: Any) -> Values:
     return {"same_place": rounded(same, 5), "found": rounded(found_across(v[0], v[1]), 5)}
 
 
-def _encoder(model: Any, batch: Batch, pair: Pair) -> Values:
+def _encoder(model: Any, batch: Batch, pair: ViewPair) -> Values:
     tokens = whole(model, batch.images).latent[:, 1:]  # (M, N, D)
     ranks = [effective_rank(part.flatten(0, 1)) for part in tokens.split(GROUP)]
     hits = found_across(pair.tokens[0], pair.tokens[1])
@@ -109,7 +110,7 @@ def invariance(specimen: Specimen) -> Values:
     under another with no patch in common: found (M,), found_untrained (M,) of the untrained encoder, found_colour (M,)
     by the mean colour of the visible patches; layers_found and layers_untrained (L,), the means of every block's own
     mean token; chance, and visible, the share of patches that each mask shows."""
-    images, settings = specimen.every, specimen.settings
+    images, settings = specimen.searched, specimen.settings
     masks = masks_of(specimen)
     trained = _recognised(specimen.encoder(), specimen, masks)
     untrained = _recognised(specimen.untrained_encoder(), specimen, masks)
@@ -136,7 +137,7 @@ def masks_of(specimen: Specimen) -> tuple[Mask, Mask]:
 
 def _recognised(encoder: Any, specimen: Specimen, masks: tuple[Mask, Mask]) -> Tensor:
     """1 where an image is found, (M, L + 1): by every block's tokens and, last, by the normalised ones."""
-    images = specimen.every
+    images = specimen.searched
     encoder, erased = encoder.to(images.device), specimen.hides and specimen.settings.masking.erased
     one, two = (
         torch.cat([mean_tokens(encoder, part, mask, erased=erased) for part in specimen.split(images)])

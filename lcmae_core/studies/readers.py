@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from lcmae_core.config import LcmaeError, nearest
+from lcmae_core.config.names import MARKS
 from lcmae_core.store.files import write_atomic
 from lcmae_core.store.machine import writable_folder
 from lcmae_core.studies.claims import CLAIMS, UNJUDGED, Claim
 from lcmae_core.studies.judge import Outcome, described, needed
 from lcmae_core.studies.scoreboard import Verdict
 from lcmae_core.viewer.figures import Picture
-from lcmae_core.viewer.figures.claims import Asked, Interval, claim_tests
+from lcmae_core.viewer.figures.claims import ClaimTest, Measurement, claim_tests
 from lcmae_core.viewer.tables import Table
 
 Judged = Mapping[str, Sequence[Verdict]]
@@ -115,8 +116,8 @@ def in_a_picture(verdicts: Mapping[str, Verdict]) -> Picture | None:
     shown = []
     for test in tests:
         of = {p: next((o.estimate for o in v.outcomes if o.test == test), None) for p, v in verdicts.items()}
-        intervals = {p: Interval(e.value, e.low, e.high) for p, e in of.items() if e is not None}
-        shown.append(Asked(test.text, test.low, test.high, intervals))
+        intervals = {p: Measurement(e.value, e.low, e.high) for p, e in of.items() if e is not None}
+        shown.append(ClaimTest(test.text, test.low, test.high, intervals))
     return claim_tests(shown)
 
 
@@ -147,6 +148,7 @@ def as_html(judged: Judged) -> str:
         f"<h1>Masked autoencoders, claim by claim</h1><p>Profiles: {', '.join(judged)}. Green: the range that a claim "
         "asks for. Bars: 95 % intervals over training seeds and held-out images. A small model on small data says "
         "nothing sure about a large one. What is not yet run, <code>lcmae study</code> runs.</p>"
+        f"<p>{escape(MARKS)}</p>"
         f"{_index(judged)}{sections}<h2>What no rule judges</h2>"
         f"<table><tr><th>said</th><th>why it is not judged</th></tr>{lines}</table><h2>For citing</h2>"
         f"<pre>{escape(BIBTEX)}</pre></html>\n"

@@ -1,7 +1,7 @@
 """The paper's tables and figures from records alone: no weights, no data, no training.
 
 A number that is not there prints as "not yet run", and one from another profile always says which.
-Letters: S seeds, M images, L layers, H heads.
+Letters (CONTRIBUTING.md): S seeds, M images, L layers, H heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ import numpy as np
 
 from lcmae_core.analysis.recovery import level_means
 from lcmae_core.config import Settings, profile, replace
+from lcmae_core.config.profiles import SHIPPED
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.records import Record, recorded_sources
 from lcmae_core.studies.judge import Estimate, estimated
@@ -25,8 +26,6 @@ from lcmae_core.viewer.figures.trees import recovery_maps
 from lcmae_core.viewer.tables import Table
 
 ABSENT = "not yet run"
-SHIPPED = ("desk", "lab")
-"""Profiles whose records come with the collection."""
 _ACCURACIES = {"finetune": "fine-tuned", "probe": "linear probe", "knn": "kNN"}
 Rows = Mapping[str, Sequence[Record]]
 
@@ -106,7 +105,7 @@ def taken(
     study: str, base: Settings, name: str, measure: str, seeds: Sequence[int] | None = None
 ) -> dict[str, list[Record]]:
     """The records of a study by row of which a measure was taken; rows without any are left out."""
-    complete = rows(study, base, name, seeds or judged_seeds(name), (measure,), do=False)
+    complete = rows(study, base, name, seeds or judged_seeds(name), (measure,), make=False)
     chosen = {row: [r for r in records if measure in r.measures] for row, records in complete.items()}
     return {row: records for row, records in chosen.items() if records}
 
@@ -238,7 +237,7 @@ _PICTURES: dict[str, Callable[[Rows], Iterator[Picture]]] = {
 def scores(base: Settings, name: str, seeds: Sequence[int] | None = None) -> Table:
     """The scoreboard of a profile in words: claim, verdict, why, and every test with our number."""
     lines = []
-    for judged in score(base, name, seeds, do=False):
+    for judged in score(base, name, seeds, make=False):
         claim = judged.claim
         lines.append([claim.name, claim.statement, claim.published, judged.verdict, judged.why, all_described(judged)])
     return Table(["claim", "statement", "published", "verdict", "why", "tests and our values"], lines)

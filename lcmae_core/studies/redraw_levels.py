@@ -1,6 +1,6 @@
 """Pictures of the studies of HLV's levels: fidelity, and what can be read off features, over mask ratios and units.
 
-Letters: S seeds, M images.
+Letters (CONTRIBUTING.md): S seeds, M images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def reading_by_level(study: str, by_row: Rows) -> Picture:
         "kNN, %": [_estimate(records, "knn", "right", 100) for records in every],
     }
     if was_taken(by_row, "cues"):
-        ours["shape bias"] = [_bias(records) for records in every]
+        ours["shape bias"] = [shape_bias_of(records) for records in every]
     if was_taken(by_row, "corruptions"):
         ours["probe under corruptions, %"] = [_estimate(r, "corruptions", "share", 100) for r in every]
     panels, bands = _drawn(at, ours)
@@ -82,12 +82,12 @@ def _estimate(records: Sequence[Record], measure: str, key: str, scale: float = 
     return estimated(np.stack([record.array(measure, key) for record in records]), scale=scale)
 
 
-def _bias(records: Sequence[Record]) -> Estimate:
+def shape_bias_of(records: Sequence[Record]) -> Estimate:
     """Shape bias with the jackknife's interval over seeds and images, as claim C18 is judged; without one where nobody
     names one of the cues, for nothing is known then of how rare that is."""
     cues = [np.stack([record.array("cues", cue) for record in records]) for cue in ("shape", "texture")]  # (S, M) each
-    found = estimate(_BIAS, [cue.astype(np.float64) for cue in cues])
-    return found if all(cue.any() for cue in cues) else found._replace(low=np.nan, high=np.nan)
+    bias = estimate(_BIAS, [cue.astype(np.float64) for cue in cues])
+    return bias if all(cue.any() for cue in cues) else bias._replace(low=np.nan, high=np.nan)
 
 
 def mean_over_seeds(records: Sequence[Record], measure: str, key: str) -> np.ndarray:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lcmae_core.config import Data, Loss, Masking, Settings, replace
+from lcmae_core.config.profiles import profile_of
 from lcmae_core.studies.latents import SETTINGS, recipe
 from lcmae_core.studies.tables import (
     ABLATION,
     RATIOS,
-    SHORT,
     beside,
     block_pixels,
     controls,
@@ -88,7 +88,7 @@ def _compared(base: Settings, profile: str) -> dict[str, Settings]:
     """MAE and DINO at the shorter horizon; where a profile has one, the supervised ViT too."""
     base = short(base, profile)
     others = references(base, profile)
-    return {"MAE": base} | ({"DINO": others["DINO"]} if profile in SHORT else others)
+    return {"MAE": base} | ({"DINO": others["DINO"]} if profile_of(profile).short_horizon else others)
 
 
 def _anchored(base: Settings, profile: str) -> dict[str, Settings]:
@@ -158,8 +158,8 @@ _DECODER = ("similarity", "reach")
 
 
 def leaves(settings: Settings) -> tuple[str, ...]:
-    """Measures that a run of `desk` is given at once, whatever study asked for it, so that no later question needs it
-    to be trained again."""
+    """Measures that a run is given at once where its profile says so, whatever study asked for it, so that no later
+    question needs it to be trained again."""
     attends = settings.model.decoder == "transformer"
     if settings.method == "mae" and not settings.masking.erased:
         return (*_ENCODER, *_MASKED, *(_DECODER if attends else ()))

@@ -1,6 +1,6 @@
 """Every claim with its verdict, from the records of a profile.
 
-Letters: S seeds, M images, R rows of a table.
+Letters (CONTRIBUTING.md): S seeds, M images, R rows of a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,14 @@ import numpy as np
 from lcmae_core.analysis.collapse import ALIKE
 from lcmae_core.analysis.intervals import Pool, pooled
 from lcmae_core.config import LcmaeError, Settings
-from lcmae_core.config.profiles import IN_NOTEBOOK
+from lcmae_core.config.names import former_keywords
+from lcmae_core.config.profiles import IN_NOTEBOOK, TOO_SHORT
 from lcmae_core.store.records import Record
 from lcmae_core.studies.claims import CLAIMS, Claim, reads_labels
 from lcmae_core.studies.judge import Cell, Outcome, Test, described, needed, run_test, verdict
 from lcmae_core.studies.registry import RANDOM
 from lcmae_core.studies.tables import judged_seeds
-from lcmae_core.studies.trials import jobs
+from lcmae_core.studies.trials import trials
 
 POOLED = ("table1", "table2", "table3", "fig_a1")
 """Studies over whose rows the seed part of an accuracy is pooled: Tables 1 to 3 (fig_a1 has the probes of Table 3)."""
@@ -37,7 +38,10 @@ class Verdict(NamedTuple):
     controls: tuple[Outcome, ...] = ()
 
 
-def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, do: bool | None = None) -> list[Verdict]:
+@former_keywords({"do": "make"})
+def score(
+    base: Settings, profile: str, seeds: Sequence[int] | None = None, *, make: bool | None = None
+) -> list[Verdict]:
     """Every claim judged by the records of a profile (by default of its own seeds). At smoke and
     quick those missing are made first (one seed); at quick only signs are judged, at smoke nothing.
 
@@ -50,10 +54,10 @@ def score(base: Settings, profile: str, seeds: Sequence[int] | None = None, *, d
     @cache
     def records(study: str, measure: str) -> Mapping[str, list[Record]]:
         by_row: dict[str, list[Record]] = {}
-        for job in jobs([study], base, profile, wanted[:1] if small else wanted, (measure,)):
-            if (small if do is None else do) and not job.done:
-                job.do(wait=True)
-            by_row.setdefault(job.row, []).extend([job.record] if job.measures and job.readable else [])
+        for trial in trials([study], base, profile, wanted[:1] if small else wanted, (measure,)):
+            if (small if make is None else make) and not trial.done:
+                trial.do(wait=True)
+            by_row.setdefault(trial.row, []).extend([trial.record] if trial.measures and trial.readable else [])
         return by_row
 
     return [judged(claim, records, profile) for claim in CLAIMS]
@@ -75,8 +79,8 @@ def judged(claim: Claim, records: Records, profile: str, *, fewest: int = 2) -> 
     if not outcomes:
         return Verdict(claim, "not yet run" if absent else "not judged", (absent or left_out)[0])
     controls, without = _controls([c for c in claim.controls if not (small and reads_labels(c))], records)
-    if profile == "smoke":
-        return Verdict(claim, "not judged", "smoke trains a handful of steps", outcomes, controls)
+    if profile in TOO_SHORT:
+        return Verdict(claim, "not judged", f"{profile} trains a handful of steps", outcomes, controls)
     waiting = [f"{len(absent)} not yet run ({absent[0]})"] if absent else []
     notes = [*waiting, *left_out[:1], *without]
     if not small and min(o.estimate.seeds for o in outcomes) < fewest:
@@ -208,7 +212,7 @@ def lines_of_tests(verdicts: Sequence[Verdict]) -> list[list[str]]:
     """A line for every test and control under `COLUMNS`, with what would decide one that its interval leaves open."""
     lines = []
     for each in verdicts:
-        lines += [_line(each.claim.name, o, _said(o)) for o in each.outcomes]
+        lines += [_line(each.claim.name, o, _standing(o)) for o in each.outcomes]
         lines += [_line(each.claim.name, o, "control") for o in each.controls]
     return lines
 
@@ -226,7 +230,7 @@ def _ends(low: float, high: float) -> str:
     return f"[{low:.4g}, {high:.4g}]" if np.isfinite([low, high]).any() else ""
 
 
-def _said(o: Outcome) -> str:
+def _standing(o: Outcome) -> str:
     if o.holds is not None:
         return "holds" if o.holds else "fails"
     if o.why or o.estimate.seeds < 2:

@@ -1,4 +1,7 @@
-"""What a measure of a study is taken of: a finished run or an untrained encoder, with the images to look at."""
+"""What a measure of a study is taken of: a finished run or an untrained encoder, with the images to look at.
+
+Letters (CONTRIBUTING.md): M images.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ from lcmae_core.training.probe import linear_probe
 
 IMAGES = {name: one.images for name, one in PROFILES.items()}
 """Held-out images of the measures that train nothing, at most."""
-EVERY = {name: one.every for name, one in PROFILES.items()}
+SEARCHED = {name: one.searched for name, one in PROFILES.items()}
 """How many held-out images retrieval searches (C20): all of them, where they fit into memory."""
 BLOCKS = 64
 """A record keeps at most so many values of a measure: one for each image, or, of more images than that, the means of so
@@ -55,7 +58,7 @@ def blocked(values: Tensor) -> Tensor:
     return torch.stack([part.double().mean(0) for part in parts])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # what is cached is no field: `cached_property` writes past what is frozen
 class Specimen:
     """What is measured: a finished run, or (run None) the untrained encoder of these settings."""
 
@@ -129,9 +132,9 @@ class Specimen:
         return examples(self.settings, IMAGES[self.profile])
 
     @cached_property
-    def every(self) -> Tensor:
-        """All held-out images, or as many as `EVERY` allows."""
-        most = EVERY[self.profile]
+    def searched(self) -> Tensor:
+        """All held-out images, or as many as `SEARCHED` allows."""
+        most = SEARCHED[self.profile]
         if most is not None:
             return examples(self.settings, most).images
         return torch.cat([batch.images for batch in evaluation_loader(self.settings).evaluation()])
@@ -139,6 +142,7 @@ class Specimen:
     def few(self, count: int = FEW) -> Batch:
         """So many of them (all, where there are fewer), evenly spread."""
         total = len(self.held.images)
+        # spread: held-out images are sorted by class, and the first so many would be of one
         rows = torch.arange(total) if total <= count else torch.linspace(0, total - 1, count).round().long()
         return self._rows(rows)
 
@@ -151,6 +155,7 @@ class Specimen:
         return [self._rows(rows) for rows in self.split(torch.arange(len(self.held.images)), small=small)]
 
     def _rows(self, rows: Tensor) -> Batch:
+        # plain indexing of what was read once: another loader would decode every picture again
         held, rows = self.held, rows.to(self.held.images.device)
         labels = None if held.labels is None else held.labels[rows]
         return Batch(held.images[rows], held.epoch[rows], held.index[rows], labels)
@@ -159,12 +164,14 @@ class Specimen:
         """One mask, shared by all images, as notebook 04 draws it; an autoencoder's hides nothing."""
         if self.settings.method == "ae":
             return no_mask(1, self.settings.num_patches)
+        # masks are drawn by the image's number: those of the first image stand for all
         return view_masks(self.settings, self.examples(1), 1)[0]
 
     def masks(self) -> tuple[Mask, Mask]:
         """Two masks, each shared by all images: the views of one image in training, but that the second is drawn again
         until some patch is hidden in both and some is visible in both (at ratio .9 half of all pairs have none)."""
         first, *drawn = view_masks(self.settings, self.examples(1), DRAWS)
+        # a grid of few patches may draw the first one again: a view that is another is taken where there is one
         others = [m for m in drawn if (m.hidden != first.hidden).any()] or drawn
         meet = (m for m in others if (m.hidden & first.hidden).any() and (~m.hidden & ~first.hidden).any())
         return first, next(meet, others[0])

@@ -1,6 +1,6 @@
 """A trial: one row of a study with one seed. It trains what is not trained, then takes the measures that are missing.
 
-Notebooks ask for `rows`, the command line shares the jobs out; both read and write the same records.
+Notebooks ask for `rows`, the command line shares the trials out; both read and write the same records.
 """
 
 import time
@@ -9,10 +9,11 @@ from functools import partial
 from typing import NamedTuple
 
 from lcmae_core.config import LcmaeError, NoLabelsError, Settings, digest, nearest, replace
+from lcmae_core.config.names import former_keywords
 from lcmae_core.config.places import plain_name
-from lcmae_core.config.profiles import IN_NOTEBOOK
+from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.data.corruptions import why_not
-from lcmae_core.data.sources import known_identity, look_again, source_identity
+from lcmae_core.data.sources import forget_identities, known_identity, source_identity
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, recorded_fingerprint
 from lcmae_core.store.runs import run_label
@@ -20,10 +21,6 @@ from lcmae_core.store.stopping import Stopped, StopRequest
 from lcmae_core.studies.latents import recipe as plan_of
 from lcmae_core.studies.registry import STUDIES, UNTRAINED_ONLY, Case, leaves
 from lcmae_core.training.presets import rates_of, recipe_of
-
-HERE = IN_NOTEBOOK
-"""The former name of `IN_NOTEBOOK`, which DESIGN promises to those who import it."""
-
 
 NO_LABELS: Values = {"left_out": "the source has no labels"}
 """What is noted of a measure that needs labels, where a source has none."""
@@ -113,7 +110,7 @@ class Trial(NamedTuple):
             run = pretrain(settings) if self.case.trained else None
         except NoLabelsError:
             left_out, run = NO_LABELS, None  # a supervised reference
-        self.record.begin(run, settings)
+        self.record.begin(run, settings)  # before anything is measured: a stop between measures keeps those taken
         specimen = Specimen(settings, self.profile, run)  # one, so that its measures read the images once
         for name in self.missing:
             if stop is not None and stop.is_set():
@@ -122,6 +119,7 @@ class Trial(NamedTuple):
 
     def _check_data(self) -> None:
         source = self.case.settings.data.source
+        # the identity is worked out once a process: pictures changed since would be filed under their old name
         if (known := known_identity(source)) and known != source_identity(source):
             raise LcmaeError(f"data: {source!r} changed since this began, expected the same pictures: start it again")
 
@@ -133,7 +131,7 @@ class Trial(NamedTuple):
         try:
             values = measure()
         except NoLabelsError:
-            if name not in LABELLED:
+            if name not in LABELLED:  # it should have needed none: a fault, which no record may hide
                 raise
             values = NO_LABELS
         where = provenance(pick_device(self.case.settings.runtime.device))
@@ -142,12 +140,12 @@ class Trial(NamedTuple):
 
 
 def unusable(measure: str) -> str | None:
-    """Why a measure cannot be taken on this machine; None where it can. A job is done here without it, and another
+    """Why a measure cannot be taken on this machine; None where it can. A trial is done here without it, and another
     machine with the same output folder finds it missing."""
     return OPTIONAL[measure]() if measure in OPTIONAL else None
 
 
-def jobs(
+def trials(
     names: Iterable[str],
     base: Settings,
     profile: str,
@@ -156,13 +154,13 @@ def jobs(
     *,
     complete: bool = False,
 ) -> list[Trial]:
-    """Jobs of some studies, one study after the other: claims are judged as early as can be. `measures` takes a part;
-    `complete` adds what a run of `desk` leaves for every study.
+    """The trials of some studies, one study after the other: claims are judged as early as can be. `measures` takes a
+    part; `complete` adds what a run leaves for every study, where the profile has it measured at once.
 
     Raises:
         LcmaeError: there is no such study.
     """
-    trials = []
+    every, at_once = [], profile_of(profile).measured_at_once
     for name in names:
         if name not in STUDIES:
             raise LcmaeError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
@@ -171,9 +169,13 @@ def jobs(
         for seed in seeds[: study.most]:
             cases = study.rows(replace(base, seed=seed), profile)
             for row, case in cases.items():
-                more = leaves(case.settings) if complete and profile == "desk" and case.trained else ()
-                trials.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
-    return trials
+                more = leaves(case.settings) if complete and at_once and case.trained else ()
+                every.append(Trial(name, row, case, _measured(case, (*chosen, *more)), profile))
+    return every
+
+
+jobs = trials
+"""Its former name, which older notebooks import."""
 
 
 def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
@@ -181,6 +183,7 @@ def _measured(case: Case, measures: Iterable[str]) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(measures) if not (case.trained and m in UNTRAINED_ONLY))
 
 
+@former_keywords({"do": "make"})
 def rows(
     name: str,
     base: Settings,
@@ -188,27 +191,28 @@ def rows(
     seeds: Sequence[int] = (0,),
     measures: Sequence[str] | None = None,
     *,
-    do: bool | None = None,
+    make: bool | None = None,
 ) -> dict[str, list[Record]]:
-    """The finished records of a study by row, one a seed. At smoke and quick (or with `do`) they are made first, unless
-    `base.runtime.train` says otherwise: true, they are; false, they are not.
+    """The finished records of a study by row, one a seed. At smoke and quick (or with `make`) they are made first,
+    unless `base.runtime.train` says otherwise: true, they are; false, they are not.
 
     Raises:
         LcmaeError: there is no such study, data or settings are not usable.
     """
     by_row: dict[str, list[Record]] = {}
-    making = _making(base, profile, do)
+    making = _making(base, profile, make)
     if making:
-        look_again()  # a notebook stays open while pictures come and go
-    for job in jobs([name], base, profile, seeds, measures):
+        forget_identities()  # a notebook stays open while pictures come and go
+    for trial in trials([name], base, profile, seeds, measures):
         if making:
-            job.do(wait=True)
-        by_row.setdefault(job.row, []).extend([job.record] if job.readable else [])
+            trial.do(wait=True)
+        # a row without a record stays, empty, so that a table shows what is missing
+        by_row.setdefault(trial.row, []).extend([trial.record] if trial.readable else [])
     return by_row
 
 
-def _making(base: Settings, profile: str, do: bool | None) -> bool:
+def _making(base: Settings, profile: str, make: bool | None) -> bool:
     """Whether missing records are made: as asked, as the settings say, else as the profile has it."""
-    if do is False or base.runtime.train is False:
+    if make is False or base.runtime.train is False:
         return False
-    return bool(do or base.runtime.train or profile in IN_NOTEBOOK)
+    return bool(make or base.runtime.train or profile in IN_NOTEBOOK)

@@ -67,13 +67,13 @@ def compared(
     if source != "trained":
         raise LcmaeError(f"references: got {source!r}, {nearest(source, ('trained', 'published'))}")
     settings = {"MAE": base} | references(base, profile)
-    found = {}
+    subjects = {}
     for name in names:
         try:
-            found[name] = _run(settings[name], name)
+            subjects[name] = _run(settings[name], name)
         except NoLabelsError as error:
             print(f"{name}: left out ({error})")
-    return found
+    return subjects
 
 
 def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
@@ -89,11 +89,11 @@ def open_model(spec: str | None, base: Settings, profile: str) -> Subject:
         return _run(deep_decoder(base, profile), "MAE")
     if spec in (None, DEMO):
         return _checkpoint(DEMO, f"demonstration MAE, {demo_card()['epochs']} epochs of {demo_card()['data']}", base)
-    found = named(spec)
-    if found.kind == "timm":
-        return _published(found.given, base)
-    path = at_hand(found).path or Path(spec).expanduser()
-    return _checkpoint(path, f"checkpoint {spec if found.kind == 'hub' else path.name}", base)
+    model = named(spec)
+    if model.kind == "timm":
+        return _published(model.given, base)
+    path = at_hand(model).path or Path(spec).expanduser()
+    return _checkpoint(path, f"checkpoint {spec if model.kind == 'hub' else path.name}", base)
 
 
 def _checkpoint(path: Path | str, origin: str, base: Settings) -> Subject:

@@ -1,6 +1,6 @@
 """The loss of an autoencoder (v2 section 4.2, Fig. 7): every token regresses the block of pixels centred on it.
 
-Letters: B images, C channels, H x W pixels, N patches, Q values of a block.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches. In words: values (of a block).
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ pixel 49 times: the targets of 64 images would take 1.9 GB."""
 
 
 def block_loss(
-    pred: Float[Tensor, "B N Q"],
+    pred: Float[Tensor, "B N values"],
     images: Float[Tensor, "B C H W"],
     patch: int,
     block: int,
@@ -69,7 +69,7 @@ class _SquaredError(torch.autograd.Function):
 
 def _errors(
     pred: Tensor, images: Tensor, patch: int, block: int, norm_pix: bool
-) -> Iterator[tuple[slice, Float[Tensor, "B N Q"]]]:
+) -> Iterator[tuple[slice, Float[Tensor, "B N values"]]]:
     """pred - target for a few images at a time, and which images."""
     step = max(1, (CPU_CHUNK if pred.device.type == "cpu" else CHUNK) // pred[0].numel())
     for start in range(0, len(images), step):
@@ -82,7 +82,7 @@ def _errors(
         del error
 
 
-def _normalized(blocks: Float[Tensor, "B N Q"]) -> Float[Tensor, "B N Q"]:
+def _normalized(blocks: Float[Tensor, "B N values"]) -> Float[Tensor, "B N values"]:
     """`normalize_patches` to rounding, three times as fast on a CPU, where `var` is slow and large copies cost."""
     centred = blocks - blocks.mean(dim=-1, keepdim=True)
     square = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square()  # (B, N, 1)

@@ -9,7 +9,7 @@ from lcmae_core.training.downstream import Origin
 from lcmae_core.training.finetune import fine_tune
 
 
-class Choice(NamedTuple):
+class RateChoice(NamedTuple):
     """accuracy: base_lr -> share of the held-out fifth that is right. best: the rate with the most, of equals the
     smallest."""
 
@@ -17,9 +17,13 @@ class Choice(NamedTuple):
     best: float
 
 
+Choice = RateChoice
+"""Its former name."""
+
+
 def choose_rate(
     origin: Origin, recipe: FineTune, rates: Sequence[float], *, settings: Settings | None = None
-) -> Choice:
+) -> RateChoice:
     """Fine-tune at each base_lr on four fifths of the labelled training images and judge on the last fifth; the images
     on which results are reported are never looked at. Each is an evaluation of its own, done once.
 
@@ -32,4 +36,4 @@ def choose_rate(
     accuracy = {
         rate: fine_tune(origin, vary(inner, base_lr=rate), settings=settings).accuracy for rate in sorted(rates)
     }
-    return Choice(accuracy, max(accuracy, key=lambda rate: accuracy[rate]))
+    return RateChoice(accuracy, max(accuracy, key=lambda rate: accuracy[rate]))

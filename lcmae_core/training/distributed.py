@@ -4,11 +4,11 @@ Every rank takes its rows of each batch; order, crops and masks are functions of
 ranks sees what one process would. Gradients and all numbers that belong to a whole batch are means over ranks. The
 first rank alone writes. Without torchrun there is one rank, and nothing here does anything.
 
-Letters: B rows.
+Letters (CONTRIBUTING.md): B images of all ranks.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -170,7 +170,7 @@ def batch_of_all(batch: Batch) -> Batch:
     return Batch(rows_of_all(batch.images), rows_of_all(batch.epoch), rows_of_all(batch.index), labels, at=at)
 
 
-def mean_terms_over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+def mean_terms_over_ranks(terms: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Terms of a batch from those of its shares: every rank sees the same loss, and stops at the same step if it is no
     number."""
     if ranks().of == 1:

@@ -1,10 +1,10 @@
-"""What the linear probe and fine-tuning share: where an encoder comes from, what is refused, and the loop.
+"""What the linear probe and fine-tuning share: where an encoder comes from, what is refused, the rate, what is kept.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int64
 from timm.scheduler import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings, replace
@@ -40,7 +39,6 @@ from lcmae_core.store.runs import RESULTS, Run, refuse_untrained
 from lcmae_core.training.distributed import my_part, opened_by_all, parts_of_all, share_of
 from lcmae_core.training.held_out import evaluation_loader, known_labels
 from lcmae_core.training.labels import count_classes, labelled_part
-from lcmae_core.training.objectives import Terms
 from lcmae_core.training.steps import Steps, run_steps
 
 
@@ -71,23 +69,11 @@ class Origin(NamedTuple):
         return cls(f"weights-{hashed.hexdigest()[:10]}-h{first.attn.num_heads}", lambda: encoder, settings)
 
 
-@dataclass
-class Task:
-    """What the loop trains. `backward` leaves the gradients of a step and returns its terms, the total among them;
-    `judge` says what the trained model makes of the held-out images."""
+class Training(NamedTuple):
+    """steps: what is trained, and how. predict: what the trained model makes of the held-out images."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    batches: Callable[[int, int], Iterator[Batch]]
-    backward: Callable[[Batch, int], Terms]
-    judge: Callable[[nn.Module], Predictions]
-    average: ModelEmaV3 | None = None
-    clip_grad: float | None = None
-
-    @property
-    def judged(self) -> nn.Module:
-        """The model whose predictions count: the averaged one, if there is one."""
-        return self.model if self.average is None else self.average.module
+    steps: Steps
+    predict: Callable[[nn.Module], Predictions]
 
 
 @dataclass
@@ -111,7 +97,7 @@ class Examined:
         return evaluation_loader(self.settings, source=self.source)
 
 
-class Outcome(NamedTuple):
+class EvaluationResult(NamedTuple):
     """What an evaluation leaves: weights of the classifier, what it says, how long it took, and what else is noted."""
 
     weights: dict[str, Tensor]
@@ -121,10 +107,14 @@ class Outcome(NamedTuple):
     noted: Mapping[str, Any] = MappingProxyType({})
 
 
+Outcome = EvaluationResult
+"""Its former name."""
+
+
 def evaluate(
-    origin: Origin, recipe: Recipe, settings: Settings, prepare: Callable[[Examined], Task], *, resume: bool = True
+    origin: Origin, recipe: Recipe, settings: Settings, prepare: Callable[[Examined], Training], *, resume: bool = True
 ) -> Evaluation:
-    """Train step by step and judge, `once`; an interrupted training goes on.
+    """Train step by step and predict, `once`; an interrupted training goes on.
 
     Raises:
         LcmaeError: labels are missing or of one class, a batch larger than the split, an encoder of another shape.
@@ -132,10 +122,11 @@ def evaluate(
         Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
     """
 
-    def work(evaluation: Evaluation, subject: Examined) -> Outcome:
-        task, total = prepare(subject), recipe.total(len(subject.source.train))
-        seconds = fit(evaluation, recipe, task, total)
-        return Outcome(task.judged.state_dict(), task.judge(task.judged.eval()), total, seconds)
+    def work(evaluation: Evaluation, subject: Examined) -> EvaluationResult:
+        (steps, predict), total = prepare(subject), recipe.total(len(subject.source.train))
+        shown = replace(evaluation.settings, batch_size=recipe.batch_size, accum_steps=1)  # for images/s
+        seconds = run_steps(evaluation, shown, steps, total, time.perf_counter())
+        return EvaluationResult(steps.trained.state_dict(), predict(steps.trained.eval()), total, seconds)
 
     return once(origin, recipe, settings, work, resume=resume)
 
@@ -144,7 +135,7 @@ def once(
     origin: Origin,
     recipe: AnyRecipe,
     settings: Settings,
-    work: Callable[[Evaluation, Examined], Outcome],
+    work: Callable[[Evaluation, Examined], EvaluationResult],
     *,
     resume: bool = True,
 ) -> Evaluation:
@@ -172,7 +163,7 @@ def once(
     return evaluation
 
 
-def _conclude(evaluation: Evaluation, subject: Examined, outcome: Outcome) -> None:
+def _conclude(evaluation: Evaluation, subject: Examined, outcome: EvaluationResult) -> None:
     predictions = outcome.predictions
     save_predictions(evaluation.path / PREDICTIONS, predictions)
     results = {"steps": outcome.steps, "seconds": outcome.seconds, "classes": subject.classes} | dict(outcome.noted)
@@ -221,23 +212,16 @@ def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) -> Sc
     )  # fmt: skip
 
 
-def fit(evaluation: Evaluation, recipe: Recipe, task: Task, total: int) -> float:
-    """Train to the end, from the last checkpoint if there is one; returns the seconds spent in all.
-
-    Raises:
-        NonFiniteLossError: the loss became NaN or infinite.
-        Stopped: SIGINT, SIGTERM or SIGUSR2 asked for a stop; a checkpoint was written.
-    """
-    began = time.perf_counter()
-    rates = schedule(task.optimizer, recipe, total)  # before a checkpoint's rates come in, which are not the peak
+def rates_of(optimizer: torch.optim.Optimizer, recipe: Recipe, source: Source) -> Callable[[int], float]:
+    """Sets the rate of a step in an optimiser, by `schedule`, and returns the first group's. Made before a checkpoint's
+    rates come in, which are not the peak."""
+    rates = schedule(optimizer, recipe, recipe.total(len(source.train)))
 
     def rate(step: int) -> float:
         rates.step_update(step)
         return rates._get_lr(step)[0]
 
-    steps = Steps(task.model, task.optimizer, task.batches, rate, task.backward, task.clip_grad, average=task.average)
-    shown = replace(evaluation.settings, batch_size=recipe.batch_size, accum_steps=1)  # for images/s
-    return run_steps(evaluation, shown, steps, total, began)
+    return rate
 
 
 def predictions_of(scores: Float[Tensor, "B classes"], labels: Int64[Tensor, "B"]) -> Predictions:

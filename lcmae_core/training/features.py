@@ -1,6 +1,6 @@
 """Features of whole images under a frozen encoder, made once for all that judges it: kNN and the linear probes.
 
-Letters: B images of a batch, M images of a split, T tokens, D width.
+Letters (CONTRIBUTING.md): B images of a batch, M images of a split, T tokens, D width.
 """
 
 from dataclasses import dataclass, field

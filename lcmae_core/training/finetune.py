@@ -26,9 +26,10 @@ from lcmae_core.models.linear import use_quick_linears
 from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import copied, gradients_later, mean_terms_over_ranks, ranks, share_of
-from lcmae_core.training.downstream import Examined, Origin, Task, crop_loader, evaluate, predict
+from lcmae_core.training.downstream import Examined, Origin, Training, crop_loader, evaluate, predict, rates_of
+from lcmae_core.training.micro_batches import micro_batches
 from lcmae_core.training.mixing import mix_batch
-from lcmae_core.training.objectives import Terms
+from lcmae_core.training.steps import Steps, Terms
 
 
 def build_classifier(encoder: Encoder, classes: int, recipe: FineTune, seed: int = 0) -> VisionTransformer:
@@ -82,20 +83,22 @@ def fine_tune(
     recipe, settings = recipe or RECIPES["v2"], settings or origin.settings
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Examined) -> Task:
+    def prepare(subject: Examined) -> Training:
         held_out = subject.held_out  # a broken file shows before training, not after
         model = build_classifier(subject.encoder, subject.classes, recipe, settings.seed).to(device)
         forward: Any = copied(model)
         forward = torch.compile(forward) if settings.runtime.compile else forward
         average = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
-        backward = _backward(forward, recipe, subject.classes, settings.seed, device)
+        backward = mixed_backward(forward, recipe, subject.classes, settings.seed, device)
         share_of(recipe.batch_size, recipe.accum_steps)  # refuses what would make micro-batches of unequal size
-        batches = training_batches(settings, recipe, subject.source)
+        batches, optimizer = training_batches(settings, recipe, subject.source), build_adamw(model, recipe)
+        rate = rates_of(optimizer, recipe, subject.source)
+        steps = Steps(model.train(), optimizer, batches, rate, backward, recipe.clip_grad, average=average)
 
-        def judge(judged: nn.Module) -> Predictions:
-            return predict(lambda batch: judged(batch.images), held_out)
+        def predictions(trained: nn.Module) -> Predictions:
+            return predict(lambda batch: trained(batch.images), held_out)
 
-        return Task(model.train(), build_adamw(model, recipe), batches, backward, judge, average, recipe.clip_grad)
+        return Training(steps, predictions)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -118,9 +121,10 @@ def training_batches(settings: Settings, recipe: FineTune, source: Source) -> Ca
     ).batches  # fmt: skip
 
 
-def _backward(
-    forward: Callable[..., Any], recipe: FineTune, classes: int, seed: int, device: torch.device
+def mixed_backward(
+    forward: nn.Module, recipe: FineTune, classes: int, seed: int, device: torch.device
 ) -> Callable[[Batch, int], Terms]:
+    """What a step of fine-tuning does of a batch: mixes it, and leaves the gradients of the loss in the weights."""
     loss_of, parts = SoftTargetCrossEntropy(), recipe.accum_steps
 
     def backward(batch: Batch, step: int) -> Terms:
@@ -128,7 +132,7 @@ def _backward(
         images, targets = mix_batch(batch, recipe, classes, seed, step)
         losses: list[Tensor] = []
         with lent_randomness(seed_of(seed, "drop path", step, ranks().number), device):
-            for part, wanted in zip(images.chunk(parts), targets.chunk(parts)):
+            for part, wanted in micro_batches(zip(images.chunk(parts), targets.chunk(parts)), forward):
                 with gradients_later(forward, len(losses) < parts - 1):
                     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                         logits = forward(part)

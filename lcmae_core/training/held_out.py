@@ -63,14 +63,18 @@ def examples(settings: Settings, count: int) -> Batch:
     return named_examples(settings, count).batch
 
 
-class Named(NamedTuple):
+class NamedImages(NamedTuple):
     """Images with the names that they have in their source."""
 
     batch: Batch
     names: list[str]
 
 
-def named_examples(settings: Settings, count: int) -> Named:
+Named = NamedImages
+"""Its former name."""
+
+
+def named_examples(settings: Settings, count: int) -> NamedImages:
     """As `examples`, with the name of every image inside its source: that of its file in a folder.
 
     Raises:
@@ -80,10 +84,10 @@ def named_examples(settings: Settings, count: int) -> Named:
     if not loader.size:
         raise LcmaeError(f"data: got no validation image in {settings.data.source!r}, expected at least one held out")
     batch = next(iter(loader.evaluation(count)))
-    return Named(batch, [loader.split.file_name(int(i)) for i in batch.index])
+    return NamedImages(batch, [loader.split.file_name(int(i)) for i in batch.index])
 
 
-def named_pictures(settings: Settings, count: int) -> Named:
+def named_pictures(settings: Settings, count: int) -> NamedImages:
     """As `named_examples`, but where fewer are held out, pictures of the training split come after them: for a model
     that was not trained on this source, to which none of them is known. Labels are left out.
 
@@ -98,7 +102,7 @@ def named_pictures(settings: Settings, count: int) -> Named:
     batches = [(loader, next(iter(loader.evaluation(loader.size)))) for loader in loaders if loader.size]
     names = [loader.split.file_name(int(i)) for loader, batch in batches for i in batch.index]
     images, epoch, index = (torch.cat(parts) for parts in zip(*(batch[:3] for _, batch in batches)))
-    return Named(Batch(images, epoch, index, None), names)
+    return NamedImages(Batch(images, epoch, index, None), names)
 
 
 def known_labels(labels: Tensor | None) -> Tensor:

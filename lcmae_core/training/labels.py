@@ -1,6 +1,6 @@
 """Labelled images: which ones a recipe trains on and is judged on, and what is refused.
 
-Letters: M images of a split.
+Letters (CONTRIBUTING.md): M images of a split.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """A small MAE trained on fresh samples of a hierarchical latent variable model: Eq. 1 on the patches as they are.
 
-Letters: B images, C channels, H x W pixels, N patches, P values of a patch.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, P values of a patch.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.patches import patchify, unpatchify
 from lcmae_core.training.optim import build_optimizer, scheduled
-from lcmae_core.training.steps import Steps, one_step
+from lcmae_core.training.steps import Steps, run_unsaved
 
 Images = Float[Tensor, "B C H W"]
 
@@ -67,5 +67,5 @@ def train_on_latents(
         return {"total": loss}
 
     task = Steps(mae, optimizer, batches, scheduled(optimizer, total, optim), backward, optim.clip_grad)
-    losses = [one_step(task, images, step).terms["total"].item() for step, images in enumerate(batches(0, total))]
+    losses = run_unsaved(task, total)
     return TrainedOnLatents(mae.eval(), losses)

@@ -22,10 +22,11 @@ from lcmae_core.training.distributed import (
 )  # fmt: skip
 from lcmae_core.training.guards import refuse_too_large
 from lcmae_core.training.held_out import evaluation_loader
-from lcmae_core.training.objectives import OBJECTIVES, Objective, Terms, mean_terms
+from lcmae_core.training.micro_batches import micro_batches
+from lcmae_core.training.objectives import OBJECTIVES, Objective, mean_terms
 from lcmae_core.training.optim import build_optimizer, scheduled
 from lcmae_core.training.sharding import whole
-from lcmae_core.training.steps import Steps, run_steps
+from lcmae_core.training.steps import Steps, Terms, run_steps
 
 
 class Moment(NamedTuple):
@@ -135,14 +136,14 @@ def task_of(
 def backward_pass(objective: Objective, model: AnyModel, forward: Any, batch: Batch, progress: float) -> Terms:
     """Gradients of one step, in micro-batches; returns the terms averaged over them, and over ranks."""
     parts = objective.settings.optim.accum_steps
-    micro_batches: list[Terms] = []
-    for chunk in batch.chunks(parts):
-        with gradients_later(forward, len(micro_batches) < parts - 1):
+    measured: list[Terms] = []
+    for chunk in micro_batches(batch.chunks(parts), model):
+        with gradients_later(forward, len(measured) < parts - 1):
             terms = objective.terms(model, forward, chunk, progress)
             (terms["total"] / parts).backward()
-        micro_batches.append(terms)
+        measured.append(terms)
     objective.after_backward(model, progress)
-    return mean_terms_over_ranks(mean_terms(micro_batches))
+    return mean_terms_over_ranks(mean_terms(measured))
 
 
 def snapshot_steps(total: int, count: int) -> set[int]:

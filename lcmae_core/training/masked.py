@@ -1,6 +1,6 @@
 """What a step minimises: masks of a batch, the model's views of it, and the weighted sum of the three losses.
 
-Letters: B images, C channels, H x W pixels, N patches, P values of a patch.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, N patches, P values of a patch.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Mixed images and soft targets, as fine-tuning and the supervised reference have them; timm's, made resumable.
 
-Letters: B images, C channels, H x W pixels.
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """What a run minimises, by method: one small object each, behind one interface that the loop calls.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 import math
@@ -31,9 +31,8 @@ from lcmae_core.training.held_out import averaged, held_out
 from lcmae_core.training.masked import forward_views, loss_terms, view_masks
 from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.siamese import siamese_terms
+from lcmae_core.training.steps import Terms
 
-Terms = dict[str, Tensor]
-"""Of a batch: `total` is minimised, the rest is logged."""
 M = TypeVar("M", bound=AnyModel)
 
 
@@ -96,6 +95,7 @@ class Masked(Objective[MAE]):
         loss, images = self.settings.loss, batch.images
         masks = view_masks(self.settings, batch, loss.num_views)
         output = self._run(forward_views, forward, images, masks, device=images.device)
+        # means over the terms of all ranks: one whose views hide few patches in common must not weigh more
         losses = loss_terms(output, images, masks, self.settings.model.patch_size, loss, mean_over_ranks)
         return {name: value for name, value in losses._asdict().items() if value is not None}
 
@@ -189,6 +189,7 @@ class DinoObjective(Objective[Dino]):
         total = model.loss(heads, temperature)
         with torch.no_grad():
             entropy = torch.special.entr(model.teacher_probabilities(heads, temperature)).sum(dim=-1).mean()
+        # a cross-entropy is entropy plus KL: the third comes for nothing
         return {"total": total, "teacher_entropy": entropy, "kl": total.detach() - entropy, "teacher_std": teacher_std}
 
 
@@ -236,7 +237,7 @@ class SupervisedObjective(Objective[Supervised]):
 
     def held_out(self, model: Supervised, loader: Loader) -> dict[str, float]:
         """Cross-entropy and accuracy on central views, nothing dropped."""
-        model.eval()
+        model.eval()  # no other method has a layer that drops anything
         means = _averaged(loader, lambda batch: self._judged(model(batch.images), batch))
         model.train()
         return means

@@ -6,9 +6,6 @@ from lcmae_core.config import LcmaeError, nearest
 from lcmae_core.config.downstream import HELD, RECIPES, AnyRecipe, FineTune, LinearProbe, R, Recipe, RidgeProbe, vary
 from lcmae_core.config.profiles import profile_of
 
-DESK_PROBE = RidgeProbe()
-"""In closed form, on features of whole images."""
-
 
 def probing(profile: str) -> LinearProbe | RidgeProbe:
     """The linear probe of a profile.
@@ -17,7 +14,7 @@ def probing(profile: str) -> LinearProbe | RidgeProbe:
         LcmaeError: an unknown profile.
     """
     one = profile_of(profile)
-    return DESK_PROBE if one.ridge else vary(LinearProbe(), one.probe)
+    return RidgeProbe() if one.ridge else vary(LinearProbe(), one.probe)
 
 
 def fine_tuning(profile: str, preset: str = "v2") -> FineTune:

@@ -3,7 +3,8 @@
 Public MAE recipe: BatchNorm without affine, then a linear layer, trained by LARS. The slow path encodes a random crop
 at each visit, as published; the fast one encodes whole images once. Ridge regression in closed form
 is there for small encoders and little time. Both read the CLS token or the mean of the patch tokens.
-Letters: B images, C channels, H x W pixels, M images of a split, D width, T tokens.
+
+Letters (CONTRIBUTING.md): B images, C channels, H x W pixels, M images of a split, D width, T tokens.
 """
 
 import time
@@ -26,19 +27,20 @@ from lcmae_core.store.evaluations import Evaluation, Predictions
 from lcmae_core.store.machine import pick_device
 from lcmae_core.training.distributed import batch_of_all
 from lcmae_core.training.downstream import (
+    EvaluationResult,
     Examined,
     Origin,
-    Outcome,
-    Task,
+    Training,
     crop_loader,
     evaluate,
     once,
     predict,
     predictions_of,
+    rates_of,
 )
 from lcmae_core.training.features import CHUNK, Features, encoded, image_features, pooled
 from lcmae_core.training.held_out import known_labels
-from lcmae_core.training.objectives import Terms
+from lcmae_core.training.steps import Steps, Terms
 
 __all__ = [
     "Features",
@@ -117,7 +119,7 @@ def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, res
     """The fast path: every image is encoded once, whole."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Examined) -> Task:
+    def prepare(subject: Examined) -> Training:
         known = encoded(origin, settings, recipe.precision)
         train, held_out = (split.of(recipe.token, device) for split in (known.train, known.validation))
         probe = Probe(train.values.shape[1], subject.classes, settings.seed).to(device)
@@ -125,7 +127,7 @@ def _of_features(origin: Origin, recipe: LinearProbe, settings: Settings, *, res
         def batches(start: int, stop: int) -> Iterator[Batch]:
             return cached_batches(train, recipe, settings.seed, start, stop)
 
-        return Task(probe, build_lars(probe, recipe), batches, _backward(probe), lambda judged: _read(judged, held_out))
+        return Training(_steps(probe, recipe, subject, batches), lambda trained: _read(trained, held_out))
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
@@ -134,29 +136,36 @@ def _of_crops(origin: Origin, recipe: LinearProbe, settings: Settings, *, resume
     """The published path: a random crop is encoded at each visit."""
     device = pick_device(settings.runtime.device)
 
-    def prepare(subject: Examined) -> Task:
+    def prepare(subject: Examined) -> Training:
         encoder, held_out = subject.encoder, subject.held_out  # a broken file shows before training, not after
         probe = Probe(encoder.embed_dim, subject.classes, settings.seed).to(device)
         crops = crop_loader(settings, recipe, subject.source)
 
         def features(start: int, stop: int) -> Iterator[Batch]:
-            mine = (b._replace(images=_encoded(encoder, b.images, recipe)) for b in crops.batches(start, stop))
+            mine = (b._replace(images=pooled_features(encoder, b.images, recipe)) for b in crops.batches(start, stop))
             return map(batch_of_all, mine)  # each rank encodes its rows; the probe is trained by all alike
 
-        def judge(judged: nn.Module) -> Predictions:
-            return predict(lambda b: judged(_encoded(encoder, b.images, recipe)), held_out)
+        def predictions(trained: nn.Module) -> Predictions:
+            return predict(lambda b: trained(pooled_features(encoder, b.images, recipe)), held_out)
 
-        return Task(probe, build_lars(probe, recipe), features, _backward(probe), judge)
+        return Training(_steps(probe, recipe, subject, features), predictions)
 
     return evaluate(origin, recipe, settings, prepare, resume=resume)
 
 
+def _steps(
+    probe: Probe, recipe: LinearProbe, subject: Examined, batches: Callable[[int, int], Iterator[Batch]]
+) -> Steps:
+    optimizer = build_lars(probe, recipe)
+    return Steps(probe, optimizer, batches, rates_of(optimizer, recipe, subject.source), probe_backward(probe))
+
+
 def _ridge_probe(origin: Origin, recipe: RidgeProbe, settings: Settings, *, resume: bool) -> Evaluation:
-    def work(evaluation: Evaluation, subject: Examined) -> Outcome:
+    def work(evaluation: Evaluation, subject: Examined) -> EvaluationResult:
         known, began = encoded(origin, settings, recipe.precision), time.perf_counter()
         probe, penalty = fit_ridge(known.train.of(recipe.token), subject.classes, recipe, settings.seed)
         predictions, seconds = _read(probe, known.validation.of(recipe.token)), time.perf_counter() - began
-        return Outcome(probe.state_dict(), predictions, 0, seconds, {"penalty": penalty})
+        return EvaluationResult(probe.state_dict(), predictions, 0, seconds, {"penalty": penalty})
 
     return once(origin, recipe, settings, work, resume=resume)
 
@@ -236,7 +245,7 @@ def classifier(evaluation: Evaluation, encoder: Encoder) -> Callable[[Tensor], T
 
     @torch.no_grad()
     def scores(images: Tensor) -> Tensor:
-        return probe(_encoded(encoder, images, recipe))
+        return probe(pooled_features(encoder, images, recipe))
 
     return scores
 
@@ -246,14 +255,17 @@ def _read(probe: nn.Module, features: Features) -> Predictions:
     return predictions_of(probe.eval()(features.values), known_labels(features.labels))
 
 
-def _encoded(
+def pooled_features(
     encoder: Encoder, images: Float[Tensor, "B C H W"], recipe: LinearProbe | RidgeProbe
 ) -> Float[Tensor, "B D"]:
+    """The features of a batch that a probe reads, in float32, encoded in chunks without gradients."""
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         return torch.cat([pooled(encoder(part), recipe.token).float() for part in images.split(CHUNK)])
 
 
-def _backward(probe: Probe) -> Callable[[Batch, int], Terms]:
+def probe_backward(probe: Probe) -> Callable[[Batch, int], Terms]:
+    """What a step of a probe does of a batch of features: leaves the gradients of the cross-entropy in its weights."""
+
     def backward(batch: Batch, step: int) -> Terms:
         assert batch.labels is not None
         logits = probe(batch.images)

@@ -1,6 +1,6 @@
 """What the Siamese network of v1 minimises: L_cross over positives and L_in inside each crop (a reconstruction).
 
-Letters: B images, N patches of a crop, P values of a patch, V width of v.
+Letters (CONTRIBUTING.md): B images, N patches of a crop, P values of a patch, V width of v.
 """
 
 import torch

@@ -20,6 +20,7 @@ from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import agree, ranks, wait_for_all
 from lcmae_core.training.guards import LossGuard, refuse_broken
 from lcmae_core.training.log import NoLog, RunLog, Window
+from lcmae_core.training.micro_batches import StepDroppedError
 from lcmae_core.training.sharding import bytes_of_shards, load_shards, load_whole, save_shards, sharded, whole
 from lcmae_core.training.waiting import Waiting
 
@@ -59,6 +60,11 @@ class Steps:
     snapshots: Collection[int] = ()
     streamed: bool = False
 
+    @property
+    def trained(self) -> nn.Module:
+        """The model that counts at the end: the averaged one, if there is one."""
+        return self.model if self.average is None else self.average.module
+
 
 class Restored(NamedTuple):
     """Where training goes on: steps done, seconds spent, and the means for the next log line, which were begun."""
@@ -84,7 +90,7 @@ def one_step(
     if task.clip_grad is not None:
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip_grad)
     task.optimizer.step()
-    task.optimizer.zero_grad(set_to_none=True)
+    task.optimizer.zero_grad(set_to_none=True)  # here, so that no gradients lie in memory during the next forward pass
     task.after_step(step)
     if task.average is not None:
         task.average.update(task.model)
@@ -109,10 +115,11 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
         refuse_broken(step, task.model)
 
     def save(step: int) -> None:
-        check_finite(step)
+        check_finite(step)  # from a checkpoint that holds a NaN every later attempt would go on
         if ranks().first:
             run.refuse_lost()
-        if sharded(task.model) or ranks().first:
+        if sharded(task.model) or ranks().first:  # spread weights: each has a share to write
+            # with the means that were begun, so that the next line of the log is that of a run that never stopped
             _save(run, task, step, {"window": window.state, "seconds": seconds()})
 
     def keep(step: int) -> None:
@@ -126,9 +133,14 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
     if start == 0 and 0 in task.snapshots:
         keep(0)
     log_of = closing(RunLog(run, settings, start, total, streamed=task.streamed) if ranks().first else NoLog())
+    # closed also after an error, for worker processes read ahead
     with stop_requests() as stop, log_of as log, closing(Waiting(task.batches(start, total))) as batches:
         for step, batch in enumerate(batches, start):
-            stepped, done = one_step(task, batch, step, guard.check), step + 1
+            try:
+                stepped, done = one_step(task, batch, step, guard.check), step + 1
+            except StepDroppedError:
+                save(step)
+                raise Stopped(f"stopped at step {step} of {total} after a checkpoint", stop) from None
             window.add(stepped.terms)
             log.tick()
             if (done % runtime.log_every == 0 or done == total) and ranks().first:
@@ -138,12 +150,18 @@ def run_steps(run: Run, settings: Settings, task: Steps, total: int, began: floa
             if done in task.snapshots:
                 check_finite(done)
                 keep(done)
-            stopping = agree(stop)
+            stopping = agree(stop)  # all ranks or none: one that stopped alone would leave the others waiting for it
             if done % runtime.checkpoint_every == 0 or done == total or stopping:
                 save(done)
-            if stopping and done < total:
+            if stopping and done < total:  # after the last step there is nothing to stop: the run ends as any other
                 raise Stopped(f"stopped at step {done} of {total} after a checkpoint", stop)
     return seconds()
+
+
+def run_unsaved(task: Steps, total: int) -> list[float]:
+    """The same steps from the first to the last in one go, of a training so short that nothing of it is kept or
+    logged; the loss of each."""
+    return [one_step(task, batch, step).terms["total"].item() for step, batch in enumerate(task.batches(0, total))]
 
 
 def _save(run: Run, task: Steps, step: int, rest: dict[str, Any]) -> None:

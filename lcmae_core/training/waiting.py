@@ -53,14 +53,14 @@ class Advice:
     """Says in one line what helps, once, when a training has waited too long over `PATIENCE` steps."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings, self._said = settings, False
+        self._settings, self._advised = settings, False
         self._steps, self._waited, self._spent = 0, 0.0, 0.0
 
     def __call__(self, steps: int, waited: float, spent: float) -> None:
         """So many steps more took `spent` seconds, of which `waited` were waited for pictures."""
         self._steps, self._waited, self._spent = self._steps + steps, self._waited + waited, self._spent + spent
-        if not self._said and self._steps >= PATIENCE and self._waited > TOO_LONG * self._spent:
-            self._said = True
+        if not self._advised and self._steps >= PATIENCE and self._waited > TOO_LONG * self._spent:
+            self._advised = True
             print(self._line(), file=sys.stderr)
 
     def _line(self) -> str:

@@ -103,18 +103,18 @@ def apart(
     images (Eq. 7), whose deviations are half of those of the mean.
     """
     means = {name: float(_numbers(value).mean()) for name, value in (one, *others.items())}
-    name, said, told = one[0], [], []
+    name, words, told = one[0], [], []
     intervals: dict[str, tuple[float, float]] = {}
     for other, value in others.items():
         reach = paired_interval(one[1], value, widen)
-        said.append(_apart_word(means[name], means[other], reach))
+        words.append(_apart_word(means[name], means[other], reach))
         beside = "no interval" if reach is None else f"difference {digits(reach[0])} to {digits(reach[1])}"
-        told.append(f"{said[-1]} {other} ({_with(means[other], unit)}; {beside})")
+        told.append(f"{words[-1]} {other} ({_with(means[other], unit)}; {beside})")
         if reach is not None:
             intervals[other] = reach
     counted = f", 95 % intervals over {_numbers(one[1]).size} images" if intervals else ""
     text = f"{quantity}{counted}: {name} ({_with(means[name], unit)}) is {_listed(told)}."
-    return Finding(text, "apart", said, means, intervals)
+    return Finding(text, "apart", words, means, intervals)
 
 
 def order(quantity: str, values: Mapping[str, float], unit: str = "") -> Finding:

@@ -6,7 +6,6 @@ not its output is refused by number and class and never drawn, in every type; pl
 precision give the maps of the same weights in float32; what a model does not take is one line.
 """
 
-import pytest
 import timm
 import torch
 from timm.layers import Attention
@@ -23,6 +22,7 @@ from lcmae_core.models.build import build_model
 from lcmae_core.models.inputs import in_its_type
 from lcmae_core.models.masking import random_mask
 from lcmae_core.models.pretrained import expected_images
+from tests.errors import line_of
 
 SMALL = {"img_size": 64, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "num_classes": 0}
 
@@ -39,13 +39,6 @@ def vit(**changes) -> VisionTransformer:
 
 def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-def line_of(call, *args, **kwargs) -> str:
-    with pytest.raises(LcmaeError) as error:
-        call(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def mean_distance(maps, cols, patch, prefix):

@@ -48,7 +48,7 @@ def test_equals_brute_force_on_200_random_trees():
 
 @pytest.mark.parametrize("fault", ["dimension", "side"])
 def test_a_planted_fault_is_noticed(monkeypatch, fault):
-    add = ident._add
+    add = ident.cost_with
 
     def forgets_dimensions(own, below):
         return add((min(own[0], 1), *own[1:]), below)
@@ -56,7 +56,7 @@ def test_a_planted_fault_is_noticed(monkeypatch, fault):
     def prefers_the_far_side(own, below):
         return add((own[0], -own[1], own[2]), below)
 
-    monkeypatch.setattr(ident, "_add", forgets_dimensions if fault == "dimension" else prefers_the_far_side)
+    monkeypatch.setattr(ident, "cost_with", forgets_dimensions if fault == "dimension" else prefers_the_far_side)
     assert disagreements(60) > 0
 
 

@@ -98,8 +98,8 @@ def test_a_mask_is_read_as_hidden_not_as_visible(monkeypatch):
     mask = mask_from_hidden(hidden)
     assert rec.hidden_leaves(MODEL.tree, mask) == ("x.0.0", "x.0.1")
     sample = MODEL.sample(60, torch.Generator().manual_seed(0))
-    tokens = [rec._tokens(MODEL, new_mae(MODEL, PLAN.arch, seed).eval(), sample, mask) for seed in (0, 1)]
-    found = rec._of_mask(MODEL, tokens, sample, mask, np.arange(60), 40)
+    tokens = [rec.visible_tokens(MODEL, new_mae(MODEL, PLAN.arch, seed).eval(), sample, mask) for seed in (0, 1)]
+    found = rec.recovery_of_mask(MODEL, tokens, sample, mask, np.arange(60), 40)
     known = determined(MODEL.tree, identifiable_set(MODEL.tree, ("x.0.0", "x.0.1")).latents)
     assert {name for name, values in found.items() if values[0] == 1} == known
     dark = [name for name, values in found.items() if values[1] == 0]

@@ -176,8 +176,8 @@ def test_wrong_options(words: list[str], line: str, capsys: pytest.CaptureFixtur
 def test_linear_equals_torch(
     shape: tuple[int, ...], threads: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quick, "_MKL_AVOIDS_AVX512", True)
-    monkeypatch.setattr(quick, "_LEAST", quick.Least(1, 0))
+    monkeypatch.setattr(quick, "MKL_AVOIDS_AVX512", True)
+    monkeypatch.setattr(quick, "LEAST", quick.Least(1, 0))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -196,7 +196,7 @@ def _value_and_gradients(layer, tensors: list[torch.Tensor]) -> list[torch.Tenso
 
 
 def test_other_types_take_torchs_own_way(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick, "_MKL_AVOIDS_AVX512", True)
+    monkeypatch.setattr(quick, "MKL_AVOIDS_AVX512", True)
     rows = torch.randn(600, 64, generator=generator)
     weight = torch.randn(32, 64, generator=generator)
     assert torch.equal(quick.linear(rows.double(), weight.double()), F.linear(rows.double(), weight.double()))
@@ -206,11 +206,11 @@ def test_other_types_take_torchs_own_way(generator: torch.Generator, monkeypatch
 
 
 def test_small_products_are_left_to_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick, "_MKL_AVOIDS_AVX512", True)
+    monkeypatch.setattr(quick, "MKL_AVOIDS_AVX512", True)
     rows, weight = torch.zeros(8, 100, 768), torch.zeros(3072, 768)
     for least, few, many in ((quick.WHOLE, True, True), (quick.HALVED, False, True)):
-        monkeypatch.setattr(quick, "_LEAST", least)
-        assert (quick._onednn_is_quicker(rows[:1], weight), quick._onednn_is_quicker(rows, weight)) == (few, many)
+        monkeypatch.setattr(quick, "LEAST", least)
+        assert (quick.onednn_is_quicker(rows[:1], weight), quick.onednn_is_quicker(rows, weight)) == (few, many)
 
 
 def test_every_linear_layer_of_the_model_is_a_quick_one_and_keeps_its_names() -> None:

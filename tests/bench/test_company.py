@@ -18,18 +18,18 @@ BURN = "import time; b = time.process_time()\nwhile time.process_time() - b < 0.
 
 
 def test_own_work_and_that_of_children_is_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = company._own_seconds()
+    before = company.own_seconds()
     subprocess.run([sys.executable, "-c", BURN], check=True)
-    assert 0.5 <= company._own_seconds() - before < 2
+    assert 0.5 <= company.own_seconds() - before < 2
 
 
 def test_the_share_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     every, own, clock = iter([100.0, 112.0]), iter([3.0, 8.0]), iter([50.0, 57.0])
-    monkeypatch.setattr(company, "_all_seconds", lambda: next(every))
-    monkeypatch.setattr(company, "_own_seconds", lambda: next(own))
+    monkeypatch.setattr(company, "all_seconds", lambda: next(every))
+    monkeypatch.setattr(company, "own_seconds", lambda: next(own))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    said = Company().said()
+    said = Company().record()
     assert said["others_share"] == 0.5, "of 12 seconds 5 were ours, and 7 of 2 x 7 there were others'"
     assert said["seconds"] == 7.0
     assert busy(said) == "The machine had other work: 50% of its processor time."
@@ -38,8 +38,8 @@ def test_the_share_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_machine_counts_all_work() -> None:
-    before = company._all_seconds()
+    before = company.all_seconds()
     if before is None:
         pytest.skip("the system does not say what was computed")
     subprocess.run([sys.executable, "-c", BURN], check=True)
-    assert (company._all_seconds() or 0) - before >= 0.4
+    assert (company.all_seconds() or 0) - before >= 0.4

@@ -91,7 +91,7 @@ def test_weights_are_the_models_but_for_vectors(name: str) -> None:
 def test_a_term_left_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: the similarities of Eq. 6 are forgotten."""
     subject = subject_of("LC-MAE")
-    monkeypatch.setattr(counts, "_in_view", lambda *_: iter(()))
+    monkeypatch.setattr(counts, "in_view_items", lambda *_: iter(()))
     assert sum(item.flops for item in items(subject.objective.settings)) < counted(subject)[0]
 
 

@@ -39,21 +39,21 @@ def test_what_is_absent_or_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert found["pyarrow"][2:] == ("missing", "not installed", "pip install 'lcmae-core'")
     assert found["papermill"].state == "note"
     assert found["papermill"].advice == "pip install 'lcmae-core[notebooks]'"
-    assert found["core"].found == "timm 1.0.31"
+    assert found["core"].detail == "timm 1.0.31"
 
 
 def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LCMAE_PROFILE", raising=False)
     found, cache = doctor.check_storage(str(tmp_path / "new"))
     assert found.state == cache.state == "ok"
-    assert "0.00 GB in 0 sets of pictures" in cache.found
+    assert "0.00 GB in 0 sets of pictures" in cache.detail
     assert not (tmp_path / "new").exists()
     (tmp_path / "old" / "cache").mkdir(parents=True)
     (tmp_path / "old" / "cache" / "x.npy").write_bytes(bytes(20_000_000))
-    assert "0.02 GB in 1 sets" in list(doctor.check_storage(str(tmp_path / "old")))[1].found
+    assert "0.02 GB in 1 sets" in list(doctor.check_storage(str(tmp_path / "old")))[1].detail
     (tmp_path / "file").write_text("")
     assert next(doctor.check_storage(str(tmp_path / "file" / "below"))).state == "missing"
-    monkeypatch.setattr(doctor, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: False)
     monkeypatch.setenv("LCMAE_DATA", "folder:/gone")
     states = {f.name: f.state for f in doctor.check_data()}
     assert states == {"photos": "ok", "LCMAE_DATA": "missing", "model hub": "note"}
@@ -63,7 +63,7 @@ def test_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_only_what_is_required_fails(
     state: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finding = doctor.Finding("group", "thing [x]", state, "found", "advice")
+    finding = doctor.Diagnosis("group", "thing [x]", state, "found", "advice")
     monkeypatch.setattr(doctor, "examine", lambda out: iter([finding]))
     assert doctor.main() == code
     assert "thing [x]" in capsys.readouterr().out
@@ -73,9 +73,9 @@ def test_a_check_that_breaks_down_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     def broken() -> None:
         raise RuntimeError("no such thing")
 
-    for name in ("check_packages", "_device", "check_data", "_jupyter", "_tools"):
+    for name in ("check_packages", "check_device", "check_data", "check_jupyter", "check_tools"):
         monkeypatch.setattr(doctor, name, lambda: iter(()))
-    monkeypatch.setattr(doctor, "_python", broken)
+    monkeypatch.setattr(doctor, "check_python", broken)
     first = next(doctor.examine())
     assert first.state == "missing"
-    assert "no such thing" in first.found
+    assert "no such thing" in first.detail

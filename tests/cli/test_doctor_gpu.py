@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lcmae_core import cli
 from lcmae_core.bench import checkup
-from lcmae_core.bench.checkup import Checkup, Row, bench_of, check, compare, few_pictures
+from lcmae_core.bench.checkup import Checkup, MethodRow, bench_of, check, compare, few_pictures
 from lcmae_core.bench.floors import Floors
 from lcmae_core.bench.rehearsal import METHODS, Prepared, Rehearsed, furthest
 from lcmae_core.cli import doctor_gpu
@@ -46,7 +46,7 @@ def test_without_a_gpu_the_command_says_so_and_tries_its_checks() -> None:
     assert lines[-1] == "nothing to report"
 
 
-def said(rows: list[Row], **more: Any) -> list[str]:
+def said(rows: list[MethodRow], **more: Any) -> list[str]:
     """What is printed of a checkup, line by line."""
     console = Console(width=200, highlight=False)
     with console.capture() as capture:
@@ -56,9 +56,9 @@ def said(rows: list[Row], **more: Any) -> list[str]:
 
 
 def test_problems_are_numbered_and_counted() -> None:
-    one = Row("MAE", {"fp32": 1e-7}, (1, 1), 0, 3.21, 39_900.0, 0.382)
-    two = Row("DINO", {"fp32": 2e-2}, problems=["first", "second [x]"], left_out=["compiled"])
-    lines = said([one, Row("AE", problems=["zero"]), two], floors=Floors(8e14, 4e12))
+    one = MethodRow("MAE", {"fp32": 1e-7}, (1, 1), 0, 3.21, 39_900.0, 0.382)
+    two = MethodRow("DINO", {"fp32": 2e-2}, problems=["first", "second [x]"], left_out=["compiled"])
+    lines = said([one, MethodRow("AE", problems=["zero"]), two], floors=Floors(8e14, 4e12))
     cells = {
         line.split("│")[0].strip(): [cell.strip() for cell in line.split("│")[1:]] for line in lines if "│" in line
     }
@@ -75,8 +75,8 @@ def test_problems_are_numbered_and_counted() -> None:
     assert "a card, commit abc, today, torch 2.15" in lines
 
 
-@over(("rows", "code"), [([Row("MAE")], 0), ([Row("MAE"), Row("AE", problems=["x"])], 1)])
-def test_only_problems_fail(rows: list[Row], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+@over(("rows", "code"), [([MethodRow("MAE")], 0), ([MethodRow("MAE"), MethodRow("AE", problems=["x"])], 1)])
+def test_only_problems_fail(rows: list[MethodRow], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor_gpu, "check", lambda bench, say: Checkup(rows, None, 1.0))
         patch.setattr(doctor_gpu, "pick_device", lambda: CPU)
@@ -88,7 +88,7 @@ def test_a_driver_that_torch_cannot_use_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor_gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(doctor_gpu, "check", lambda bench, say: Checkup([Row("MAE")], None, 1.0))
+    monkeypatch.setattr(doctor_gpu, "check", lambda bench, say: Checkup([MethodRow("MAE")], None, 1.0))
     monkeypatch.setattr(doctor_gpu, "pick_device", lambda: CPU)
     assert doctor_gpu.main() == 0
     assert capsys.readouterr().out.splitlines()[0] == doctor_gpu.NO_GPU + doctor_gpu.OLD_DRIVER
@@ -119,7 +119,7 @@ FOUND: dict[str, tuple[list[Rehearsed], str]] = {
 @over("case", FOUND)
 def test_what_is_off_is_a_problem(case: str) -> None:
     results, line = FOUND[case]
-    row, left = Row("MAE"), list(results)
+    row, left = MethodRow("MAE"), list(results)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkup, "Prepared", lambda *_, **__: type("P", (), {"watched": lambda self: left.pop(0)})())
         compare(bench_of(CPU), row, None)  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_what_is_off_is_a_problem(case: str) -> None:
 def test_graphs_compiled_later_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     given = rehearsed(LOSSES, ["b.py:7"], (1, 3))
     monkeypatch.setattr(checkup, "Prepared", lambda *_, **__: type("P", (), {"watched": lambda self: given})())
-    row = Row("MAE")
+    row = MethodRow("MAE")
     checkup.compile_and_compare(bench_of(CPU), row, None, rehearsed([2.0, 1.5]))  # type: ignore[arg-type]
     assert row.problems == [
         "losses in compiled are 3.3e-01 from the eager ones, expected at most 1e-03",
@@ -141,7 +141,7 @@ def test_graphs_compiled_later_are_a_problem(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_planted_wait_is_found_in_the_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, read_back)
-    row, bench = Row("MAE"), bench_of(CPU)
+    row, bench = MethodRow("MAE"), bench_of(CPU)
     compare(bench, row, few_pictures(bench.small))
     assert row.waits == 2 * (checkup.STEPS - 2), "in float32 and bf16, each step after the warm-up"
     assert [problem.rpartition(":")[0] for problem in row.problems] == ["waits for the device at models/encoder.py"]
@@ -173,7 +173,7 @@ def test_what_there_is_no_time_for_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_step_is_timed_and_no_floor_is_beaten() -> None:
-    bench, row = bench_of(CPU), Row("DINO")
+    bench, row = bench_of(CPU), MethodRow("DINO")
     source = few_pictures(bench.small)
     checkup.time_step(bench, row, source, Floors(1e13, 1e13))
     assert row.problems == []

@@ -16,9 +16,8 @@ from lcmae_core import cli
 from lcmae_core.cli.ranks import torchrun
 from lcmae_core.store.runs import load_run
 from tests.loops import over
-from tests.studies.tiny_studies import TINY
+from tests.studies.tiny_studies import MAE
 
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
 SMALL = [w for name, value in (MAE | {"log_every": 1, "snapshots": 0}).items() for w in ("-p", f"{name}={value}")]
 
 

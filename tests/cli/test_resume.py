@@ -1,6 +1,8 @@
 """`lcmae train --resume RUN` goes on with a run by its own settings, wherever it lies; what may affect its results and
 is asked to be other is refused, each with both values. Without it, an unfinished run of other settings is named."""
 
+import re
+
 import pytest
 
 from lcmae_core import cli
@@ -9,9 +11,7 @@ from lcmae_core.config import profile, replace
 from lcmae_core.store.stopping import Stopped
 from lcmae_core.training.loop import pretrain
 from tests.loops import over
-from tests.studies.tiny_studies import TINY
-
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
+from tests.studies.tiny_studies import MAE
 
 
 @pytest.fixture
@@ -58,6 +58,25 @@ def test_other_settings_are_refused_with_both_values(words, line, unfinished, ca
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"lcmae: error: {line}\n"
     assert (unfinished[0] / "checkpoints" / "step-00000002").is_dir()
+
+
+@pytest.mark.parametrize("how", ["renamed", "edited", "moved"])
+def test_a_run_that_is_not_what_its_name_says_is_refused_and_none_begins(how, unfinished, capsys):
+    folder, _ = unfinished
+    named, before = folder.name, (folder / "settings.json").read_text()
+    if how == "edited":
+        (folder / "settings.json").write_text(before.replace('"base_lr": 0.004', '"base_lr": 0.005'))
+        expected = r"runs/mae-s0-[0-9a-f]{10}"
+    else:
+        folder = folder.rename(folder.parent / "mine" if how == "renamed" else folder.parent.parent / named)
+        expected = f"runs/{named}"
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "--resume", str(folder), "-p", "log_every=50"])
+    assert ended.value.code == 2
+    line = f"resume: got {str(folder)!r}, expected {expected}, by its settings and data: the folder was renamed, or "
+    assert re.fullmatch(f"lcmae: error: {line}settings.json or the data were changed\n", capsys.readouterr().err)
+    assert not [path for path in folder.parent.parent.rglob("settings.json") if path.parent != folder]
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):

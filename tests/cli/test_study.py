@@ -152,7 +152,7 @@ def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp
     for at_hand in (True, False):
         done, said = status()
         assert done == (3, 0), f"pictures are here: {at_hand}"
-        assert said.startswith("counted: the records there, of folder:pets, not of the profile's own photos;")
+        assert said.startswith("counted: the records there, of folder:pets, not of the profile's own photos:160;")
         assert "no run of this profile" not in said
         pictures.rename(tmp_path / "gone") if at_hand else None
     done, said = status("--data", "photos")
@@ -165,7 +165,7 @@ def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp
     first.write_text(json.dumps(content))
     done, said = status()
     assert done == (0, 3)
-    assert said.startswith("the records there are of folder:pets and folder:zebras, none of photos: give --data")
+    assert said.startswith("the records there are of folder:pets and folder:zebras, none of photos:160: give --data")
 
 
 def test_what_studies_share_is_counted_once(tmp_path):
@@ -174,10 +174,10 @@ def test_what_studies_share_is_counted_once(tmp_path):
     speed, seen = dict.fromkeys((*(f"train {kind}" for kind in kinds), "collapse", *ACCURACY), 100.0), set()
     trained = 100 * 2 * 8  # seconds an image x steps x batch
     mine = {name: [job for job in every if job.study == name] for name in ("table1", "table3")}
-    assert to_go(mine["table1"], seen, speed).seconds == 7 * (trained + 400)
-    assert to_go(mine["table3"], seen, speed).seconds == 4 * (trained + 300) + 400  # not MAE
-    assert str(to_go(mine["table3"], seen, speed)) == "counted above"
-    assert str(to_go(mine["table3"], set(), {"train mae": 100.0})).startswith("over ")
+    assert to_go(mine["table1"], seen, speed, 0).seconds == 7 * (trained + 400)
+    assert to_go(mine["table3"], seen, speed, 0).seconds == 4 * (trained + 300) + 400  # not MAE
+    assert str(to_go(mine["table3"], seen, speed, 0)) == "counted above"
+    assert str(to_go(mine["table3"], set(), {"train mae": 100.0}, 0)).startswith("over ")
 
 
 def test_the_budget_ends_training_at_a_checkpoint_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):

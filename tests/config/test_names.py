@@ -1,4 +1,5 @@
-"""Settings that were renamed: both names are taken everywhere, files and digests keep the former one."""
+"""Settings and arguments that were renamed: both names are taken everywhere, files and digests of settings keep the
+former one."""
 
 import json
 from pathlib import Path
@@ -80,3 +81,13 @@ def test_a_nearest_name_is_said_where_it_is_near():
     assert nearest("nope", names) == "expected one of: compile, base_lr, image_size, patch_size, mask_ratio"
     assert nearest("nope", names, "lcmae train --list") == "expected one of those that lcmae train --list shows"
     assert nearest("", ["a_", "b"]) == "expected one of: a_, b"
+
+
+def test_former_keywords_of_functions_are_taken_and_said():
+    from lcmae_core.analysis.collapse import collapses
+
+    with pytest.warns(DeprecationWarning, match=r"collapses\(found=\) is now retrieved="):
+        assert collapses(same_place=0.5, found=0.04, chance=0.01)
+    assert not collapses(0.5, retrieved=0.06, chance=0.01)
+    with pytest.raises(LcmaeError, match="retrieved: got it as 'found' too"):
+        collapses(0.5, found=0.04, retrieved=0.04, chance=0.01)

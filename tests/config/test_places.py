@@ -1,9 +1,7 @@
 """A path is never taken for the name of something remote: sources are found from where one stands and from the project,
 mean the same from elsewhere, and are checked before any notebook starts; a record says their last part alone."""
 
-import io
 import os
-import tarfile
 
 import pytest
 
@@ -11,16 +9,9 @@ from lcmae_core.config import LcmaeError
 from lcmae_core.config.places import anchored, hub_folder, is_local, plain_name
 from lcmae_core.config.resolve import check_source
 from lcmae_core.execute import Request, make_plan
-from tests.data.made_pictures import png, write_folder
+from tests.data.made_pictures import png, write_folder, write_shard
 
-
-def write_shard(file):
-    file.parent.mkdir(parents=True)
-    with tarfile.open(file, "w") as tar:
-        for i in range(2):
-            info = tarfile.TarInfo(f"{i}.png")
-            info.size = len(png(i))
-            tar.addfile(info, io.BytesIO(png(i)))
+TWO = {f"{i}.png": png(i) for i in range(2)}
 
 
 @pytest.fixture
@@ -28,8 +19,8 @@ def stand(tmp_path, monkeypatch):
     """A project with sources in data/, and a folder beside it in which one stands."""
     write_folder(tmp_path / "project" / "data" / "pets", ["train/cat/0.png", "train/dog/1.png"])
     write_folder(tmp_path / "here" / "pets", ["train/cat/0.png", "train/dog/1.png"])
-    write_shard(tmp_path / "here" / "shards" / "train-000.tar")
-    write_shard(tmp_path / "project" / "data" / "tars" / "train-000.tar")
+    write_shard(tmp_path / "here" / "shards" / "train-000.tar", TWO)
+    write_shard(tmp_path / "project" / "data" / "tars" / "train-000.tar", TWO)
     monkeypatch.setenv("HOME", str(tmp_path / "here"))
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path

@@ -54,7 +54,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train", lambda settings, **_: settings_seen(settings))
     monkeypatch.setattr(study, "run_studies", lambda names, base, *_, **__: settings_seen(base))
     monkeypatch.setattr(study, "print_status", lambda names, base, *_, **__: settings_seen(base))
-    monkeypatch.setattr(evaluate, "_origin", lambda source, base, asked: settings_seen(base))
+    monkeypatch.setattr(evaluate, "origin_of", lambda source, base, asked: settings_seen(base))
     return tmp_path
 
 

@@ -251,7 +251,7 @@ def test_a_profile_says_everything_about_itself():
         assert all((one.purpose, one.command, one.cost, one.expect)), name
         assert one.seeds
         replace(profile(name), {**one.ablation, **one.costly})  # every leaf is known
-        for leaves in (one.short, one.one_image, one.units, one.dino, one.supervised):
+        for leaves in (one.short_horizon, one.one_image, one.local_contrastive, one.units, one.dino, one.supervised):
             replace(profile(name), leaves)
     assert IN_NOTEBOOK == ("smoke", "quick")
     with pytest.raises(LcmaeError, match="unknown profile 'desc': did you mean 'desk'"):

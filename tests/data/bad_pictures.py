@@ -1,18 +1,11 @@
 """Pictures as people's folders have them: broken in every way, odd but good, and larger than memory."""
 
-import io
 import struct
 import zlib
 
 import numpy as np
-from made_pictures import picture
+from made_pictures import encoded, picture
 from PIL import Image
-
-
-def encoded(image: Image.Image, form: str, **more) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **more)
-    return buffer.getvalue()
 
 
 def turned(value: int) -> Image.Exif:

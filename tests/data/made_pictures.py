@@ -2,13 +2,21 @@
 
 import atexit
 import shutil
+import tarfile
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+
+from lcmae_core.data.splits import Split
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""How tables of the `datasets` library hold a picture."""
 
 
 def picture(seed: int, width: int = 60, height: int = 48, mode: str = "RGB") -> Image.Image:
@@ -17,10 +25,15 @@ def picture(seed: int, width: int = 60, height: int = 48, mode: str = "RGB") -> 
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
-def png(seed: int, **more) -> bytes:
+def encoded(image: Image.Image, form: str, **more) -> bytes:
+    """A picture as a file of a format, with whatever Pillow is to write beside it."""
     buffer = BytesIO()
-    picture(seed, **more).save(buffer, "PNG")
+    image.save(buffer, form, **more)
     return buffer.getvalue()
+
+
+def png(seed: int, **more) -> bytes:
+    return encoded(picture(seed, **more), "PNG")
 
 
 def write_folder(root: Path, names: list[str]) -> Path:
@@ -28,6 +41,21 @@ def write_folder(root: Path, names: list[str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(png(seed))
     return root
+
+
+def write_shard(file: Path, members: Mapping[str, bytes]) -> None:
+    """A shard of webdataset with these members, in their order."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, BytesIO(content))
+
+
+def names(split: Split) -> list[str]:
+    """The files of a split, in its order."""
+    return [split.file_name(i) for i in range(len(split))]
 
 
 @cache

@@ -133,7 +133,7 @@ def test_resize_equals_torchvision_and_pillow(box, size):
 @pytest.mark.parametrize(("box", "size"), CASES)
 def test_resize_before_rounding_equals_torchvisions_floats(box, size):
     images = batch()
-    got = A._resample(images, torch.tensor([box] * len(images)), size, eight_bit=False)
+    got = A.resampled(images, torch.tensor([box] * len(images)), size, eight_bit=False)
     theirs = v2.functional.resized_crop(
         images.float(), *box, list(size), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
     )
@@ -148,7 +148,7 @@ def test_each_image_has_its_own_box_and_ignores_the_canvas_around_it(monkeypatch
         dirty = torch.full_like(images[i : i + 1], 200)
         dirty[..., top : top + h, left : left + w] = images[i : i + 1, :, top : top + h, left : left + w]
         assert torch.equal(A.crop_resize(dirty, boxes[i : i + 1], (16, 16))[0], whole[i])
-    monkeypatch.setattr(A, "_CHUNK", 1)  # one image at a time
+    monkeypatch.setattr(A, "CHUNK", 1)  # one image at a time
     assert torch.equal(A.crop_resize(images, boxes, (16, 16)), whole)
 
 

@@ -173,5 +173,5 @@ def test_large_pictures_are_converted_in_bands_as_small_ones_are_whole(monkeypat
     whole = [np.asarray(convert.to_rgb(one)) for one in pictures]
     monkeypatch.setattr(convert, "BAND", 7 * 60)
     for one, expected in zip(pictures, whole):
-        assert len(convert._bands(one)) == 7
+        assert len(convert.bands_of(one)) == 7
         assert np.array_equal(np.asarray(convert.to_rgb(one)), expected), one.mode

@@ -157,9 +157,9 @@ def test_what_a_killed_process_began_makes_no_others_go(data, tmp_path):
     loader_of(data, cache)
     (other,) = cache.folder.glob("*.npy")
     entry = C.Entry(cache, {"version": 0})
-    begun = cache.folder / f".{entry._file.name}-abc.npy"
+    begun = cache.folder / f".{entry.file.name}-abc.npy"
     begun.write_bytes(bytes(2_000_000))
-    assert C.Entry(C.Cache(cache.folder, other.stat().st_size + 1e6), {"version": 0})._room(10_000)
+    assert C.Entry(C.Cache(cache.folder, other.stat().st_size + 1e6), {"version": 0}).make_room(10_000)
     assert not begun.exists()
     assert other.exists()
 

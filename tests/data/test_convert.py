@@ -4,16 +4,11 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from made_pictures import encoded
 from PIL import Image
 
 from lcmae_core.config import LcmaeError
 from lcmae_core.data.convert import UnreadableImage, decode, to_rgb
-
-
-def encoded(image: Image.Image, form: str, **more) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, form, **more)
-    return buffer.getvalue()
 
 
 def pixels(image: Image.Image, channels: int = 3) -> list:

@@ -61,7 +61,7 @@ def test_each_is_the_packages_own_with_the_seed_of_its_place(name, found, images
 def test_the_same_pictures_every_time_and_numpys_generator_is_left_alone(found, images):
     np.random.seed(123)  # noqa: NPY002
     before = np.random.get_state()  # noqa: NPY002
-    corruptions._corrupted.cache_clear()
+    corruptions.corrupted_once.cache_clear()
     again = corrupted(images, SEVERITIES)
     after = np.random.get_state()  # noqa: NPY002
     assert again is not found
@@ -142,7 +142,7 @@ def missing(monkeypatch):
 
 @pytest.mark.usefixtures("missing")
 def test_a_missing_package_is_one_line():
-    corruptions._corrupted.cache_clear()
+    corruptions.corrupted_once.cache_clear()
     line = r"^corruptions need imagecorruptions \(.*\): pip install imagecorruptions-imaug$"
     for ask in (corruption_names, lambda: corrupted(np.zeros((1, 32, 32, 3), np.uint8))):
         with pytest.raises(LcmaeError, match=line):

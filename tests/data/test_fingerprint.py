@@ -63,8 +63,8 @@ def test_of_many_files_256_are_read(tmp_path, monkeypatch):
     names = [f"{i:03d}.bin" for i in range(600)]
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    read, real = [], module._content
-    monkeypatch.setattr(module, "_content", lambda place, *rest: read.append(place) or real(place, *rest))
+    read, real = [], module.content_digest
+    monkeypatch.setattr(module, "content_digest", lambda place, *rest: read.append(place) or real(place, *rest))
     first = of(tmp_path)
     chosen = [names[round(k * 599 / (FILES - 1))] for k in range(FILES)]  # the first and the last among them
     assert [Path(place).name for place in read] == chosen

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_pictures import picture, png, write_folder
+from made_pictures import names, picture, png, write_folder
 from PIL import Image
 
 from lcmae_core.config import Data, LcmaeError
@@ -26,10 +26,6 @@ NFC, NFD = unicodedata.normalize("NFC", "épée"), unicodedata.normalize("NFD", 
 
 def opened(root, **more):
     return open_source(Data(source=f"folder:{root}", **more))
-
-
-def names(split):
-    return [split.file_name(i) for i in range(len(split))]
 
 
 def counts(root):

@@ -12,7 +12,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from made_pictures import picture
+from made_pictures import encoded, picture
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from lcmae_core.data import convert
@@ -21,12 +21,6 @@ from lcmae_core.data.metadata import without_metadata
 
 LARGE = np.random.default_rng(0).integers(0, 4, 3_000_000, dtype=np.uint8).tobytes()
 """3 MB that compress to less than 1 MB: more than Pillow reads of a text or profile."""
-
-
-def encoded(image: Image.Image, form: str, **more) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, form, **more)
-    return buffer.getvalue()
 
 
 def chunk(kind: bytes, data: bytes, *, checksum: int | None = None) -> bytes:
@@ -162,7 +156,7 @@ QUIET: list[int] = []
 
 
 def _others_inside() -> int:
-    with convert._quiet():
+    with convert.quietly():
         QUIET.append(1)
         time.sleep(0.005)
         count = len(QUIET)

@@ -17,10 +17,10 @@ from PIL import Image
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import cache, open_source
 from lcmae_core.data.contents import contents_of
-from lcmae_core.data.manifest import MANIFEST, _digest_of
+from lcmae_core.data.manifest import MANIFEST, digest_of
 from lcmae_core.data.prepare import prepare
-from lcmae_core.data.shard_plan import Recipe
-from lcmae_core.data.sources import _opened
+from lcmae_core.data.shard_plan import ShardRecipe
+from lcmae_core.data.sources import opened_once
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the client's threads
 
@@ -33,7 +33,7 @@ def shards(tmp_path_factory):
         (root / f"c{i % 2}").mkdir(exist_ok=True)
         Image.effect_noise((40, 40), 60).convert("RGB").save(root / f"c{i % 2}" / f"{i}.png")
     out = tmp_path_factory.mktemp("shards")
-    prepare(contents_of(str(root)), out, Recipe(size=32, shard_images=3))
+    prepare(contents_of(str(root)), out, ShardRecipe(size=32, shard_images=3))
     return {file.name: file.read_bytes() for file in out.glob("[!.]*")}
 
 
@@ -83,7 +83,7 @@ def server(tmp_path, shards, monkeypatch):
 
 
 def opened(server, names="train-{000000..000001}.tar"):
-    _opened.cache_clear()
+    opened_once.cache_clear()
     cache.say.cache_clear()
     return open_source(Data(source=f"wds:http://127.0.0.1:{server.server_port}/{names}", validation_fraction=1e-9))
 
@@ -120,7 +120,7 @@ def test_a_flipped_byte_is_refused_by_the_name_of_its_shard_and_fetched_again(se
         assert len(opened(server).train) + len(opened(server).validation) == 6
         for file in (server.there.parent / "cache").glob("*"):  # the next one must be fetched, not found
             file.unlink()
-        _digest_of.cache_clear()
+        digest_of.cache_clear()
 
 
 def test_a_shard_cut_off_on_its_way_or_where_it_lies_is_refused_by_its_name(server, shards):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from filelock import FileLock
-from made_pictures import png, write_folder
+from made_pictures import STRUCT, png, write_folder
 
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import cache as C
@@ -28,11 +28,10 @@ from lcmae_core.data.counter import Share
 from lcmae_core.data.encoded import Copy
 from lcmae_core.data.loader import Loader
 from lcmae_core.data.randaugment import AugmentedLoader, Pictures
-from lcmae_core.data.sources import _opened
+from lcmae_core.data.sources import opened_once
 from lcmae_core.data.views import Views
 from lcmae_core.store.stopping import Stopped, stop_requests
 
-STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGES = 11
 
 
@@ -51,13 +50,13 @@ def opened(monkeypatch):
 
     def open_it(place, *, hold, **more):
         monkeypatch.setattr(I, "SHARE", 1.0 if hold else 0.0)
-        _opened.cache_clear()
-        R._RECENT.start_over()
+        opened_once.cache_clear()
+        R.RECENT.start_over()
         C.say.cache_clear()
         return open_source(Data(source=f"parquet:{place}", image_size=(16, 16), **more))
 
     yield open_it
-    _opened.cache_clear()
+    opened_once.cache_clear()
 
 
 def on_disk(split):
@@ -143,7 +142,7 @@ def test_in_order_every_row_group_is_read_once_and_few_blocks_are_kept(tmp_path,
     most = 0
     for i in range(len(source.train)):
         source.train.read(i)
-        most = max(most, len(R._RECENT._kept))
+        most = max(most, len(R.RECENT))
     assert started == [0, 1, 2]
     assert most == 2
     loader = loader_of(source, C.Cache(tmp_path / "cache", 1e9))
@@ -276,7 +275,7 @@ def test_a_table_that_lost_rows_meanwhile_is_an_error_and_no_end(workers, tmp_pa
     source = opened(tmp_path, hold=False, validation_fraction=1e-9)
     loader = loader_of(source, None, workers=workers)
     monkeypatch.setattr(R.RowGroups, "blocks", lambda self, group: iter(()))
-    R._RECENT.start_over()
+    R.RECENT.start_over()
     with pytest.raises(LcmaeError, match=r"^t.parquet: column 'image': got it has fewer rows than .*: damaged"):
         [*loader.batches(0, 20)]
 

@@ -15,19 +15,13 @@ import unicodedata
 
 import numpy as np
 import pytest
-from made_pictures import picture, png, write_folder
+from made_pictures import encoded, picture, png, write_folder
 
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import open_source, source_identity
 from lcmae_core.data.shard_files import split_of
 
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "JPG": "JPEG", "JPEG": "JPEG", "PNG": "PNG", "png": "PNG", "webp": "WEBP"}
-
-
-def encoded(seed, extension="png"):
-    buffer = io.BytesIO()
-    picture(seed).save(buffer, FORMATS[extension])
-    return buffer.getvalue()
 
 
 def write(file, members, mode="w"):
@@ -46,7 +40,7 @@ def labelled(labels, extension="png", first=0):
     return [
         (f"{first + i:04d}.{end}", data)
         for i, label in enumerate(labels)
-        for end, data in ((extension, encoded(first + i, extension)), ("cls", label))
+        for end, data in ((extension, encoded(picture(first + i), FORMATS[extension])), ("cls", label))
     ]
 
 

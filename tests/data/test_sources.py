@@ -3,17 +3,15 @@ hold-outs are stable; broken files stop or are skipped; every error is one line 
 """
 
 import builtins
-import io
 import json
 import pickle
 import shutil
-import tarfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_pictures import picture, png, write_folder
+from made_pictures import names, picture, png, write_folder, write_shard
 
 from lcmae_core.config import Data, LcmaeError, resolve
 from lcmae_core.data import UnreadableImage, open_source, source_identity, sources
@@ -22,10 +20,6 @@ from lcmae_core.data.splits import Split, hold_out
 
 def opened(spec, **more):
     return open_source(Data(source=str(spec), **more))
-
-
-def names(split):
-    return [split.file_name(i) for i in range(len(split))]
 
 
 def error_line(spec, kind=LcmaeError, **more):
@@ -187,13 +181,10 @@ def block(monkeypatch, *packages):
     monkeypatch.setattr(builtins, "__import__", without)
 
 
-def write_shard(path, seeds):
-    with tarfile.open(path, "w") as tar:
-        for seed in seeds:
-            for suffix, data in (("png", png(seed)), ("cls", str(seed % 3).encode())):
-                info = tarfile.TarInfo(f"{seed:04d}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+def labelled(seeds):
+    """A picture and its class for each seed, as members of a shard."""
+    both = {seed: (png(seed), str(seed % 3).encode()) for seed in seeds}
+    return {f"{seed:04d}.{end}": content for seed, two in both.items() for end, content in zip(("png", "cls"), two)}
 
 
 @pytest.fixture
@@ -207,8 +198,8 @@ def hf_cache(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # datasets leaves archives open
 def test_webdataset_shards(tmp_path, hf_cache):
     for k in range(2):
-        write_shard(tmp_path / f"train-{k}.tar", range(4 * k, 4 * k + 4))
-    write_shard(tmp_path / "validation-0.tar", [8, 9])
+        write_shard(tmp_path / f"train-{k}.tar", labelled(range(4 * k, 4 * k + 4)))
+    write_shard(tmp_path / "validation-0.tar", labelled([8, 9]))
     source = opened(f"wds:{tmp_path}")
     assert source.train.labels.tolist() == [i % 3 for i in range(8)]
     assert np.array_equal(source.train.read(6), picture(6))

@@ -11,12 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_pictures import picture, png, write_folder
+from made_pictures import STRUCT, picture, png, write_folder
 
 from lcmae_core.config import Data, LcmaeError
 from lcmae_core.data import UnreadableImage, open_source, source_identity
-
-STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def write(file, images, **columns):

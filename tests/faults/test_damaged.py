@@ -22,9 +22,8 @@ from lcmae_core.studies.trials import jobs
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.steps import Stopped
 from tests.loops import over
-from tests.studies.tiny_studies import TINY, tiny_settings
+from tests.studies.tiny_studies import MAE, tiny_settings
 
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
 EMPTY, CUT, LIST = b"", b'{"a": 1, "b', b"[1, 2]"
 
 

@@ -23,9 +23,7 @@ from lcmae_core.training.sharding import bytes_of_shards, save_shards
 from tests.execute.toys import code, make_notebook
 from tests.loops import over
 from tests.started import CLI, completed
-from tests.studies.tiny_studies import TINY
-
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
+from tests.studies.tiny_studies import MAE
 
 
 @pytest.fixture
@@ -66,7 +64,7 @@ def fill(folder: Path, leave: int) -> Path:
     ],
 )
 def test_a_full_disk_is_known_however_it_is_said(error, full, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_free", lambda path: 1234)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1234)
     with pytest.raises(DiskFullError if full else type(error)) as raised, room_for(tmp_path / "x", 56789):
         raise error
     if full:

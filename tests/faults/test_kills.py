@@ -9,10 +9,9 @@ import pytest
 from lcmae_core.config import profile, replace
 from lcmae_core.store.checkpoint import sha256
 from tests.started import completed
-from tests.studies.tiny_studies import TINY
+from tests.studies.tiny_studies import MAE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
 SHORT = MAE | {"steps": 12, "checkpoint_every": 2, "log_every": 1, "snapshots": 3, "cross_view": 1.0, "in_view": 1.0}
 
 PROGRAM = """

@@ -17,6 +17,7 @@ from lcmae_core.store.runs import load_run
 from lcmae_core.store.stopping import CODES, Stopped, StopRequest, stop_requests
 from tests.execute.toys import code, ledger, make_notebook
 from tests.started import CLI, Started
+from tests.studies import tiny_studies
 from tests.studies.tiny_studies import TINY
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def trials(*short: str) -> pytest.MarkDecorator:
 
 ENDLESS = {"log_every": 1, "steps": 100_000, "checkpoint_every": 100_000}
 STUDY = TINY | ENDLESS
-MAE = {name: value for name, value in STUDY.items() if not name.startswith(("local_", "dino_"))}
+MAE = tiny_studies.MAE | ENDLESS
 
 
 def words_of(settings: dict[str, Any]) -> list[str]:

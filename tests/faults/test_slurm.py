@@ -16,6 +16,7 @@ from lcmae_core.studies.trials import jobs
 from lcmae_core.training.loop import pretrain
 from tests.execute.toys import code, make_notebook
 from tests.faults import slurm
+from tests.studies import tiny_studies
 from tests.studies.tiny_studies import TINY, tiny_settings
 
 TRIALS = range(int(os.environ.get("FAULT_TRIALS", "1")))
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 STEPS = 400
-MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))} | {
+MAE = tiny_studies.MAE | {
     "steps": STEPS, "checkpoint_every": 100_000, "log_every": 1, "snapshots": 0,
 }  # fmt: skip
 CELL = f"""import time

@@ -22,7 +22,7 @@ from lcmae_core.data import open_source
 from lcmae_core.data.contents import contents_of
 from lcmae_core.data.manifest import MANIFEST
 from lcmae_core.data.prepare import prepare
-from lcmae_core.data.shard_plan import Recipe
+from lcmae_core.data.shard_plan import ShardRecipe
 from lcmae_core.store.files import DiskFullError, sha256
 from tests.started import CLI, Started
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its shards, made without interruption."""
     out = tmp_path_factory.mktemp("whole")
-    prepare(contents_of(str(folder)), out, Recipe(size=320, shard_images=IMAGES))
+    prepare(contents_of(str(folder)), out, ShardRecipe(size=320, shard_images=IMAGES))
     return out
 
 
@@ -120,14 +120,14 @@ def test_a_full_disk_is_one_line_and_work_goes_on_when_there_is_room(folder, who
         pytest.skip("no disk can be mounted here: " + done.stderr.decode().strip())
     try:
         with pytest.raises(DiskFullError, match=r"^disk: '.*/out/train-\d+\.tar' got .* bytes of room") as caught:
-            prepare(contents_of(str(folder)), out, Recipe(size=320, shard_images=IMAGES))
+            prepare(contents_of(str(folder)), out, ShardRecipe(size=320, shard_images=IMAGES))
         assert "\n" not in str(caught.value)
         good, there = digests(whole), {k: v for k, v in digests(out).items() if k.endswith(".tar")}
         assert 0 < len(there) < SHARDS
         assert there.items() <= good.items()
         assert sorted(p.name for p in out.glob(".*")) == [".prepare.lock"]
         subprocess.run(["mount", "-o", f"remount,size={3 * size}", str(small)], check=True)
-        prepare(contents_of(str(folder)), out, Recipe(size=320, shard_images=IMAGES))
+        prepare(contents_of(str(folder)), out, ShardRecipe(size=320, shard_images=IMAGES))
         assert digests(out) == good
     finally:
         subprocess.run(["umount", str(small)], check=True)

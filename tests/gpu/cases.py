@@ -55,15 +55,15 @@ def subject_of(name: str, **more: Any) -> Subject:
     """Objective and real model of a case, on the CPU."""
     settings = settings_of(name, **more)
     source = open_source(settings.data)
-    few = dataclasses.replace(source, train=source.train.subset(range(0, 1024, 64)))  # held, they are made at once
+    few = dataclasses.replace(source, train=source.train.subset(range(0, 160, 10)))  # held, they are made at once
     objective = OBJECTIVES[settings.method](settings, few)
     return Subject(objective, objective.build())
 
 
 def plant(monkeypatch: Any, fault: Any) -> None:
     """Let `fault` see and change the tokens that the encoder of any method gives."""
-    plain = Encoder._encode
-    monkeypatch.setattr(Encoder, "_encode", lambda self, *given: fault(plain(self, *given)))
+    plain = Encoder.encode_patches
+    monkeypatch.setattr(Encoder, "encode_patches", lambda self, *given: fault(plain(self, *given)))
 
 
 class InBackward(torch.autograd.Function):

@@ -91,14 +91,14 @@ def case(name: str, out: Path, **more: Any) -> dict[str, Any]:
 
 def planted(fault: str, out: Path, **more: Any) -> dict[str, Any]:
     """The graphs of a MAE with a fault, or the line that refuses it."""
-    plain = Encoder._encode
-    Encoder._encode = PLANTED[fault](plain)
+    plain = Encoder.encode_patches
+    Encoder.encode_patches = PLANTED[fault](plain)
     try:
         return {"graphs": trained("MAE", out, compile=True, steps=2, **more)[1]}
     except Unsupported as error:
         return {"refused": str(error).strip().splitlines()[0]}
     finally:
-        Encoder._encode = plain
+        Encoder.encode_patches = plain
 
 
 def main(names: list[str], out: Path) -> None:

@@ -63,5 +63,5 @@ def stand_in(there: bool = True) -> Iterator[StandInCuda]:
     with pytest.MonkeyPatch.context() as patch:
         cuda = StandInCuda(there)
         patch.setattr(accelerator, "cuda", cuda)
-        patch.setattr(accelerator, "_with_generators", lambda device: [])
+        patch.setattr(accelerator, "devices_with_generators", lambda device: [])
         yield cuda

@@ -100,7 +100,7 @@ def test_a_collapse_is_seen_in_bf16(generator: torch.Generator) -> None:
 
 def test_losses_in_bf16_would_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: vectors and targets are not raised to float32 before they are compared."""
-    monkeypatch.setattr(losses, "_exact", lambda values: values.bfloat16())
+    monkeypatch.setattr(losses, "at_least_float32", lambda values: values.bfloat16())
     coarse, _ = terms_and_gradients(subject_of("LC-MAE", batch_size=8))
     monkeypatch.undo()
     fine, _ = terms_and_gradients(subject_of("LC-MAE", batch_size=8))

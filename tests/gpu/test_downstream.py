@@ -43,7 +43,7 @@ def fine_tuned(name: str = "v2", fault: Callable[[Tensor], Tensor] = lambda logi
     objective, model = subject_of("supervised")
     recipe = vary(RECIPES[name], batch_size=4)
     classifier = build_classifier(model.encoder, CLASSES, recipe).to(META)
-    backward = finetune._backward(lambda images: fault(classifier(images)), recipe, CLASSES, 0, META)
+    backward = finetune.mixed_backward(lambda images: fault(classifier(images)), recipe, CLASSES, 0, META)
     task = Steps(classifier, build_adamw(classifier, recipe), lambda *_: iter(()), lambda step: 0.1, backward, 1.0)
     return stepped(task, objective.loader(META).batches(0, 1))
 
@@ -62,7 +62,7 @@ def probed(recipe: LinearProbe) -> list[Tensor]:
     """Two steps of a probe on features made before."""
     head = Probe(32, CLASSES).to(META)
     known = Features(torch.empty(40, 32, device=META), torch.empty(40, dtype=torch.long, device=META))
-    task = Steps(head, build_lars(head, recipe), lambda *_: iter(()), lambda step: 0.1, probe._backward(head))
+    task = Steps(head, build_lars(head, recipe), lambda *_: iter(()), lambda step: 0.1, probe.probe_backward(head))
     return stepped(task, cached_batches(known, recipe, 0, 0, 2))
 
 
@@ -104,7 +104,7 @@ def encoded() -> Tensor:
     _, model = subject_of("supervised")
     with PretendedCuda() as device:
         encoder: Any = device.place(model).encoder
-        return probe._encoded(encoder, torch.empty(4, 3, 32, 32, device=CUDA), LinearProbe(token="mean"))
+        return probe.pooled_features(encoder, torch.empty(4, 3, 32, 32, device=CUDA), LinearProbe(token="mean"))
 
 
 def test_encoding_for_a_probe_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

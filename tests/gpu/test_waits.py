@@ -47,7 +47,7 @@ def waits_of(name: str, pictures: Path, out: Path, **more: Any) -> list[Wait]:
     sent."""
     waits = Waits()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loader, "_send", lambda self, tensor: waits.mark(tensor.clone()))
+        patch.setattr(Loader, "send", lambda self, tensor: waits.mark(tensor.clone()))
         patch.setattr(guards, "read_late", Sent)
         spread, run_steps, plain = loop.spread, loop.run_steps, Loader.batches
 
@@ -71,7 +71,7 @@ def waits_of(name: str, pictures: Path, out: Path, **more: Any) -> list[Wait]:
         patch.setattr(Loader, "batches", batches)
         how = {"steps": STEPS, "log_every": EVERY, "checkpoint_every": 100, "clip_grad": 1.0, "accum_steps": 2}
         loop.pretrain(settings_of(name, **(how | more), source=f"folder:{pictures}", out=str(out)))
-    return waits.found
+    return waits.noted
 
 
 @over("name", [*METHODS, "supervised, mixed"])
@@ -130,6 +130,6 @@ def test_what_lies_on_the_host_may_be_read() -> None:
         there = waits.mark(torch.ones(2))
         late = torch.empty(2).copy_(there * 2, non_blocking=True)
         assert late.tolist() == [2.0, 2.0]
-        assert waits.found == []
+        assert waits.noted == []
         assert torch.equal(there + 1, late)
-    assert [wait.what for wait in waits.found] == ["equal"]
+    assert [wait.what for wait in waits.noted] == ["equal"]

@@ -21,8 +21,8 @@ from lcmae_core.config import LcmaeError, replace
 from lcmae_core.models.interop import export_hf, export_official, load_mae
 from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.weights import read_tensors
+from tests.errors import line_of
 from tests.models.reference import SMALL, draw, gap, official_state, predict, public_forward, stirred
-from tests.models.test_interop_errors import line_of
 
 
 def saved(folder, **sizes) -> Path:

@@ -10,19 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lcmae_core.config import LcmaeError, Settings, replace
+from lcmae_core.config import Settings, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.models.interop import export_hf, export_official, export_timm, load_mae
+from tests.errors import line_of
 from tests.models.reference import official_state
 
 SMALL = replace(Settings(), image_size=32, patch_size=8, width=64, depth=1, heads=4, decoder_width=48, decoder_depth=1)
-
-
-def line_of(call, *args, **kwargs) -> str:
-    with pytest.raises(LcmaeError) as error:
-        call(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.fixture

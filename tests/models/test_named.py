@@ -14,9 +14,9 @@ from typing import NamedTuple
 import huggingface_hub.constants
 import pytest
 
-from lcmae_core.config import LcmaeError
 from lcmae_core.models import hub, named
 from lcmae_core.models.named import at_hand, role_of
+from tests.errors import line_of
 
 
 @pytest.fixture
@@ -27,13 +27,6 @@ def put(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "checkpoints", lambda: folder)
     monkeypatch.setattr(named, "checkpoints", lambda: folder)
     return folder
-
-
-def line_of(call, *words):
-    with pytest.raises(LcmaeError) as error:
-        call(*words)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

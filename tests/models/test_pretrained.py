@@ -18,6 +18,7 @@ from lcmae_core.data import denormalize, normalize
 from lcmae_core.models import hub as hub_module
 from lcmae_core.models import pretrained
 from lcmae_core.models.pretrained import REFERENCES, images_for, load_vit
+from tests.errors import line_of
 
 NAME, COMMIT = "test_vit.r160_in1k", "0123456789abcdef0123456789abcdef01234567"
 
@@ -50,13 +51,6 @@ def hub(monkeypatch, file):
     return asked
 
 
-def line_of(*words, **more):
-    with pytest.raises(LcmaeError) as error:
-        load_vit(*words, **more)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 def same_weights(model, file):
     expected = timm.create_model("test_vit", checkpoint_path=str(file)).state_dict()
     return all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
@@ -79,8 +73,8 @@ def test_a_pinned_revision_is_what_the_hub_is_asked_for(hub):
     load_vit(f"{NAME}@abc123")
     load_vit(NAME, revision="abc123")
     assert all("/abc123/" in url for url in (hub[0], hub[2]))
-    assert "expected one revision" in line_of(f"{NAME}@abc", revision="def")
-    assert "expected one revision" in line_of(f"{NAME}@")
+    assert "expected one revision" in line_of(load_vit, f"{NAME}@abc", revision="def")
+    assert "expected one revision" in line_of(load_vit, f"{NAME}@")
 
 
 def test_a_name_without_tag_means_timms_default(hub):
@@ -92,10 +86,10 @@ def test_from_a_file(file, tmp_path):
     assert same_weights(found.model, file)
     assert found.weights.revision is None
     assert found.weights.origin == "model.safetensors"
-    assert "is no file" in line_of("test_vit", checkpoint=tmp_path / "none.pth")
+    assert "is no file" in line_of(load_vit, "test_vit", checkpoint=tmp_path / "none.pth")
     save_file({"wrong": torch.zeros(1)}, tmp_path / "wrong.safetensors")
-    assert "expected weights of test_vit" in line_of("test_vit", checkpoint=tmp_path / "wrong.safetensors")
-    assert "expected only one of them" in line_of("test_vit", checkpoint=file, revision="abc")
+    assert "expected weights of test_vit" in line_of(load_vit, "test_vit", checkpoint=tmp_path / "wrong.safetensors")
+    assert "expected only one of them" in line_of(load_vit, "test_vit", checkpoint=file, revision="abc")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +101,7 @@ def test_without_a_hub_the_cache_answers_or_one_line_says_so(monkeypatch, file, 
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
-    assert f"hub: got no answer for 'timm/{NAME}' ({type(failure).__name__})" in line_of(NAME)
+    assert f"hub: got no answer for 'timm/{NAME}' ({type(failure).__name__})" in line_of(load_vit, NAME)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(file))
     assert load_vit(NAME).weights.revision == COMMIT
 
@@ -117,7 +111,7 @@ def test_a_hub_that_hangs_is_left_within_the_deadline(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: time.sleep(30))
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     began = time.monotonic()
-    assert "(TimeoutError)" in line_of(NAME)
+    assert "(TimeoutError)" in line_of(load_vit, NAME)
     assert time.monotonic() - began < 5
 
 
@@ -129,7 +123,7 @@ def test_a_dead_address_fails_fast_for_real(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     began = time.monotonic()
-    assert "hub: got no answer" in line_of(NAME)
+    assert "hub: got no answer" in line_of(load_vit, NAME)
     assert time.monotonic() - began < 6
 
 
@@ -142,7 +136,7 @@ def test_a_revision_that_the_hub_does_not_have(monkeypatch):
         raise Unknown
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
-    assert "at revision 'abc' (Unknown), expected a revision that the hub has" in line_of(f"{NAME}@abc")
+    assert "at revision 'abc' (Unknown), expected a revision that the hub has" in line_of(load_vit, f"{NAME}@abc")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +148,7 @@ def test_a_revision_that_the_hub_does_not_have(monkeypatch):
     ],
 )
 def test_names_that_are_no_vit(name, line):
-    assert line in line_of(name)
+    assert line in line_of(load_vit, name)
 
 
 def test_the_references_are_vits_that_timm_has_weights_for():

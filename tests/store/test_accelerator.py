@@ -64,8 +64,8 @@ def test_what_a_device_is_asked() -> None:
         accelerator.watch_peak(CUDA)
         assert accelerator.peak(CUDA) == 3.0
         assert cuda.asked == ["use cuda:0", "wait for cuda:0", "watch cuda:0"]
-        doctors = {finding.name: finding for finding in doctor._device()}
-        assert doctors["cuda:0"].found == "NVIDIA Stand-in, 80 GB"
+        doctors = {finding.name: finding for finding in doctor.check_device()}
+        assert doctors["cuda:0"].detail == "NVIDIA Stand-in, 80 GB"
         assert "CUDA" not in doctors
         with pytest.raises(ValueError, match=r"batch_size: got 9000000, .* NVIDIA Stand-in has 80 GB"):
             refuse_too_large(settings_of("MAE", batch_size=9_000_000), CUDA)

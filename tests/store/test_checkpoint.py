@@ -39,6 +39,15 @@ def test_a_flipped_byte_falls_back_to_the_one_before(tmp_path, name):
     assert ck.load_checkpoint(tmp_path)[1]["step"] == 10
 
 
+@pytest.mark.parametrize("content", ["{}", "[1, 2]", "7", '{"rest.pt": "x"}', '{"rest.pt": {}}', '{"rest.pt": null}'])
+def test_a_manifest_of_another_form_counts_as_damage(content, tmp_path, capsys):
+    save(tmp_path, 10)
+    save(tmp_path, 20)
+    (tmp_path / "step-00000020" / "manifest.json").write_text(content)
+    assert ck.load_checkpoint(tmp_path)[1]["step"] == 10
+    assert capsys.readouterr().err == "checkpoint step-00000020 is left out: manifest.json damaged\n"
+
+
 def test_a_missing_file_counts_as_damage(tmp_path):
     save(tmp_path, 10)
     (tmp_path / "step-00000010" / "rest.pt").unlink()

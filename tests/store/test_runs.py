@@ -107,6 +107,33 @@ def test_a_torn_last_line_of_the_history_is_left_out(settings):
     assert run.curve("loss") == ([1], [2.0])
 
 
+def test_damaged_lines_of_the_history_are_left_out_and_said(settings, capsys):
+    run = open_run(settings, "x")
+    lines = ['{"step": 1, "loss": 2.0}', '{"step": 2, "lo', '{"loss": 3.0}', "[1]", '{"step": 5, "loss": "x"}', "",
+             '{"step": 7, "loss": 1.0}']  # fmt: skip
+    (run.path / "history.jsonl").write_text("\n".join(lines) + "\n")
+    assert run.curve("loss") == ([1, 7], [2.0, 1.0])
+    assert capsys.readouterr().err == f"{run.name}: lines 2, 3, 4, 5, 6 of history.jsonl damaged, left out\n"
+
+
+def test_who_holds_a_run_removes_what_killed_writers_began(settings):
+    run = open_run(settings, "x")
+    with run.lock():
+        run.keep_snapshot(3, {"w": torch.zeros(2)})
+    whole = {path for path in run.path.rglob("*") if path.name != ".lock"}
+    names = ("checkpoints/.step-00000002-999/rest.pt", "checkpoints/.step-00000004-shards/x",
+             "snapshots/.step-00000009.safetensors-ab_c.safetensors", ".results.json-q.json")  # fmt: skip
+    left = [run.path / name for name in names]
+    others = run.path / ".settings.json-w.json"  # another process may just be writing it
+    for file in (*left, others):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    with run.lock():
+        assert {path for path in run.path.rglob("*") if path.name not in (".lock", ".holder", "checkpoints")} == {
+            *whole, others
+        }  # fmt: skip
+
+
 def test_export_and_load_refuse_every_flipped_bit_of_a_run(settings, tmp_path, capsys):
     run, weights = open_run(settings, "x"), build_model(settings).state_dict()
     run.keep_snapshot(0, weights)

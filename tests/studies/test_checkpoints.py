@@ -285,7 +285,7 @@ def test_a_measured_checkpoint_has_a_column_of_its_own(measured, tmp_path):
     said = dict(board.counts())["mae_visualize_vit_base"]
     assert said.endswith(
         "; checkpoint mae_visualize_vit_base beside dino_vitbase16_pretrain and deit_base_patch16_224-b5f2ef4d, "
-        "12 images of photos: one checkpoint, intervals over images alone"
+        "12 images of photos:160: one checkpoint, intervals over images alone"
     )
     shutil.copytree(lane.out, tmp_path / "out")
     (tmp_path / "out" / "results" / "10.json").write_text(json.dumps({"values": {"C01": {"value": "sign wrong"}}}))

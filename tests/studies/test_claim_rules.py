@@ -14,7 +14,7 @@ from lcmae_core.analysis.retrieval import found_across, same_place_cosine
 from lcmae_core.analysis.variance import variance_shares
 from lcmae_core.config import PROFILES, profile, replace
 from lcmae_core.studies.claims import CLAIMS, Claim
-from lcmae_core.studies.claims.forms import alive, reads_labels
+from lcmae_core.studies.claims.forms import not_collapsed, reads_labels
 from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.scoreboard import judged
 from lcmae_core.studies.specimen import Specimen
@@ -217,7 +217,7 @@ def test_only_a_v_of_the_image_is_no_collapse():
                         "position + image": False}.items():  # fmt: skip
         made_of = {seed: measured(five(seed)[kind]) for seed in seeds}
         rows = {"e": [made("e", seed, "collapse", made_of[seed]) for seed in seeds]}
-        for tests in (alive("e"), alive("e", "encoder")):
+        for tests in (not_collapsed("e"), not_collapsed("e", "encoder")):
             said = judged(Claim("C0", "s", "w", "p", tests), lambda study, measure, r=rows: r, "desk")
             assert said.verdict == ("not reproduced" if alone else "reproduced"), kind
             assert [o.holds for o in said.outcomes] == [not alone] * 2

@@ -160,8 +160,8 @@ def test_numbers_of_other_data_are_one_line(tmp_path):
         far = [[30.0] * 4] * (3 if job.row == "MAE" and job.case.settings.seed == 1 else 16)
         job.record.note("distance", {"distance": far}, 1.0, {"device": "CPU"})
     with pytest.raises(LcmaeError, match=r"got \(16, 4\) and \(3, 4\) for distance of MAE|got \(3, 4\) and \(16, 4\)"):
-        score(base, "lab", (0, 1), do=False)
-    assert len(rows("fig5", base, "lab", (0, 1), do=False)["MAE"]) == 2
+        score(base, "lab", (0, 1), make=False)
+    assert len(rows("fig5", base, "lab", (0, 1), make=False)["MAE"]) == 2
 
 
 def test_seeds_that_one_row_lacks_do_not_count():

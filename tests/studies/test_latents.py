@@ -13,7 +13,6 @@ from lcmae_core.analysis.recovery import QUANTITIES, measure_recovery
 from lcmae_core.config import profile, replace
 from lcmae_core.data.hierarchical import HierarchicalModel
 from lcmae_core.store import records
-from lcmae_core.studies import trials as jobs_module
 from lcmae_core.studies.claims import CLAIMS
 from lcmae_core.studies.latents import SETTINGS, recipe
 from lcmae_core.studies.scoreboard import judged
@@ -33,7 +32,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(base):
-    return rows("latents", base, "smoke", (0, 1), do=True)
+    return rows("latents", base, "smoke", (0, 1), make=True)
 
 
 @over("name", ["smoke", "quick", "desk", "lab", "paper"])
@@ -72,8 +71,8 @@ def test_the_measure_is_an_independent_experiment(found):
 
 def test_no_run_is_trained_and_nothing_is_done_twice(found, base, monkeypatch):
     monkeypatch.setattr(loop, "train_run", None)
-    monkeypatch.setattr(jobs_module.Trial, "_do", None)
-    again = rows("latents", base, "smoke", (0, 1), do=True)
+    monkeypatch.setattr(records.Record, "begin", None)
+    again = rows("latents", base, "smoke", (0, 1), make=True)
     assert again == found
     assert [each.name for each in Path(base.runtime.out).iterdir()] == ["results"]
 

@@ -338,5 +338,5 @@ def test_records_of_a_machine_without_the_package_are_read(lacking, tmp_path):
             if measure != lacking:
                 recipe = {"recipe": job.recipe(measure)} if job.recipe(measure) else {}
                 job.record.note(measure, {"accuracy": 1.0}, 1.0, recipe)
-    found = rows("hlv_units", base, "smoke", do=False)
+    found = rows("hlv_units", base, "smoke", make=False)
     assert [len(found[row]) for row in ("1x", "2x")] == ([1, 1] if lacking == "corruptions" else [0, 0])

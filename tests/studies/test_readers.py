@@ -21,14 +21,14 @@ from lcmae_core.studies.readers import (
 from lcmae_core.studies.redraw import recorded, shipped
 from lcmae_core.studies.scoreboard import score
 from lcmae_core.viewer.figures import Picture
-from lcmae_core.viewer.figures.claims import Asked, Interval, claim_tests
+from lcmae_core.viewer.figures.claims import ClaimTest, Measurement, claim_tests
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
     """Of the records that come along, and of a folder without any."""
     empty = recorded(tmp_path_factory.mktemp("none"), "lab")
-    return {"desk": score(shipped("desk"), "desk", do=False), "lab": score(empty, "lab", do=False)}
+    return {"desk": score(shipped("desk"), "desk", make=False), "lab": score(empty, "lab", make=False)}
 
 
 def test_every_claim_is_there_once_with_its_verdicts(judged):
@@ -85,9 +85,9 @@ def test_what_would_change_it_is_worked_out(judged):
 
 def test_a_picture_shows_the_range_and_every_interval():
     inf, nan = float("inf"), float("nan")
-    two = {"desk": Interval(1.0, 0.5, 1.5), "lab": Interval(3.0, 2.5, 3.5)}
-    one = {"desk": Interval(-1.0, nan, nan)}
-    figure = claim_tests([Asked("a below 2", -inf, 2.0, two), Asked("b above 0", 0.0, inf, one)])
+    two = {"desk": Measurement(1.0, 0.5, 1.5), "lab": Measurement(3.0, 2.5, 3.5)}
+    one = {"desk": Measurement(-1.0, nan, nan)}
+    figure = claim_tests([ClaimTest("a below 2", -inf, 2.0, two), ClaimTest("b above 0", 0.0, inf, one)])
     first, second = figure.axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["desk", "lab"]
     asked = first.patches[0].get_extents().transformed(first.transData.inverted())

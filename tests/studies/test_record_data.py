@@ -85,7 +85,7 @@ def made_up(tmp_path, place, number):
 
 def read(base):
     """What the records of fig6 say, all rows together."""
-    found = rows("fig6", base, "smoke", measures=["distance"], do=False)
+    found = rows("fig6", base, "smoke", measures=["distance"], make=False)
     return {record.array("distance", "distance")[0, 0] for records in found.values() for record in records}
 
 
@@ -146,7 +146,7 @@ def test_the_data_are_looked_at_once_a_process(tmp_path, monkeypatch):
     real = sources.source_identity
     monkeypatch.setattr(sources, "source_identity", lambda spec: looks.append(spec) or real(spec))
     look_again()
-    score(base, "lab", do=False)
+    score(base, "lab", make=False)
     assert [spec for spec in looks if spec != TREE] == [base.data.source]
 
 
@@ -159,4 +159,4 @@ def test_data_that_change_under_a_study_stop_it(tmp_path):
         job.do()
     assert not list(tmp_path.rglob("*.json"))
     look_again()  # as `rows` does each time, for notebooks that stay open
-    assert module.rows("fig6", replace(job.case.settings, steps=1), "smoke", measures=["collapse"], do=True)
+    assert module.rows("fig6", replace(job.case.settings, steps=1), "smoke", measures=["collapse"], make=True)

@@ -245,7 +245,7 @@ def test_what_has_an_interval_is_drawn_with_it(study, tmp_path):
 def bias_of(shape, texture):
     """The interval of the shape bias of records with these answers, (S, M)."""
     answers = [{"shape": a, "texture": b} for a, b in zip(shape, texture)]
-    return redraw_levels._bias([SimpleNamespace(array=lambda _, cue, each=each: each[cue]) for each in answers])
+    return redraw_levels.shape_bias_of([SimpleNamespace(array=lambda _, cue, each=each: each[cue]) for each in answers])
 
 
 def test_the_interval_of_a_shape_bias():

@@ -126,13 +126,13 @@ def test_every_file_is_read_once(tmp_path, monkeypatch):
         os.utime(file, ns=(1, 1))  # as written by another process
     read, loads = [], json.loads
     monkeypatch.setattr("lcmae_core.store.files.json.loads", lambda text: read.append(text) or loads(text))
-    said = score(base, "lab", (0, 1), do=False)
+    said = score(base, "lab", (0, 1), make=False)
     assert {v.verdict for v in said} > {"not yet run"}
     assert len(read) == len(files) > 10
-    assert scoreboard.score(base, "lab", (0, 1), do=False) == said
+    assert scoreboard.score(base, "lab", (0, 1), make=False) == said
     assert len(read) == len(files), "nor by the next call"
     job.record.note("knn", {"right": packed(np.zeros(8, bool))}, 1.0, {"recipe": job.recipe("knn")})
-    assert scoreboard.score(base, "lab", (0, 1), do=False) == said
+    assert scoreboard.score(base, "lab", (0, 1), make=False) == said
     assert len(set(read)) == len(files) + 1, "but one that changed is read again"
 
 

@@ -79,7 +79,8 @@ def test_a_job_is_done_once_and_measures_are_added(base, monkeypatch):
     trained, measured = counted(monkeypatch, loop, "train_run"), counted(monkeypatch, collapse_of, "collapse")
     job = one("table1", "c", base, ["collapse", "knn"])
     assert (job.missing, job.done) == (("collapse", "knn"), False)
-    assert rows("table1", base, "smoke", measures=["collapse"], do=False)["c"] == []
+    with pytest.warns(DeprecationWarning, match=r"rows\(do=\) is now make="):
+        assert rows("table1", base, "smoke", measures=["collapse"], do=False)["c"] == []
     assert job.do() is True
     assert job.done
     assert set(job.record.measures) == {"collapse", "knn"}
@@ -143,7 +144,7 @@ def test_a_source_without_labels_leaves_out_what_needs_them(base, tmp_path):
         "probe",
         "knn",
     }
-    found = rows("fig5", bare, "smoke", do=True)
+    found = rows("fig5", bare, "smoke", make=True)
     assert found["supervised"][0].measures["distance"]["values"] == {"left_out": "the source has no labels"}
     assert found["DINO"][0].array("distance", "distance").shape[1] == 2
 
@@ -157,7 +158,7 @@ def test_records_are_read_where_data_and_weights_are_not(base, tmp_path, monkeyp
     elsewhere = replace(there, source="folder:/gone/pictures")
     monkeypatch.setattr(loop, "pretrain", None)
     before = sorted(tmp_path.rglob("*"))
-    found = rows("fig6", elsewhere, "smoke", do=False)
+    found = rows("fig6", elsewhere, "smoke", make=False)
     assert [name for name, records in found.items() if records] == ["0.9"]
     assert found["0.9"][0].array("distance", "distance").shape[1] == 2
     assert rows("fig6", replace(profile("lab"), out=str(tmp_path / "no")), "lab")["0.9"] == []  # lab never makes them

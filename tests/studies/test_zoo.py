@@ -8,7 +8,7 @@ import torch
 from lcmae_core.config import LcmaeError, profile, replace
 from lcmae_core.models.build import build_model
 from lcmae_core.models.interop import load_mae
-from lcmae_core.models.pretrained import Pretrained, Weights
+from lcmae_core.models.pretrained import Pretrained, WeightsOrigin
 from lcmae_core.studies import RATIOS, deep_decoder, mask_ratios, references
 from lcmae_core.studies import zoo as subjects
 from lcmae_core.studies.zoo import compared, open_model
@@ -23,7 +23,7 @@ def published(name, **sizes):
     """A published model as it would come from the hub, with its own mean and deviation."""
     vit = timm.create_model(name, num_classes=0, **sizes).eval()
     vit.pretrained_cfg = dict(vit.pretrained_cfg, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return Pretrained(vit, Weights(name, "timm/" + name, "abc123", "f" * 64))
+    return Pretrained(vit, WeightsOrigin(name, "timm/" + name, "abc123", "f" * 64))
 
 
 def test_runs_are_shared_and_named(base):

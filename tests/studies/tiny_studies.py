@@ -9,6 +9,8 @@ TINY = {
     "local_size": 16, "dino_dim": 32, "dino_hidden": 24, "dino_bottleneck": 12,
 }  # fmt: skip
 """Leaves in which they depart from smoke."""
+MAE = {name: value for name, value in TINY.items() if not name.startswith(("local_", "dino_"))}
+"""Those that an MAE reads: what it does not read is refused when it is asked for by name."""
 
 
 def tiny_settings(out, **more):

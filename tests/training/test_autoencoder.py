@@ -20,8 +20,6 @@ from lcmae_core.losses import reconstruction_loss
 from lcmae_core.models.build import build_model
 from lcmae_core.models.masking import no_mask
 from lcmae_core.models.patches import centred_blocks, normalize_patches, patchify
-from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL
 from lcmae_core.studies import block_pixels, table3, table_a1
 from lcmae_core.studies.published import TABLE3
 from lcmae_core.training import autoencoder
@@ -29,6 +27,7 @@ from lcmae_core.training.autoencoder import block_loss
 from lcmae_core.training.guards import Stopped
 from lcmae_core.training.loop import pretrain
 from tests.loops import over
+from tests.training.helpers import weights
 
 GRIDS = [(4, 4), (5, 7), (6, 4)]
 BLOCKS = [1, 3, 5, 7]
@@ -232,10 +231,6 @@ def test_an_unknown_reduction_is_refused(generator):
 @pytest.fixture
 def ae(tiny):
     return replace(tiny, method="ae", block=3)
-
-
-def weights(run):
-    return sha256(run.path / MODEL)
 
 
 def test_an_autoencoder_sees_every_patch_and_predicts_blocks(ae, generator):

@@ -12,7 +12,6 @@ from lcmae_core.config.downstream import RECIPES, FineTune, vary
 from lcmae_core.data.loader import Batch
 from lcmae_core.models.encoder import Encoder
 from lcmae_core.models.initialize import initialize_encoder
-from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training import downstream
 from lcmae_core.training.downstream import Origin
@@ -21,6 +20,7 @@ from lcmae_core.training.guards import Stopped
 from lcmae_core.training.mixing import mix_batch
 from tests.data.made_pictures import write_folder
 from tests.store.test_evaluations import OTHER
+from tests.training.helpers import weights
 
 CLASSES = [f"{part}/{name}/{i}.png" for part in ("train", "val") for name in ("a", "b", "c") for i in range(4)]
 SHORT = vary(RECIPES["v2"], batch_size=4, steps=3, base_lr=0.1, warmup=0.34)
@@ -29,10 +29,6 @@ SHORT = vary(RECIPES["v2"], batch_size=4, steps=3, base_lr=0.1, warmup=0.34)
 @pytest.fixture
 def pictures(tiny, tmp_path):
     return replace(tiny, source=f"folder:{write_folder(tmp_path / 'pictures', CLASSES)}", workers=0, depth=2)
-
-
-def weights(evaluation):
-    return sha256(evaluation.path / MODEL)
 
 
 def encoder_of(depth=12):

@@ -17,7 +17,7 @@ from lcmae_core.training import choose
 from lcmae_core.training.choose import choose_rate
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.labels import drawn_by_class, labelled_part
-from tests.data.made_pictures import write_folder
+from tests.data.made_pictures import names, write_folder
 
 LABELS = np.repeat([0, 1, 2, 3], [100, 50, 7, 1])
 FEW = [f"{part}/{name}/{i}.png" for part in ("train", "val") for name in "abc" for i in range(10)]
@@ -26,10 +26,6 @@ FEW = [f"{part}/{name}/{i}.png" for part in ("train", "val") for name in "abc" f
 def source(labels=LABELS):
     split = Split("train", len(labels), labels, None, str)
     return Source("made", "made", tuple("abcd"), split, Split("validation", 4, np.arange(4), None, "val{}".format))
-
-
-def names(split):
-    return {split.file_name(i) for i in range(len(split))}
 
 
 def test_a_share_of_every_class():
@@ -50,9 +46,9 @@ def test_what_a_recipe_trains_on_and_is_judged_on():
     assert (len(few.train), few.validation) == (50 + 25 + 4 + 1, whole.validation)
     inner = labelled_part(whole, FineTune(label_share=0.5, held_fifth=True), 0)
     assert np.bincount(inner.validation.labels).tolist() == [10, 5, 1]  # of a class with one image none is held
-    assert names(inner.train).isdisjoint(names(inner.validation))
-    assert names(inner.train) | names(inner.validation) == names(few.train)
-    assert names(inner.validation).isdisjoint(names(whole.validation))
+    assert set(names(inner.train)).isdisjoint(names(inner.validation))
+    assert {*names(inner.train), *names(inner.validation)} == {*names(few.train)}
+    assert set(names(inner.validation)).isdisjoint(names(whole.validation))
     assert [LABELS[int(inner.train.file_name(i))] for i in range(len(inner.train))] == inner.train.labels.tolist()
 
 

@@ -18,20 +18,16 @@ from lcmae_core.models.build import build_model, model_of
 from lcmae_core.models.masking import random_mask
 from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.runs import MODEL, TIMINGS, RunLostError
+from lcmae_core.store.stopping import stop_requests
 from lcmae_core.training import steps
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.log import Window
 from lcmae_core.training.loop import pretrain, snapshot_steps
+from lcmae_core.training.micro_batches import StepDroppedError, micro_batches
+from lcmae_core.training.objectives import Masked
 from tests.config.test_settings import OTHER, method_of
 from tests.started import completed
-
-
-def weights(run):
-    return sha256(run.path / MODEL)
-
-
-def losses(run):
-    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
+from tests.training.helpers import losses, weights
 
 
 def test_training_lowers_the_loss(tiny):
@@ -92,6 +88,41 @@ def test_sigterm_checkpoints_and_the_same_call_resumes_bit_equal(tiny, tmp_path,
     assert weights(run) == weights(whole)
     assert losses(run) == losses(whole)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_stop_between_micro_batches_drops_the_step_and_loses_nothing(tiny, tmp_path, monkeypatch, first):
+    settings = replace(tiny, in_view=1.0, accum_steps=4)
+    whole = pretrain(replace(settings, out=str(tmp_path / "whole")))
+    plain, calls = Masked.terms, []
+
+    def stopped(self, *arguments):
+        calls.append(None)
+        if len(calls) == 4 * first + 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Masked, "terms", stopped)
+    with pytest.raises(Stopped, match=f"stopped at step {first} of"):
+        pretrain(settings)
+    assert len(calls) == 4 * first + 2, "the rest of the micro-batches is not computed"
+    monkeypatch.undo()
+    run = pretrain(settings)
+    assert weights(run) == weights(whole)
+    assert losses(run) == losses(whole)
+
+
+def test_a_dropped_step_leaves_neither_gradients_nor_running_statistics():
+    model = torch.nn.BatchNorm1d(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parts = micro_batches(torch.arange(12.0).view(3, 2, 2), model)
+    with stop_requests() as asked:
+        model(next(parts)).sum().backward()
+        asked.set()
+        with pytest.raises(StepDroppedError):
+            next(parts)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 KILL = """

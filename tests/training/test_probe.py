@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from lcmae_core.config import LcmaeError, replace
 from lcmae_core.config.downstream import LinearProbe, vary
 from lcmae_core.data.sources import open_source
-from lcmae_core.store.checkpoint import sha256
 from lcmae_core.store.evaluations import load_evaluation
 from lcmae_core.store.runs import MODEL
 from lcmae_core.training.downstream import Origin, check_encoder, schedule
@@ -33,6 +32,7 @@ from lcmae_core.training.probe import (
     pooled,
 )
 from tests.data.made_pictures import write_folder
+from tests.training.helpers import weights
 
 FAST = LinearProbe(cached=True, batch_size=64, steps=6, epochs=None, base_lr=6.4 * 4)
 CLASSES = [f"{part}/{name}/{i}.png" for part in ("train", "val") for name in ("a", "b", "c") for i in range(6)]
@@ -46,10 +46,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def pictures(tiny, folder):
     return replace(tiny, source=f"folder:{folder}", workers=0)
-
-
-def weights(evaluation):
-    return sha256(evaluation.path / MODEL)
 
 
 def trained(train, classes, recipe):

@@ -18,8 +18,7 @@ from lcmae_core.data.views import multi_crop
 from lcmae_core.models.build import model_of
 from lcmae_core.models.interop import load_mae
 from lcmae_core.models.reference import Dino, Supervised
-from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL, TIMINGS, load_run
+from lcmae_core.store.runs import load_run
 from lcmae_core.studies import references
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
 from lcmae_core.training.held_out import evaluation_loader
@@ -28,6 +27,7 @@ from lcmae_core.training.objectives import OBJECTIVES, DinoObjective
 from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
 from tests.started import completed
+from tests.training.helpers import losses, weights
 
 METHODS = ["dino", "supervised"]
 both = pytest.mark.parametrize("method", METHODS)
@@ -44,14 +44,6 @@ def small(tiny, tmp_path):
 
 class TornAwayError(BaseException):
     """As sudden as kill -9, in this process."""
-
-
-def weights(run):
-    return sha256(run.path / MODEL)
-
-
-def losses(run):
-    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
 
 
 @both

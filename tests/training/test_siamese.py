@@ -17,14 +17,14 @@ from lcmae_core.models.interop import load_mae
 from lcmae_core.models.masking import no_mask
 from lcmae_core.models.patches import patchify
 from lcmae_core.models.siamese import Positives, Siamese, mutual_positives
-from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL, TIMINGS, load_run
+from lcmae_core.store.runs import load_run
 from lcmae_core.training.guards import Stopped
 from lcmae_core.training.held_out import evaluation_loader
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.siamese import positive_loss, siamese_terms
 from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
+from tests.training.helpers import losses, weights
 
 BOXES = torch.tensor([[0, 0, 40, 40], [5, 9, 30, 36], [0, 0, 20, 20]])
 OTHERS = torch.tensor([[8, 4, 38, 44], [0, 0, 44, 40], [40, 40, 20, 20]])  # the last does not overlap
@@ -43,14 +43,6 @@ def batch(generator):
     crops = tuple(torch.randn(3, 3, 32, 32, generator=generator) for _ in range(2))
     places = Place(BOXES, torch.tensor([False, True, False])), Place(OTHERS, torch.tensor([False, False, True]))
     return Batch(crops[0], torch.zeros(3).long(), torch.arange(3), None, crops, places)
-
-
-def weights(run):
-    return sha256(run.path / MODEL)
-
-
-def losses(run):
-    return [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in run.history]
 
 
 def by_loops(v, pairs):

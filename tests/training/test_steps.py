@@ -10,7 +10,7 @@ from torch import nn
 
 from lcmae_core.store.runs import open_run
 from lcmae_core.training.guards import NonFiniteLossError, Stopped
-from lcmae_core.training.steps import Steps, one_step, run_steps
+from lcmae_core.training.steps import Steps, one_step, run_steps, run_unsaved
 from tests.studies.tiny_studies import tiny_settings
 
 BATCHES = [torch.tensor([[float(n), 1.0]]) for n in range(1, 7)]
@@ -100,6 +100,23 @@ def test_all_is_logged_kept_and_saved_and_the_average_follows(run):
     assert [f.name for f in sorted((run.path / "checkpoints").iterdir())][-1] == "step-00000005"
     assert task.model.weight.detach() == pytest.approx(by_hand(5)[0])
     assert task.average.module.weight.detach() != pytest.approx(by_hand(5)[0])
+
+
+def test_what_is_not_saved_takes_the_same_steps(run):
+    saved, unsaved = task_of([]), task_of([])
+    with run.lock():
+        run_steps(run, run.settings, saved, 6, time.perf_counter())
+    losses = run_unsaved(unsaved, 6)
+    assert torch.equal(unsaved.model.weight, saved.model.weight)
+    pairs = [sum(losses[at : at + 2]) / 2 for at in (0, 2, 4)]  # a line of the log is the mean of two steps
+    assert [line["loss"] for line in run.history] == pytest.approx(pairs)
+
+
+def test_the_averaged_model_counts_where_there_is_one():
+    task = task_of([])
+    assert task.trained is task.model
+    task.average = ModelEmaV3(task.model, decay=0.5)
+    assert task.trained is task.average.module
 
 
 def test_a_task_that_was_stopped_ends_where_an_uninterrupted_one_does(run, terminated_at):

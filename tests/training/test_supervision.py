@@ -13,8 +13,6 @@ from lcmae_core.data.loader import Loader
 from lcmae_core.data.randaugment import AugmentedLoader
 from lcmae_core.data.sources import open_source
 from lcmae_core.models.reference import build_supervised
-from lcmae_core.store.checkpoint import sha256
-from lcmae_core.store.runs import MODEL
 from lcmae_core.training.downstream import Origin
 from lcmae_core.training.finetune import RECIPES, training_batches
 from lcmae_core.training.held_out import evaluation_loader
@@ -23,6 +21,7 @@ from lcmae_core.training.mixing import mix_batch
 from lcmae_core.training.objectives import SupervisedObjective
 from tests.config.test_settings import OTHER
 from tests.data.made_pictures import write_folder
+from tests.training.helpers import weights
 
 
 @pytest.fixture
@@ -32,10 +31,6 @@ def small(tiny, tmp_path):
     )
     changes = {"source": f"folder:{tmp_path / 'pictures'}", "steps": 5, "depth": 2, "workers": 0, "warmup": 0.0}
     return replace(tiny, changes, method="supervised")
-
-
-def weights(run):
-    return sha256(run.path / MODEL)
 
 
 def objective_of(settings):

@@ -5,10 +5,7 @@ import pytest
 
 from lcmae_core.viewer.controls import live
 from lcmae_core.viewer.figures import basic as figures
-
-
-def axes(figure):
-    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+from tests.viewer.helpers import axes
 
 
 def test_a_picture_shows_itself_as_png():

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 
 from lcmae_core.viewer.figures.layers import AtlasRow, Band, attention_atlas, head_spread, layer_bands
-
-
-def axes(figure):
-    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+from tests.viewer.helpers import axes
 
 
 def test_bands_count_layers_from_one_and_share_the_axis():

@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 
 from lcmae_core.viewer.figures import INK
 from lcmae_core.viewer.figures.levels import Looks, attention_grid, class_maps
+from tests.viewer import helpers
 
 GRID = (2, 4)
 
@@ -26,8 +27,7 @@ def figure(columns):
 
 def axes(figure):
     """(2, columns + 1) without the colour bar."""
-    found = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
-    return np.array(found, dtype=object).reshape(2, -1)
+    return np.array(helpers.axes(figure), dtype=object).reshape(2, -1)
 
 
 def test_maps_are_multiples_of_uniform_in_their_places(figure, columns):

@@ -22,13 +22,10 @@ from lcmae_core.viewer.figures.blocks import block_targets
 from lcmae_core.viewer.figures.board import board
 from lcmae_core.viewer.figures.layers import AtlasRow, Band, attention_atlas, head_spread, layer_bands
 from lcmae_core.viewer.figures.levels import Looks, attention_grid
+from tests.viewer.helpers import axes
 
 ROOT = Path(__file__).parents[2]
 VALUE = np.array([0.9, 0.6, 0.7])
-
-
-def axes(figure):
-    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
 
 
 def scales(figure):

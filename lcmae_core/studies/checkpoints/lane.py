@@ -119,7 +119,7 @@ class Lane:
         )  # fmt: skip
 
 
-class Plan(NamedTuple):
+class CheckpointPlan(NamedTuple):
     """What is left to do of a checkpoint: the measures with their work."""
 
     checkpoint: Checkpoint
@@ -136,7 +136,7 @@ class Plan(NamedTuple):
         return sum(one.passes for one in self.work.values())
 
 
-def plan(lane: Lane, checkpoint: Checkpoint) -> Plan:
+def plan(lane: Lane, checkpoint: Checkpoint) -> CheckpointPlan:
     """What is left to do, timed on a batch; what cannot be done is noted at once."""
     left = lane.missing(checkpoint)
     record = lane.record(checkpoint)
@@ -147,13 +147,13 @@ def plan(lane: Lane, checkpoint: Checkpoint) -> Plan:
             record.note(measure, {"left_out": reason}, 0.0, _where(lane.recipe(checkpoint, measure)))
     todo = [measure for measure in left if lane.left_out(checkpoint, measure) is None]
     if not todo:
-        return Plan(checkpoint, {})
+        return CheckpointPlan(checkpoint, {})
     specimen = lane.specimen(checkpoint, Meter(Silent()))
     speed = Speed(specimen)
-    return Plan(checkpoint, {measure: planned(measure, specimen, speed) for measure in todo})
+    return CheckpointPlan(checkpoint, {measure: planned(measure, specimen, speed) for measure in todo})
 
 
-def carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterator[tuple[str, float]]:
+def carry_out(lane: Lane, todo: CheckpointPlan, meter: Meter, stop: StopRequest) -> Iterator[tuple[str, float]]:
     """Take the measures of a plan; each with the seconds that it took, once it is in the record. Nothing, where another
     process is at it. What a decoder makes of hidden patches is also drawn, beside the record.
 
@@ -166,7 +166,7 @@ def carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterat
             yield from _carry_out(lane, todo, meter, stop)
 
 
-def _carry_out(lane: Lane, todo: Plan, meter: Meter, stop: StopRequest) -> Iterator[tuple[str, float]]:
+def _carry_out(lane: Lane, todo: CheckpointPlan, meter: Meter, stop: StopRequest) -> Iterator[tuple[str, float]]:
     record, specimen = lane.record(todo.checkpoint), lane.specimen(todo.checkpoint, meter)
     for measure, work in todo.work.items():
         if stop.is_set():

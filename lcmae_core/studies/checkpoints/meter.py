@@ -1,6 +1,6 @@
 """How far a measure has come: every pass of an image through an encoder, forward or backward, is counted as it happens.
 
-Letters: B images, T tokens, D width.
+Letters (CONTRIBUTING.md): B images, T tokens, D width.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The numbers of checkpoints side by side: each a mean with its interval over images, a column a checkpoint.
 
-Letters: M images, L layers.
+Letters (CONTRIBUTING.md): M images, L layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,11 +99,11 @@ def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         estimates = [number(record, of) for record in records]
         if any(estimates):
             before = lines.get(of.words, [""] * len(records))
-            lines[of.words] = [_said(one) or old for one, old in zip(estimates, before)]
+            lines[of.words] = [_with_interval(one) or old for one, old in zip(estimates, before)]
     return ["", *map(_name, records)], [[words, *cells] for words, cells in lines.items()]
 
 
-def _said(estimate: Estimate | None) -> str:
+def _with_interval(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     interval = f" [{estimate.low:.3g}, {estimate.high:.3g}]" if np.isfinite([estimate.low, estimate.high]).all() else ""

@@ -1,6 +1,6 @@
 """The images that checkpoints are measured on: those held out first, then, where they are too few, the others.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 from typing import NamedTuple
@@ -47,7 +47,7 @@ def read(settings: Settings, asked: Counted) -> Batch:
     Raises:
         LcmaeError: a picture cannot be read.
     """
-    plain = replace(settings, {"cache_gb": 0, "hold_gb": 1.0, "progress": False})
+    plain = replace(settings, {"cache_gb": 0, "device_cache_gb": 1.0, "progress": False})
     parts = []
     for split, wanted in (("validation", asked.held_out), ("train", asked.training)):
         if wanted:

@@ -1,6 +1,6 @@
 """A checkpoint where the measures of the studies expect a run: the same functions measure both.
 
-Letters: M images.
+Letters (CONTRIBUTING.md): M images.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class CheckpointSpecimen(Specimen):
         return self.pictures
 
     @property
-    def every(self) -> Tensor:
+    def searched(self) -> Tensor:
         """All images."""
         return self.pictures.images
 

@@ -42,16 +42,16 @@ def judge(records: Iterable[Record]) -> list[Judged]:
     """Every MAE among the records, with the DINO and the supervised ViT that were measured on the same images; of
     several records of one name the newest."""
     every = list(records)
-    newest = {_said(record)["name"]: record for record in every if _said(record)["role"] == "MAE"}
+    newest = {_about(record)["name"]: record for record in every if _about(record)["role"] == "MAE"}
     return [_judged(record, every) for record in newest.values()]
 
 
 def _judged(mae: Record, every: Sequence[Record]) -> Judged:
-    beside = {role: next((r for r in reversed(every) if _said(r)["role"] == role and _images(r) == _images(mae)), None)
+    beside = {role: next((r for r in reversed(every) if _about(r)["role"] == role and _images(r) == _images(mae)), None)
               for role in ("DINO", "supervised")}  # fmt: skip
     verdicts = [_claim(claim, mae, beside) for claim in CLAIMS if claim.name in JUDGED]
-    names = tuple(_said(record)["name"] for record in beside.values() if record is not None)
-    return Judged(_said(mae)["name"], verdicts, names)
+    names = tuple(_about(record)["name"] for record in beside.values() if record is not None)
+    return Judged(_about(mae)["name"], verdicts, names)
 
 
 def _claim(claim: Claim, mae: Record, beside: Mapping[str, Record | None]) -> Verdict:
@@ -77,7 +77,7 @@ def _true_here(words: str) -> str:
     return words.replace(ours, "to the DINO beside it").replace(seeds, "one checkpoint x")
 
 
-def _said(record: Record) -> dict[str, Any]:
+def _about(record: Record) -> dict[str, Any]:
     about: dict[str, Any] = record.content["checkpoint"]
     return about
 
@@ -107,7 +107,7 @@ class Column(NamedTuple):
 def columns(out: Path) -> list[Column]:
     """A column for every MAE that was measured below an output folder; none where nothing was."""
     every = recorded(out)
-    checkpoints, images = judge(every), {_said(record)["name"]: record.content for record in every}
+    checkpoints, images = judge(every), {_about(record)["name"]: record.content for record in every}
     return [
         Column(one.name, tuple(one.verdict(claim.name) for claim in CLAIMS), _note(one, images[one.name]))
         for one in checkpoints

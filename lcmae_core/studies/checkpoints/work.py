@@ -1,6 +1,6 @@
 """What is measured of a checkpoint, how many passes of an image that takes, and how long by the speed of this machine.
 
-Letters: M images, Q queries, h x w pixels.
+Letters (CONTRIBUTING.md): M images, Q queries, h x w pixels.
 """
 
 import time

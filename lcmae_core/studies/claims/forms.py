@@ -1,6 +1,6 @@
 """The tests that claims have in common: collapse, attention over layers and mask ratios, accuracies of rows.
 
-Letters: L layers.
+Letters (CONTRIBUTING.md): L layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def reads_labels(test: Test) -> bool:
     return any(cell.measure in READ_BY_LABELS for cell in test.cells)
 
 
-def tuned(study: str, row: str) -> Cell:
+def fine_tuned(study: str, row: str) -> Cell:
     """Right answers after fine-tuning, by the recipe that all rows share."""
     return Cell(study, row, "finetune", "right")
 
@@ -65,19 +65,19 @@ def collapsing(row: str, key: str, study: str = "collapse") -> Cell:
     return Cell(study, row, "collapse", key)
 
 
-def alive(row: str, kind: str = "", study: str = "collapse", across: str = "two masks") -> tuple[Test, Test]:
+def not_collapsed(row: str, kind: str = "", study: str = "collapse", across: str = "two masks") -> tuple[Test, Test]:
     """v (or, with kind "encoder", its tokens) is neither a constant nor a function of position or mask alone."""
     of, name = f"{kind + ' tokens' if kind else 'v'} in ({row})", f"{kind}_" if kind else ""
-    found, chance = collapsing(row, f"{name}found", study), collapsing(row, "chance", study)
+    retrieved, chance = collapsing(row, f"{name}found", study), collapsing(row, "chance", study)
     return (
         linear(f"cosine of {of} at the same place of other images: below {COLLAPSED}",
                {collapsing(row, f"{name}same_place", study): 1}, high=COLLAPSED),
         linear(f"image found by {of} across {across} - {ABOVE_CHANCE:g} x chance: above 0",
-               {found: 1, chance: -ABOVE_CHANCE}, low=0),
+               {retrieved: 1, chance: -ABOVE_CHANCE}, low=0),
     )  # fmt: skip
 
 
-ANATOMY = {
+COLLAPSE_CONTROLS = {
     "variance_position": "share of v's variance that is position",
     "variance_mask": "share that is mask",
     "variance_image": "share that is image",
@@ -93,15 +93,15 @@ ANATOMY = {
 """Controls of a claim about collapse: key -> what it is."""
 
 
-def anatomy(row: str, study: str = "collapse") -> tuple[Test, ...]:
+def collapse_controls(row: str, study: str = "collapse") -> tuple[Test, ...]:
     """What v varies with, the encoder apart from it, and the same of the untrained model."""
-    return tuple(shown(f"({row}) {text}", collapsing(row, key, study)) for key, text in ANATOMY.items())
+    return tuple(shown(f"({row}) {text}", collapsing(row, key, study)) for key, text in COLLAPSE_CONTROLS.items())
 
 
 # ---- attention
 
 
-def far(study: str, row: str, key: str = "distance") -> Cell:
+def distance_of(study: str, row: str, key: str = "distance") -> Cell:
     """A number of the measure `distance`, layer by layer."""
     return Cell(study, row, "distance", key)
 
@@ -109,7 +109,7 @@ def far(study: str, row: str, key: str = "distance") -> Cell:
 def between(first: int, second: int) -> Reduction:
     """One layer less another, counted from 0; nan where a model has not that many."""
 
-    def apart(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+    def apart(values: Float[np.ndarray, "*rest L"]) -> Float[np.ndarray, "*rest"]:
         if max(first, second) >= values.shape[-1]:
             return np.full(values.shape[:-1], np.nan)
         return values[..., first] - values[..., second]
@@ -117,22 +117,26 @@ def between(first: int, second: int) -> Reduction:
     return apart
 
 
-def first_less_others(values: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n"]:
+def first_less_others(values: Float[np.ndarray, "*rest L"]) -> Float[np.ndarray, "*rest"]:
     """The first layer less the mean of the others."""
     return values[..., 0] - values[..., 1:].mean(-1)
 
 
-def less_far(study: str, other: str) -> tuple[Test, ...]:
+def shorter_distance(study: str, other: str) -> tuple[Test, ...]:
     """MAE's distance below another model's, in both conventions."""
     return tuple(
-        linear(f"MAE - {other}, px, {name}: below 0", {far(study, "MAE", key): 1, far(study, other, key): -1}, high=0)
+        linear(
+            f"MAE - {other}, px, {name}: below 0",
+            {distance_of(study, "MAE", key): 1, distance_of(study, other, key): -1},
+            high=0,
+        )
         for name, key in CONVENTIONS.items()
     )
 
 
 def growth(text: str, key: str, reduce: Reduction) -> Test:
     """Change from .3 to .9 of a line fitted through all five mask ratios."""
-    cells = [far("fig6", str(ratio), key) for ratio in RATIOS]
+    cells = [distance_of("fig6", str(ratio), key) for ratio in RATIOS]
     return linear(text, dict(zip(cells, slope_weights(len(cells)))), low=0, reduce=reduce)
 
 
@@ -149,7 +153,7 @@ def specific_growth(text: str, measure: str, reduce: Reduction) -> Test:
 
 def specific(study: str, row: str) -> Test:
     """Control: the query-specific distance, mean over layers; not defined where a layer has none."""
-    cells = tuple(far(study, row, f"specific_{key}") for key in ("far", "mass"))
+    cells = tuple(distance_of(study, row, f"specific_{key}") for key in ("far", "mass"))
     return smooth(
         f"{row} ({study}): query-specific distance, px", cells, lambda *means: float(specific_distance(*means).mean())
     )
@@ -160,8 +164,8 @@ def profile_above(text: str, cell: Cell, other: Cell, statistic: Callable[[np.nd
     return smooth(text, (cell, other), lambda one, two: statistic(one) - statistic(two), low=0)
 
 
-def looks(study: str, rows: Sequence[str], *keys: str) -> tuple[Test, ...]:
+def attention_controls(study: str, rows: Sequence[str], *keys: str) -> tuple[Test, ...]:
     """Controls: numbers of the attention of some rows, means over layers."""
     return tuple(
-        shown(f"{row} ({study}): {key.replace('_', ' ')}", far(study, row, key)) for row in rows for key in keys
+        shown(f"{row} ({study}): {key.replace('_', ' ')}", distance_of(study, row, key)) for row in rows for key in keys
     )

@@ -14,20 +14,20 @@ from lcmae_core.studies.claims.forms import (
     CONVENTIONS,
     Claim,
     above,
-    alive,
-    anatomy,
+    attention_controls,
     between,
+    collapse_controls,
     collapsing,
-    far,
+    distance_of,
+    fine_tuned,
     first_less_others,
     growth,
-    less_far,
-    looks,
+    not_collapsed,
     probed,
     profile_above,
+    shorter_distance,
     specific,
     specific_growth,
-    tuned,
 )
 from lcmae_core.studies.judge import Cell, Test, combined, gain, linear, of_gain, share, shown, within_gain
 from lcmae_core.studies.registry import RANDOM
@@ -35,11 +35,11 @@ from lcmae_core.studies.registry import RANDOM
 DEPTH = 8
 """Layers of the decoder that v2 Fig. 2 to 4 look into."""
 AES = ("AE1", "AE3", "AE5", "AE7")
-UNTRAINED = tuned("table3", RANDOM)
+UNTRAINED = fine_tuned("table3", RANDOM)
 """Random initialisation, fine-tuned by the recipe of all rows: one encoder for every table."""
-TABLE1 = (tuned("table1", "b"), UNTRAINED)
+TABLE1 = (fine_tuned("table1", "b"), UNTRAINED)
 """Both ends of the gain of Tables 1 and 2."""
-TABLE3 = (tuned("table3", "MAE"), UNTRAINED)
+TABLE3 = (fine_tuned("table3", "MAE"), UNTRAINED)
 PROBE3 = (probed("fig_a1", "MAE"), probed("random", RANDOM))
 """Both ends of the gain of the probes of Table 3, at its horizon."""
 
@@ -66,13 +66,13 @@ def _semantic(text: str, key: str) -> Test:
 
 
 def _keeps(row: str) -> Test:
-    form = {tuned("table1", row): 1, UNTRAINED: -1}
+    form = {fine_tuned("table1", row): 1, UNTRAINED: -1}
     return of_gain(f"({row}) - random - .6 gain, fine-tuned: above 0", form, *TABLE1, 0.6, above=True)
 
 
 def _profiles(name: str, key: str) -> tuple[Test, ...]:
     """C11 in one convention."""
-    mae, rows = far("fig_a1", "MAE", key), {row: far("fig_a1", row, key) for row in AES}
+    mae, rows = distance_of("fig_a1", "MAE", key), {row: distance_of("fig_a1", row, key) for row in AES}
     shapes = {"layers 1-2 over all layers": early_share, "variation from layer to layer": variation}
     return (
         linear(f"AE1 - .75 MAE, px, {name}: below 0", {rows["AE1"]: 1, mae: -0.75}, high=0),
@@ -119,7 +119,7 @@ def _cost(row: str, weight: float = 1) -> dict[Cell, float]:
 
 
 def _table1_above(row: str, other: str) -> Test:
-    return above(f"({row}) - ({other}), fine-tuned", tuned("table1", row), tuned("table1", other), *TABLE1)
+    return above(f"({row}) - ({other}), fine-tuned", fine_tuned("table1", row), fine_tuned("table1", other), *TABLE1)
 
 
 LCMAE: tuple[Claim, ...] = (
@@ -134,28 +134,28 @@ LCMAE: tuple[Claim, ...] = (
               Cell("fig3", "MAE", "semantic", "gain_centred"), reduce=depth_slope),)),
     Claim("C3", "the cross-view loss alone collapses to a constant", "Table 1 c", "collapse", (
         linear(f"mean cosine of v in (c): above {COLLAPSED}", {collapsing("c", "mean_cosine"): 1}, low=COLLAPSED),),
-          controls=anatomy("c")),
+          controls=collapse_controls("c")),
     Claim("C4", "in-view alone, and cross + in without reconstruction, do not collapse and come near MAE",
           "Table 1 d, g", "82.2, 82.5 (MAE 82.9, random 78.6: .84 and .91 of the gain)",
-          (*alive("d"), *alive("g"), _keeps("d"), _keeps("g")),
-          controls=(*anatomy("d"), *anatomy("g"))),
+          (*not_collapsed("d"), *not_collapsed("g"), _keeps("d"), _keeps("g")),
+          controls=(*collapse_controls("d"), *collapse_controls("g"))),
     Claim("C5", "LC-MAE keeps MAE's accuracy: a and e slightly above b, f slightly below", "Table 1",
           "a 83.0, b 82.9, e 83.1, f 82.8 (.02 to .05 of the gain)", tuple(
-              within_gain(f"({row}) - (b), fine-tuned: within .25 gain", tuned("table1", row), *TABLE1[:1], *TABLE1,
-                          0.25) for row in "aef")),
+              within_gain(f"({row}) - (b), fine-tuned: within .25 gain", fine_tuned("table1", row), *TABLE1[:1],
+                          *TABLE1, 0.25) for row in "aef")),
     Claim("C6", "one 5x5 convolution decodes as well as the transformer; a fixed Gaussian average loses a little",
           "Table 2", "transformer 82.9, average 82.5, convolution 82.9", (
-              within_gain("convolution - transformer, fine-tuned: within .25 gain", tuned("table2", "convolution"),
-                          tuned("table2", "transformer"), tuned("table2", "transformer"), UNTRAINED, 0.25),
+              within_gain("convolution - transformer, fine-tuned: within .25 gain", fine_tuned("table2", "convolution"),
+                          fine_tuned("table2", "transformer"), fine_tuned("table2", "transformer"), UNTRAINED, 0.25),
               of_gain("transformer - average - .25 gain, fine-tuned: below 0",
-                      {tuned("table2", "transformer"): 1, tuned("table2", "average"): -1},
-                      tuned("table2", "transformer"), UNTRAINED, 0.25),
-              above("transformer - average, fine-tuned", tuned("table2", "transformer"), tuned("table2", "average"),
-                    tuned("table2", "transformer"), UNTRAINED))),
+                      {fine_tuned("table2", "transformer"): 1, fine_tuned("table2", "average"): -1},
+                      fine_tuned("table2", "transformer"), UNTRAINED, 0.25),
+              above("transformer - average, fine-tuned", fine_tuned("table2", "transformer"),
+                    fine_tuned("table2", "average"), fine_tuned("table2", "transformer"), UNTRAINED))),
     Claim("C7", "MAE's attention distance is below DINO's and supervised DeiT's", "Fig. 5", "shape only",
-          (*less_far("fig5", "DINO"), *less_far("fig5_supervised", "supervised")), controls=(
-              *looks("fig5", ("MAE", "DINO"), "nmi", "specific_mass"),
-              *looks("fig5_supervised", ("MAE", "supervised"), "nmi", "specific_mass"),
+          (*shorter_distance("fig5", "DINO"), *shorter_distance("fig5_supervised", "supervised")), controls=(
+              *attention_controls("fig5", ("MAE", "DINO"), "nmi", "specific_mass"),
+              *attention_controls("fig5_supervised", ("MAE", "supervised"), "nmi", "specific_mass"),
               *(specific(study, row) for study, row in (("fig5", "MAE"), ("fig5", "DINO"), ("fig5_supervised", "MAE"),
                                                         ("fig5_supervised", "supervised"))))),
     Claim("C8", "attention distance grows with the mask ratio, most in deep layers", "Fig. 6", "shape only", (
@@ -165,15 +165,15 @@ LCMAE: tuple[Claim, ...] = (
         specific_growth("growth of the query-specific distance, deeper half, px: above 0", "distance", deeper),
         specific_growth("growth of the query-specific distance, deeper half less shallower, px: above 0", "distance",
                         deeper_less_shallower)),
-          controls=looks("fig6", ("0.3", "0.9"), "nmi", "entropy", "specific_mass", "masked_distance")),
+          controls=attention_controls("fig6", ("0.3", "0.9"), "nmi", "entropy", "specific_mass", "masked_distance")),
     Claim("C9", "an autoencoder without masking fine-tunes like random init; larger blocks recover most of MAE",
           "Table 3", "random 78.6; AE 16/48/80/112: 78.7 81.2 81.5 81.8; MAE 82.9 (.02 .60 .67 .74 of the gain)", (
-              of_gain("AE1 - random - .25 gain, fine-tuned: below 0", {tuned("table3", "AE1"): 1, UNTRAINED: -1},
+              of_gain("AE1 - random - .25 gain, fine-tuned: below 0", {fine_tuned("table3", "AE1"): 1, UNTRAINED: -1},
                       *TABLE3, 0.25),
               linear("growth from AE1 to AE7, fine-tuned: above 0",
-                     dict(zip((tuned("table3", row) for row in AES), slope_weights(4))), low=0, scale=100,
+                     dict(zip((fine_tuned("table3", row) for row in AES), slope_weights(4))), low=0, scale=100,
                      gates=(gain(*TABLE3),)),
-              of_gain("AE7 - random - .5 gain, fine-tuned: above 0", {tuned("table3", "AE7"): 1, UNTRAINED: -1},
+              of_gain("AE7 - random - .5 gain, fine-tuned: above 0", {fine_tuned("table3", "AE7"): 1, UNTRAINED: -1},
                       *TABLE3, 0.5, above=True)), controls=(
               shown("random init by the recipe of all rows, %", UNTRAINED, scale=100),
               shown("random init by the recipe for training from scratch, %",
@@ -188,8 +188,8 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C12", "MAE on one image, 5 epochs, beats random init by far", "Table A.1",
           "81.8 against 78.6 (full 82.9: .74 of the gain)", (
               of_gain("one image - random - .5 gain, fine-tuned: above 0",
-                      {tuned("table_a1", "one image"): 1, UNTRAINED: -1}, tuned("table_a1", "full"), UNTRAINED, 0.5,
-                      above=True),)),
+                      {fine_tuned("table_a1", "one image"): 1, UNTRAINED: -1}, fine_tuned("table_a1", "full"),
+                      UNTRAINED, 0.5, above=True),)),
     Claim("C13", "hidden queries attend mostly to near tokens; first-layer maps look alike across images",
           "Fig. 4, B.1", "qualitative", (
               linear("attention within 2 patches, mean over layers: above 1.5 x uniform", {_s_attn("near"): 1},
@@ -207,14 +207,14 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C15", "a Siamese network without masking and explicit decoder learns useful features (our reading: it does "
           "not collapse, sees more like MAE than like DINO, and is read better than before training)",
           "v1, abstract; our reconstruction", "not available", (
-              *alive("Siamese", study="siamese", across="mirroring"),
+              *not_collapsed("Siamese", study="siamese", across="mirroring"),
               linear("CKA with MAE - CKA with DINO, mean over layers: above 0",
                      {Cell("siamese", "Siamese", "cka", "cka_MAE"): 1,
                       Cell("siamese", "Siamese", "cka", "cka_DINO"): -1}, low=0),
               above("Siamese - random init, linear probe", probed("siamese", "Siamese"), probed("random", RANDOM),
                     *PROBE3)), controls=(
               shown("CKA with its own untrained encoder", Cell("siamese", "Siamese", "cka", "cka_untrained")),
-              *anatomy("Siamese", "siamese"))),
+              *collapse_controls("Siamese", "siamese"))),
     Claim("C20", "MAE learns invariance to random masking: an image is found again under a mask with no patch in "
           "common", "conclusion", "no number",
           (_finds("the untrained encoder", "found_untrained"), _finds("mean colour", "found_colour")), controls=(
@@ -225,7 +225,7 @@ LCMAE: tuple[Claim, ...] = (
     Claim("C22", "the cross-view loss helps", "Table 1", "g 82.5 above d 82.2, a 83.0 above f 82.8",
           (_table1_above("g", "d"), _table1_above("a", "f"))),
     Claim("C23", "reconstruction loss and cross-view loss together avoid collapse", "section 3.3 and Table 1 e",
-          "no collapse (83.1)", (*alive("e"), *alive("e", "encoder")), controls=anatomy("e")),
+          "no collapse (83.1)", (*not_collapsed("e"), *not_collapsed("e", "encoder")), controls=collapse_controls("e")),
     Claim("C24", "without masking a decoder needs only its own token; the mask ratio sets the decoder's reach",
           "section 4.2", "no number", (
               linear("cost of forbidding attention to other tokens, AE1 - a tenth of MAE's: below 0",
@@ -237,10 +237,11 @@ LCMAE: tuple[Claim, ...] = (
         above(f"linear probe, decoder depth {more} - {less}", probed("depth", more), probed("depth", less),
               probed("depth", "2"), probed("random", RANDOM)) for more, less in (("8", "2"), ("2", "1"))),
           controls=tuple(
-              shown(f"fine-tuned, decoder depth {row}, %", tuned("depth", row), scale=100) for row in ("1", "2", "8"))),
+              shown(f"fine-tuned, decoder depth {row}, %", fine_tuned("depth", row), scale=100)
+              for row in ("1", "2", "8"))),
     Claim("C26", "masking is more than erasing", "section 4.2; our control", "no number", (
         above("MAE - erased patches, linear probe", probed("erasing", "MAE"), probed("erasing", "erased"),
               probed("erasing", "MAE"), probed("random", RANDOM)),
-        above("MAE - erased patches, fine-tuned", tuned("erasing_tuned", "MAE"), tuned("erasing_tuned", "erased"),
-              tuned("erasing_tuned", "MAE"), UNTRAINED))),
+        above("MAE - erased patches, fine-tuned", fine_tuned("erasing_tuned", "MAE"),
+              fine_tuned("erasing_tuned", "erased"), fine_tuned("erasing_tuned", "MAE"), UNTRAINED))),
 )  # fmt: skip

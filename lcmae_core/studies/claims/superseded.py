@@ -103,7 +103,7 @@ def _better_probe(study: str, row: str, other: str, more: str = "") -> Test:
     return Test(f"linear probe, {row} - {other}: above 0{more}", cells, _points, low=0.0)
 
 
-def _kept(text: str, key: str, statistic: Callable[..., float], **bound: Any) -> Test:
+def _fidelity(text: str, key: str, statistic: Callable[..., float], **bound: Any) -> Test:
     return Test(text, tuple(Cell("hlv_ratios", row, "fidelity", key) for row in _LEVELS), statistic, **bound)
 
 
@@ -220,10 +220,10 @@ SUPERSEDED: tuple[Claim, ...] = (
               _better_probe("hlv_units", "4x", "2x", " (the paper's table; its text says below)"))),
     Claim("C18", "moderate ratios reconstruct structure better (SSIM, FSIM), low ones pixels (PSNR, MSE); shape bias "
           "peaks inside", "HLV, mask ratio", "shape bias .135 .255 .246 .256 .201", (
-              *(_kept(f"{key.upper()}, mean of .5 and .75 - higher of .1 and .9: above 0", key, _moderate, low=0.0)
+              *(_fidelity(f"{key.upper()}, mean of .5 and .75 - higher of .1 and .9: above 0", key, _moderate, low=0.0)
                 for key in ("ssim", "fsim")),
-              _kept("PSNR, .1 - mean of .5 and .75, dB: above 0", "psnr", _lowest, low=0.0),
-              _kept("MSE, .1 - mean of .5 and .75: below 0", "mse", _lowest, high=0.0),
+              _fidelity("PSNR, .1 - mean of .5 and .75, dB: above 0", "psnr", _lowest, low=0.0),
+              _fidelity("MSE, .1 - mean of .5 and .75: below 0", "mse", _lowest, high=0.0),
               Test("shape bias, highest of .25, .5, .75 - higher of .1 and .9: above 0",
                    tuple(Cell("hlv_ratios", row, "cues", cue) for cue in ("shape", "texture") for row in _LEVELS),
                    _inside, low=0.0))),

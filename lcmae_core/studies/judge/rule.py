@@ -4,7 +4,7 @@ A claim is a list of tests, each a linear form or a smooth function of means wit
 interval counts training seeds and held-out images (`analysis.intervals`); a test holds if its whole interval lies in
 the range, fails if all of it lies outside, and is open otherwise, or while one of its gates does not hold.
 
-Letters: S seeds, M images, L layers, R rows of a table.
+Letters (CONTRIBUTING.md): S seeds, M images, L layers, R rows of a table.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """The maps that are drawn together: of one query, of two, or of two models and their difference.
 
-Letters: L layers, H heads, K patches among the tokens.
+Letters (CONTRIBUTING.md): L layers, H heads, K visible patches.
 """
 
 from typing import NamedTuple
@@ -17,25 +17,25 @@ MARKS = (("#ff5a1f", "-", "query"), ("#ff8df0", (0, (2, 1.5)), "locked"))
 """Colour, line and name of the two marked patches, as in the page."""
 
 
-class Weights(NamedTuple):
+class QueryWeights(NamedTuple):
     """Weights of one query in the order of the panels: on patches (L, H or 1, K), on all prefix tokens (L, H or 1)."""
 
     values: NDArray[np.float32]
     prefix: NDArray[np.float32]
 
 
-def weights_of(scene: Scene, query: int, head_mode: str) -> Weights:
+def weights_of(scene: Scene, query: int, head_mode: str) -> QueryWeights:
     """Weights of a query as they were sent to the page, heads put together as asked; nothing for a prefix token that
     another model has."""
     rows = scene.rollout if head_mode == "rollout" and scene.rollout is not None else scene.rows
     mode = "each" if head_mode == "rollout" else head_mode
     if query < -len(scene.prefix):
         shape = len(scene.layers), rows.low.shape[1] if mode == "each" else 1
-        return Weights(np.zeros((*shape, len(scene.keys)), np.float32), np.zeros(shape, np.float32))
+        return QueryWeights(np.zeros((*shape, len(scene.keys)), np.float32), np.zeros(shape, np.float32))
     token = scene.token(query)
     own = rows.prefix[:, :, token].sum(axis=-1, keepdims=True)  # (L, H, 1)
     values = combine_heads(restore_rows(rows, token), mode)
-    return Weights(values, combine_heads(own, mode)[..., 0])
+    return QueryWeights(values, combine_heads(own, mode)[..., 0])
 
 
 class Block(NamedTuple):
@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
     scene: Scene
     query: int
-    weights: Weights
+    weights: QueryWeights
     mark: int
     title: str
     signed: bool = False
@@ -83,7 +83,7 @@ def _two(scene: Scene, shown: Shown, beside: Scene) -> list[Block]:
     first, second = (block.weights for block in two)
     if first.values.shape != second.values.shape:
         return two
-    less = Weights(second.values - first.values, second.prefix - first.prefix)
+    less = QueryWeights(second.values - first.values, second.prefix - first.prefix)
     most = number(float(np.abs(less.values).max()))
     title = f"difference, second less first: -{most} blue, +{most} red"
     return [*two, Block(scene, shown.query, less, 0, title, signed=True)]

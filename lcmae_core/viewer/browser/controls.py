@@ -1,6 +1,6 @@
 """What the page asks of the kernel (image, part, mask, layers, heads), and what its controls show.
 
-Letters: B images.
+Letters (CONTRIBUTING.md): B images.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ def panel_of(subjects: Subjects, choice: Choice) -> dict[str, Any]:
     shown: dict[str, Any] = {"image": choice.image, "part": choice.part, "masked": choice.masked, "seed": choice.seed}
     for name, what in (("layers", "layer"), ("heads", "head")):
         chosen = getattr(choice, name)
-        said = "all" if chosen is None else counted_from_one(what, chosen).partition(" ")[2]
-        shown[name] = said.replace("–", "-")
+        words = "all" if chosen is None else counted_from_one(what, chosen).partition(" ")[2]
+        shown[name] = words.replace("–", "-")
     return shown | {
         "parts": list(subjects.parts),
         "file_mb": MOST_MB,
@@ -47,18 +47,18 @@ def asked(changes: Mapping[str, Any], subject: Browsed, choice: Choice) -> dict[
     Raises:
         LcmaeError: no such control, a list of layers or heads that is none, or text where a number stands.
     """
-    found = dict(changes)
-    for name in found:
+    request = dict(changes)
+    for name in request:
         if name not in ASKED:
             raise LcmaeError(f"control: got {name!r}, {nearest(name, ASKED)}")
-    layers, heads = subject.size(found.get("part", choice.part))
+    layers, heads = subject.size(request.get("part", choice.part))
     for name, count in (("layers", layers), ("heads", heads)):
-        if name in found:
-            found[name] = read_list(name, str(found[name]), count)
+        if name in request:
+            request[name] = read_list(name, str(request[name]), count)
     for name, kind in (("image", int), ("seed", int), ("ratio", float), ("masked", bool)):
-        if name in found:
-            found[name] = _number(name, found[name], kind)
-    return found
+        if name in request:
+            request[name] = _number(name, request[name], kind)
+    return request
 
 
 def _number(name: str, value: Any, kind: type) -> Any:
@@ -76,13 +76,13 @@ def read_list(what: str, words: str, count: int) -> tuple[int, ...] | None:
     """
     if words.strip() in ("", "all"):
         return None
-    found: list[int] = []
+    chosen: list[int] = []
     for item in words.replace("–", "-").split(","):
         first, dash, last = (part.strip() for part in item.partition("-"))
         ends = (first, last if dash else first)
         if not all(end.isdecimal() and int(end) > 0 for end in ends):
             raise LcmaeError(f"{what}: got {words!r}, expected 'all' or a list that counts from 1, such as 1-3, 8")
-        found.extend(range(int(ends[0]) - 1, int(ends[1])))
-    if not found or max(found) >= count:
+        chosen.extend(range(int(ends[0]) - 1, int(ends[1])))
+    if not chosen or max(chosen) >= count:
         raise LcmaeError(f"{what}: got {words!r}, expected {what} from 1 to {count}")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(chosen))

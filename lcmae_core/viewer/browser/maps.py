@@ -1,6 +1,6 @@
 """Attention rows as bytes for the browser, and back.
 
-Letters: L layers, H heads, T tokens (queries), K patches among the tokens.
+Letters (CONTRIBUTING.md): L layers, H heads, T tokens, K visible patches.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """A picture of one's own, opened like those of a source: checked, decoded within limits, cut as held-out images are.
 
-Letters: C channels, h x w pixels.
+Letters (CONTRIBUTING.md): C channels, h x w pixels.
 """
 
 from pathlib import Path
@@ -38,10 +38,10 @@ def opened(
     return normalize(cut_one(picture, box, size)[None].float())
 
 
-def file_name(said: str) -> str:
+def file_name(path: str) -> str:
     """What a page calls a file as one line of plain text: the last part of a path, without control characters and marks
     that turn the reading direction, the middle of a long one left out."""
-    last = said.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    last = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     plain = " ".join("".join(c if c.isprintable() else " " for c in last).split())
     if len(plain) > LONGEST:
         half = (LONGEST - 3) // 2

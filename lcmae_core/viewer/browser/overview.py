@@ -1,6 +1,7 @@
 """All heads at once: what each head is sorted by (how far it attends, how alike images are to it), and in which order.
 
-Letters: B images, L layers, H heads, T tokens, K patches among the tokens, Q queries, h x w pixels.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels, L layers, H heads, T tokens, K visible patches, Q
+queries.
 """
 
 from collections.abc import Sequence
@@ -55,15 +56,15 @@ def head_similarities(
     """
     device = next(model.parameters()).device
     shown = expected_images(model, images.to(device))
-    found: list[Tensor] = []
+    similarities: list[Tensor] = []
 
     def visit(_: int, maps: Tensor) -> None:
         alike = AttentionSimilarity().update(maps[..., prefix:].float())  # heads stand where layers stood: (B, H, Q, T)
-        found.append(alike.compute().double().cpu())
+        similarities.append(alike.compute().double().cpu())
 
     shared = None if mask is None else for_batch(mask, len(images))
     visit_attention(model, shown, visit, part=part, mask=shared, queries=rows.to(device))
-    return torch.stack(found).numpy()
+    return torch.stack(similarities).numpy()
 
 
 def ranks(values: NDArray[np.floating[Any]]) -> list[int]:
@@ -92,5 +93,5 @@ def slots(layers: int, heads: int, cols: int, places: Sequence[int] | None) -> l
 def tile_number(value: float, order: str, signed: bool = False) -> str:
     """A tenth of a pixel, a hundredth of S_attn, with its sign where it is a difference; the page writes the same."""
     digits = 2 if order == "similarity" else 1 if abs(value) < 99.95 else 0
-    said = f"{abs(value):.{digits}f}"
-    return said if not signed else ("-" if value < 0 and float(said) else "+") + said
+    size = f"{abs(value):.{digits}f}"
+    return size if not signed else ("-" if value < 0 and float(size) else "+") + size

@@ -1,6 +1,6 @@
 """Normalised images as 8-bit pictures to look at.
 
-Letters: B images, C channels, h x w pixels.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """What the browser shows of one image: its maps as bytes, its pictures, and the words that name them.
 
-Letters: h x w pixels, N patches, K patches among the tokens, T tokens.
+Letters (CONTRIBUTING.md): h x w pixels, N patches, K visible patches, T tokens, L layers, H heads.
 """
 
 from collections.abc import Sequence
@@ -67,9 +67,9 @@ class Scene:
 
     def measured(self, order: str) -> NDArray[np.float64]:
         """The number of each head (L, H) that an overview in this order shows: S_attn, else the attention distance."""
-        found = self.alike if order == "similarity" else self.distance
-        assert found is not None, order
-        return found
+        numbers = self.alike if order == "similarity" else self.distance
+        assert numbers is not None, order
+        return numbers
 
     def token(self, query: int) -> int:
         """Row of the maps for a query: patch 0 to N - 1, or -1, -2, ... for the first, second, ... prefix token.
@@ -83,14 +83,14 @@ class Scene:
             raise LcmaeError(f"query: got {query}, expected a patch from 0 to {rows * cols - 1}{prefix}")
         if query < 0:
             return -query - 1
-        found = np.flatnonzero(self.keys == query)
-        if not len(found):
+        positions = np.flatnonzero(self.keys == query)
+        if not len(positions):
             row, col = divmod(query, cols)
             raise LcmaeError(
                 f"query: got patch {query} (row {row}, column {col}), which is hidden from the masked encoder, "
                 f"expected one of its {len(self.keys)} visible patches"
             )
-        return len(self.prefix) + int(found[0])
+        return len(self.prefix) + int(positions[0])
 
     def patch(self, query: int | tuple[int, int] | str) -> int:
         """A query (a patch, its row and column, or a prefix token by name) as a number: prefix tokens from -1 down.
@@ -132,5 +132,5 @@ def counted_from_one(what: str, indices: Sequence[int]) -> str:
             runs[-1].append(index)
         else:
             runs.append([index])
-    said = ", ".join(str(r[0] + 1) if len(r) == 1 else f"{r[0] + 1}–{r[-1] + 1}" for r in runs)
-    return f"{what}{'s' if len(indices) > 1 else ''} {said}"
+    numbers = ", ".join(str(r[0] + 1) if len(r) == 1 else f"{r[0] + 1}–{r[-1] + 1}" for r in runs)
+    return f"{what}{'s' if len(indices) > 1 else ''} {numbers}"

@@ -1,6 +1,6 @@
 """The state of the browser as a figure that stands still, for papermill, nbconvert and GitHub.
 
-Letters: L layers, H heads, K patches among the tokens, N patches.
+Letters (CONTRIBUTING.md): L layers, H heads, K visible patches, N patches.
 """
 
 import textwrap
@@ -126,8 +126,8 @@ def _maps(axis: Any, block: Block, shown: Shown, top: float, plan: _Plan) -> Non
         _outline(axis, scene, block.query, MARKS[block.mark], (x, y), (high / scene.grid[0], wide / scene.grid[1]), 1.0)
         if block.numbers is not None:
             name = f"{scene.layers[layer] + 1}.{scene.heads[head] + 1}"
-            said = tile_number(float(block.numbers[layer, head]), shown.overview, block.signed)
-            axis.text(x, y - 0.02 * pitch[0], f"{name}  {said}", fontsize=7, va="bottom")
+            number = tile_number(float(block.numbers[layer, head]), shown.overview, block.signed)
+            axis.text(x, y - 0.02 * pitch[0], f"{name}  {number}", fontsize=7, va="bottom")
             continue
         name = f"layer {scene.layers[layer] + 1}" if heads == 1 else ""
         share = float(weights.prefix[layer, head]) if scene.prefix else None

@@ -1,6 +1,7 @@
 """A model and its images, and the scenes that can be made of them: maps, pictures, words.
 
-Letters: B images, C channels, h x w pixels, N patches, K visible patches.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels, N patches, K visible patches, L layers, H heads, T
+tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -184,8 +185,8 @@ class Browsed:
             prefix = len(self.prefix(choice.part))
             rows = self._asked(mask, np.arange(visible), blind) + prefix
             with self._still():
-                found = head_similarities(self.model, self.images[:ALIKE], choice.part, mask, rows, prefix)
-            self._alike = key, found
+                similarities = head_similarities(self.model, self.images[:ALIKE], choice.part, mask, rows, prefix)
+            self._alike = key, similarities
         assert self._alike[1] is not None
         return self._alike[1][list(choice.layers or ())][:, list(choice.heads or ())]
 
@@ -290,5 +291,5 @@ def _title(model: MAE | VisionTransformer) -> str:
     if isinstance(model, MAE):
         return f"MAE, patch {model.arch.patch_size}"
     # the architecture alone: timm's tag names pretrained weights even where none were loaded
-    found: Any = getattr(model, "pretrained_cfg", None) or {}
-    return found.get("architecture") or type(model).__name__
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    return config.get("architecture") or type(model).__name__

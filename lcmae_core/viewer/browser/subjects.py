@@ -1,4 +1,7 @@
-"""Several models before the same images and mask: two to hold side by side, or the kept steps of a run."""
+"""Several models before the same images and mask: two to hold side by side, or the kept steps of a run.
+
+Letters (CONTRIBUTING.md): C channels, h x w pixels.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,10 +55,10 @@ class Subjects:
         Raises:
             LcmaeError: as `Browsed.scene`.
         """
-        found = [self.all[0].scene(choice)]
+        scenes = [self.all[0].scene(choice)]
         for other in self.all[1:]:
-            found.append(other.scene(_within(choice, *other.size(choice.part))))
-        return self.with_similarities(found, choice) if measured else found
+            scenes.append(other.scene(_within(choice, *other.size(choice.part))))
+        return self.with_similarities(scenes, choice) if measured else scenes
 
     def with_similarities(self, scenes: Sequence[Scene], choice: Choice) -> list[Scene]:
         """The scenes of a choice with S_attn of every head.

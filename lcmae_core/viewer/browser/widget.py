@@ -3,7 +3,7 @@
 The maps of one image go to the page once, as bytes; a click is drawn there, without the kernel. The controls stand on
 the page too; those that need the model (image, part, mask, layers, heads) ask the kernel and notice when it is gone.
 
-Letters: B images, C channels, h x w pixels.
+Letters (CONTRIBUTING.md): B images, C channels, h x w pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -122,9 +122,10 @@ class AttentionBrowser(Displayed, ipywidgets.VBox):
                 "hover": hover, "subject": subject, "against": against}  # fmt: skip
         strip = {} if headless() else strip_of(self._subject)
         self._canvas = AttentionCanvas(**self._sent(choice), strip=strip, **look)
+        # last: traits are checked against the scenes as they are set
         super().__init__(children=[self._canvas], choice=choice, **look)
         for name in LINKED:
-            traitlets.link((self, name), (self._canvas, name))
+            traitlets.link((self, name), (self._canvas, name))  # this is what users observe, that what the page has
         self._canvas.on_msg(Listener(self))
         self.observe(lambda _: self.measure(), "overview")
 
@@ -183,9 +184,9 @@ class AttentionBrowser(Displayed, ipywidgets.VBox):
             LcmaeError: one line with the name and the reason: no picture, too many pixels, images of no colours.
         """
         content = picture if isinstance(picture, bytes) else Path(picture)
-        said = file_name(name or (content.name if isinstance(content, Path) else "picture"))
+        shown_name = file_name(name or (content.name if isinstance(content, Path) else "picture"))
         images = self._subject.images
-        self._subjects.add(opened(content, said, images.shape[1], tuple(images.shape[2:])), said)  # type: ignore[arg-type]
+        self._subjects.add(opened(content, shown_name, images.shape[1], tuple(images.shape[2:])), shown_name)  # type: ignore[arg-type]
         if not headless():
             self._canvas.strip = strip_of(self._subject)
         self.show(image=len(self._subject.images) - 1)
@@ -220,7 +221,7 @@ class AttentionBrowser(Displayed, ipywidgets.VBox):
             raise LcmaeError(f"paint: got patch {patch}, expected 0 to {len(self.scene.hidden) - 1}")
         hidden = self.scene.hidden.copy()
         hidden[patch] = not hidden[patch]
-        self.show(hidden=tuple(map(bool, hidden)))
+        self.show(hidden=tuple(map(bool, hidden)))  # a choice is frozen and compared, which arrays are not
 
     def figure(self) -> Picture:
         """The current state as a figure."""
@@ -274,6 +275,7 @@ class AttentionBrowser(Displayed, ipywidgets.VBox):
         name = proposal["trait"].name
         valid = {"view": VIEWS, "scale": SCALES, "head_mode": HEAD_MODES, "overview": ORDERS}
         check_name(name, proposal["value"], valid[name])
+        # "similarity" and "rollout" are values of one trait each, so each check may look at all four
         self._check_overview(proposal["value"])
         self._check_mode(proposal["value"])
         return proposal["value"]

@@ -86,14 +86,13 @@ def describe(scene: Scene, shown: Shown, top: float, beside: Scene | None = None
 
 def _colours(scale: str, top: float, beside: Scene | None, apart: float | None) -> str:
     shared = scale == "shared"
-    said = f"one scale for all maps, 0 to {number(top)}" if shared else "a scale for each map, 0 to its own maximum"
+    scales = f"one scale for all maps, 0 to {number(top)}" if shared else "a scale for each map, 0 to its own maximum"
     if beside is None:
-        return said
+        return scales
     if apart is None:
-        return said + "; no difference is drawn, for the layers or heads are not the same"
-    return (
-        f"{said}; differences from {number(apart)} less (blue) to {number(apart)} more (red) in {beside.words['model']}"
-    )
+        return scales + "; no difference is drawn, for the layers or heads are not the same"
+    ends = f"{number(apart)} less (blue) to {number(apart)} more (red)"
+    return f"{scales}; differences from {ends} in {beside.words['model']}"
 
 
 def _heads(mode: str, heads: str) -> str:

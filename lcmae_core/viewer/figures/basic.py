@@ -1,6 +1,6 @@
 """Figures: plain arrays in, one labelled Figure out, with no pyplot state.
 
-Letters: R rows, S images a row, H x W pixels, L panels, N patches.
+Letters (CONTRIBUTING.md): H x W pixels, N patches. In words: images (of a row), panels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def image_rows(rows: Mapping[str, Images], columns: Sequence[str] = (), size: float = 1.15) -> Picture:
-    """One labelled row of images, each (S, H, W, 3) in [0, 1], for every entry; `columns` titles the first row."""
+    """One labelled row of images, each (images, H, W, 3) in [0, 1], for every entry; `columns` titles the first row."""
     count = max(len(images) for images in rows.values())
     figure = Picture(figsize=(size * count + 1.6, size * len(rows) + 0.3 * bool(columns)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)
@@ -131,7 +131,7 @@ def attention_row(
     unit: str = "attention",
     tokens: int | None = None,
 ) -> Picture:
-    """The image with its query patch, then one map (L, N) a panel over the same grid, on one labelled colour scale.
+    """The image with its query patch, then one map a panel over the same grid, (panels, N), on one labelled scale.
 
     The cross marks the query, the line on the scale what uniform attention gives: 1 / tokens (default: N).
     """

@@ -1,6 +1,6 @@
 """v2 Fig. 7 as a picture: which block of the image a token of the autoencoder has to predict.
 
-Letters: H x W pixels.
+Letters (CONTRIBUTING.md): H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence

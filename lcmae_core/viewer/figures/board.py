@@ -24,13 +24,13 @@ SAID, COLUMN = 5.2, 1.2
 def board(statements: Mapping[str, str], columns: Mapping[str, Sequence[str]]) -> Picture:
     """statements: claim -> what it says. columns: profile -> verdict of each claim, in their order."""
     lines = {name: wrap(statement, 78) for name, statement in statements.items()}
-    heights = [max(1.0, 0.25 + 0.52 * len(said)) for said in lines.values()]
+    heights = [max(1.0, 0.25 + 0.52 * len(text)) for text in lines.values()]
     figure = Picture(figsize=(SAID + COLUMN * len(columns), 0.34 * sum(heights) + 0.6), layout="constrained")
     axis = figure.subplots()
-    for row, (name, said) in enumerate(lines.items()):
+    for row, (name, text) in enumerate(lines.items()):
         top, middle = sum(heights[:row]), sum(heights[:row]) + heights[row] / 2
         axis.text(0, middle, name, va="center", fontsize=9, fontweight="bold")
-        axis.text(0.45, middle, "\n".join(said), va="center", fontsize=8)
+        axis.text(0.45, middle, "\n".join(text), va="center", fontsize=8)
         for place, verdicts in enumerate(columns.values()):
             word = verdicts[row]
             left = SAID + COLUMN * place

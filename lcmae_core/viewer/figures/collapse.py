@@ -1,6 +1,6 @@
 """Pictures of collapse: of what v depends, row by row.
 
-Letters: R rows.
+Letters (CONTRIBUTING.md): R rows.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Figures over layers: values with intervals, the spread over heads, and the paper's grid of attention maps.
 
-Letters: R rows, L layers, H heads, N patches.
+Letters (CONTRIBUTING.md): R rows, L layers, H heads, N patches, H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence

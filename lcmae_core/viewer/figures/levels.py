@@ -1,6 +1,6 @@
 """Pictures of what a mask makes an encoder see: where its tokens look, and how its features sort the classes.
 
-Letters: H x W pixels, N patches, M images.
+Letters (CONTRIBUTING.md): H x W pixels, N patches, M images.
 """
 
 from collections.abc import Mapping, Sequence

@@ -47,13 +47,13 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     No two labels of one figure look alike, up to eight others.
     """
     names = list(dict.fromkeys(labels))
-    found = {name: look for name in names if (look := _known(name))}
-    twice = [name for place, name in enumerate(found) if found[name] in list(found.values())[:place]]
-    others = sorted([name for name in names if name not in found] + twice)
-    free = [ink for ink in INK if ink not in {found[name].colour for name in found if name not in twice}] or INK
+    known = {name: look for name in names if (look := _known(name))}
+    twice = [name for place, name in enumerate(known) if known[name] in list(known.values())[:place]]
+    others = sorted([name for name in names if name not in known] + twice)
+    free = [ink for ink in INK if ink not in {known[name].colour for name in known if name not in twice}] or INK
     for place, name in enumerate(others):
-        found[name] = Look(free[place % len(free)], ("-", "--", ":")[place // len(free) % 3])
-    return {name: found[name] for name in names}
+        known[name] = Look(free[place % len(free)], ("-", "--", ":")[place // len(free) % 3])
+    return {name: known[name] for name in names}
 
 
 def _known(label: str) -> Look | None:
@@ -106,9 +106,9 @@ def calm(axis: Any, keep: tuple[float, float] | None = None) -> None:
 def mark_uniform(bar: Any, value: float, label: str = "") -> None:
     """On an upright colour bar of attention: a line at what uniform attention gives, which the bar's label names."""
     low, high = bar.mappable.get_clim()
-    said = f"line: uniform, {value:.2g}" if low <= value <= high else f"uniform: {value:.2g}"
+    uniform = f"line: uniform, {value:.2g}" if low <= value <= high else f"uniform: {value:.2g}"
     if low <= value <= high:
         bar.ax.axhline(value, color="white", lw=3)
         bar.ax.axhline(value, color="black", lw=1.2)
     if label:
-        bar.set_label(f"{label} ({said})")
+        bar.set_label(f"{label} ({uniform})")

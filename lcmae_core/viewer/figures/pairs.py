@@ -1,6 +1,6 @@
 """Two crops of a photograph and the pairs of their tokens that are pulled together.
 
-Letters: H x W pixels of the photograph, h x w of a crop, N patches of a crop.
+Letters (CONTRIBUTING.md): H x W pixels of the photograph, h x w pixels of a crop, N patches of a crop.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ def positive_pairs(
     tokens (i of the first, j of the second), one colour a row of the first crop's tokens. `words` say more of each."""
     figure = Picture(figsize=(8.4, 2.75 * len(crops)), layout="constrained")
     axes = figure.subplots(len(crops), 3, squeeze=False)
-    for line, photograph, two, places, found, said in zip(axes, photographs, crops, boxes, pairs, words):
+    for line, photograph, two, places, joined, titles in zip(axes, photographs, crops, boxes, pairs, words):
         line[0].imshow(np.clip(photograph, 0, 1))
         for (top, left, height, width), colour, name in zip(places, INK, ("first crop", "second crop")):
             box = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=colour, lw=2.2, label=name)
             line[0].add_patch(box)
         line[0].legend(loc="lower left", fontsize=7, framealpha=0.8)
-        for axis, crop, colour, name, word in zip(line[1:], two, INK, ("first crop", "second crop"), said):
+        for axis, crop, colour, name, word in zip(line[1:], two, INK, ("first crop", "second crop"), titles):
             axis.imshow(np.clip(crop, 0, 1))
             axis.spines[:].set(color=colour, linewidth=2.2)
             axis.set_title(f"{name}, {word}", fontsize=9)
@@ -41,7 +41,7 @@ def positive_pairs(
         for axis in line:
             axis.set_xticks([])
             axis.set_yticks([])
-        _join(figure, line[1], line[2], found, grid, [crop.shape[:2] for crop in two])
+        _join(figure, line[1], line[2], joined, grid, [crop.shape[:2] for crop in two])
     return figure
 
 

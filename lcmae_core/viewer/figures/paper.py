@@ -33,11 +33,17 @@ class Picture(Figure):
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.set_dpi(SCALE * DPI)  # that of the file: letters are a little wider or narrower at another
-        said = {"panels": " ".join(f"{at:.4f}" for at in cuts(self)), "text": f"{smallest_text(self):.1f}"}
+        chunks = {"panels": " ".join(f"{at:.4f}" for at in cuts(self)), "text": f"{smallest_text(self):.1f}"}
         self.savefig(
-            buffer, format="png", dpi=SCALE * DPI, bbox_inches="tight", pad_inches=PAD, facecolor="white", metadata=said
+            buffer,
+            format="png",
+            dpi=SCALE * DPI,
+            bbox_inches="tight",
+            pad_inches=PAD,
+            facecolor="white",
+            metadata=chunks,
         )
-        return _packed(buffer, said)
+        return _packed(buffer, chunks)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         """The PNG, and the size at which a notebook shows it."""
@@ -46,7 +52,7 @@ class Picture(Figure):
         return bundle, {"image/png": shown_size(png)}
 
 
-def _packed(png: io.BytesIO, said: Mapping[str, str]) -> bytes:
+def _packed(png: io.BytesIO, chunks: Mapping[str, str]) -> bytes:
     """A drawing in 256 colours, which is all but the edges of its letters, in a third of the bytes; photographs as they
     are."""
     with Image.open(png) as image:
@@ -54,7 +60,7 @@ def _packed(png: io.BytesIO, said: Mapping[str, str]) -> bytes:
     if whole.getcolors(FLAT) is None:
         return png.getvalue()
     info = PngInfo()
-    for name, text in said.items():
+    for name, text in chunks.items():
         info.add_text(name, text)
     smaller = io.BytesIO()
     few = whole.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -85,7 +91,7 @@ def cuts(figure: Figure) -> list[float]:
     parts = [*figure.axes, *figure.legends, *figure.texts]
     boxes = [(part, box) for part in parts if part.get_visible() and (box := part.get_tightbbox(renderer)) is not None]
     columns: list[tuple[float, float, int]] = []
-    for part, box in sorted(boxes, key=lambda found: found[1].x0):
+    for part, box in sorted(boxes, key=lambda entry: entry[1].x0):
         left, right, axes = box.x0 / figure.dpi, box.x1 / figure.dpi, int(isinstance(part, Axes))
         if columns and left <= columns[-1][1]:
             before = columns.pop()

@@ -17,7 +17,7 @@ PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 
 
 @dataclass
-class Block:
+class ReportBlock:
     """What the template shows: one of prose, code, text, error, table or figure."""
 
     kind: str
@@ -35,7 +35,7 @@ class Section:
     failure: str = ""
     incomplete: bool = False
     seconds: float | None = None
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[ReportBlock] = field(default_factory=list)
 
 
 def executed(out: Path) -> list[Path]:
@@ -91,14 +91,14 @@ def _add_cell(section: Section, cell: dict[str, Any], following: dict[str, Any] 
     source = _text(cell)
     if cell["cell_type"] != "code":
         if cell["cell_type"] == "markdown" and source.strip():
-            section.blocks.append(Block("prose", markdown(source, cell.get("attachments"))))
+            section.blocks.append(ReportBlock("prose", markdown(source, cell.get("attachments"))))
         return 1
     if source.strip():
         tags = cell.get("metadata", {}).get("tags", [])
         count = len(source.splitlines())
         label = f"Code, {count} line{'s' * (count > 1)}"
         label = "Parameters of this run" if "injected-parameters" in tags else label
-        section.blocks.append(Block("code", source, label))
+        section.blocks.append(ReportBlock("code", source, label))
     outputs = cell.get("outputs", [])
     captioned = following if following is not None and _is_caption(following) and _has_picture(outputs) else None
     caption = _caption(captioned) if captioned else ""
@@ -131,42 +131,42 @@ def _has_picture(outputs: Iterable[Mapping[str, Any]]) -> bool:
     return any(kind in output.get("data", {}) for output in outputs for kind in PICTURES)
 
 
-def _blocks(output: Mapping[str, Any], alt: str) -> Iterator[Block]:
+def _blocks(output: Mapping[str, Any], alt: str) -> Iterator[ReportBlock]:
     """An output's richest form that a page can show."""
     kind = output["output_type"]
     if kind == "stream":
         text = terminal_text(_text(output, "text"))
         is_bar = output["name"] == "stderr" and BAR.search(text)
         if text.strip() and not is_bar:
-            yield Block("text", text, "stderr" if output["name"] == "stderr" else "")
+            yield ReportBlock("text", text, "stderr" if output["name"] == "stderr" else "")
     elif kind == "error":
-        yield Block("error", terminal_text("\n".join(output.get("traceback", []))), f"{output['ename']}")
+        yield ReportBlock("error", terminal_text("\n".join(output.get("traceback", []))), f"{output['ename']}")
     else:
         yield from _rich(output["data"], alt)
 
 
-def _rich(data: Mapping[str, Any], alt: str) -> Iterator[Block]:
+def _rich(data: Mapping[str, Any], alt: str) -> Iterator[ReportBlock]:
     for kind in PICTURES:
         if kind in data:
-            yield Block("figure", figure_of(kind, _text(data, kind).strip(), alt))
+            yield ReportBlock("figure", figure_of(kind, _text(data, kind).strip(), alt))
             return
     if "text/markdown" in data:
-        yield Block("prose", markdown(_text(data, "text/markdown"), shift=2))
+        yield ReportBlock("prose", markdown(_text(data, "text/markdown"), shift=2))
     elif "text/latex" in data:
-        yield Block("prose", equation(_text(data, "text/latex").strip().strip("$"), block=True))
+        yield ReportBlock("prose", equation(_text(data, "text/latex").strip().strip("$"), block=True))
     elif "text/html" in data and not _is_widget(data):
-        yield Block("table", safe_html(_text(data, "text/html")))
+        yield ReportBlock("table", safe_html(_text(data, "text/html")))
     elif "text/plain" in data and not _is_widget(data):
-        yield Block("text", terminal_text(_text(data, "text/plain")))
+        yield ReportBlock("text", terminal_text(_text(data, "text/plain")))
 
 
 def _is_widget(data: Mapping[str, Any]) -> bool:
     return "application/vnd.jupyter.widget-view+json" in data
 
 
-def _joined(blocks: Iterable[Block]) -> list[Block]:
+def _joined(blocks: Iterable[ReportBlock]) -> list[ReportBlock]:
     """Neighbouring pieces of the same stream as one."""
-    joined: list[Block] = []
+    joined: list[ReportBlock] = []
     for block in blocks:
         last = joined[-1] if joined else None
         if last and block.kind == last.kind == "text" and block.label == last.label:

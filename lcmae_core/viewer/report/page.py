@@ -8,15 +8,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lcmae_core.config.names import MARKS
 from lcmae_core.store.files import write_text
 from lcmae_core.store.outputs import read_ledger, read_results
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
 from lcmae_core.viewer.report.markup import markdown, safe_html
-from lcmae_core.viewer.report.notebooks import Block, Section, executed, lost_notebooks, section_of
+from lcmae_core.viewer.report.notebooks import ReportBlock, Section, executed, lost_notebooks, section_of
 from lcmae_core.viewer.report.pictures import Figure, figure_of
 from lcmae_core.viewer.report.results import chosen_rows, facts_of, rows_of
 
-HERE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 
 
 class Score(NamedTuple):
@@ -44,7 +45,7 @@ class Scoreboard(NamedTuple):
         return told
 
 
-class Shown(NamedTuple):
+class ShownPicture(NamedTuple):
     """A chosen picture: where it stands, its heading, what it shows, and the finding in a sentence."""
 
     notebook: str
@@ -66,7 +67,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
 
     out = Path(out)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["safe_markup"] = Markup
     results = read_results(out)
@@ -74,7 +75,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
     sections, lost = [section_of(path, ledger) for path in executed(out)], lost_notebooks(out)
     failed = {s.number for s in sections if s.failure} | {name[:2] for name, _ in lost}
     text = environment.get_template("report.html").render(
-        style=Markup((HERE / "report.css").read_text()),
+        style=Markup((FOLDER / "report.css").read_text()),
         facts=facts_of(results),
         board=board,
         shown=list(_highlights(sections, results)),
@@ -83,6 +84,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
         sections=[*([_studies(drawn)] if drawn else []), *sections],
         known={section.number for section in sections},
         lost=lost,
+        marks=MARKS,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(out / "report.html", text)
@@ -92,16 +94,16 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
 def _studies(drawn: Sequence[tuple[str, Any]]) -> Section:
     section = Section("studies", "Studies: tables and figures from the records of their runs")
     for title, shown in drawn:
-        section.blocks.append(Block("prose", markdown(f"### {title}")))
+        section.blocks.append(ReportBlock("prose", markdown(f"### {title}")))
         if hasattr(shown, "_repr_png_"):
             data = base64.b64encode(shown._repr_png_()).decode()
-            section.blocks.append(Block("figure", figure_of("image/png", data, title)))
+            section.blocks.append(ReportBlock("figure", figure_of("image/png", data, title)))
         else:
-            section.blocks.append(Block("table", safe_html(shown._repr_html_())))
+            section.blocks.append(ReportBlock("table", safe_html(shown._repr_html_())))
     return section
 
 
-def _highlights(sections: Sequence[Section], results: Sequence[Mapping[str, Any]]) -> Iterator[Shown]:
+def _highlights(sections: Sequence[Section], results: Sequence[Mapping[str, Any]]) -> Iterator[ShownPicture]:
     """The chosen pictures of the notebooks that have them and the numbers that their sentences need."""
     values = {
         str(r.get("notebook")): {name: e.get("value") for name, e in r.get("values", {}).items()} for r in results
@@ -114,4 +116,4 @@ def _highlights(sections: Sequence[Section], results: Sequence[Mapping[str, Any]
         except (KeyError, TypeError, ValueError):
             continue  # another collection's notebook of this number
         if figure and finding:
-            yield Shown(chosen.notebook, chosen.title, figure._replace(alt=finding, caption=""), finding)
+            yield ShownPicture(chosen.notebook, chosen.title, figure._replace(alt=finding, caption=""), finding)

@@ -76,12 +76,12 @@ def chosen_rows(results: Iterable[Mapping[str, Any]], count: int = 10) -> list[t
     """(notebook, words, value, the paper's) of the chosen numbers; filled up with the first of what else was recorded
     where notebooks outside the collection, or only some of it, were executed."""
     values = {str(r.get("notebook", "")): r.get("values", {}) for r in results}
-    found = [(c.notebook, c.words, values[c.notebook][c.name]) for c in CHOSEN if c.name in values.get(c.notebook, {})]
-    told = {number for number, *_ in found}
+    rows = [(c.notebook, c.words, values[c.notebook][c.name]) for c in CHOSEN if c.name in values.get(c.notebook, {})]
+    told = {number for number, *_ in rows}
     others = [(n, name.replace("_", " "), e) for n, of in values.items() if n not in told for name, e in of.items()]
     if len(values) < 3:
-        found += others[: count - len(found)]
+        rows += others[: count - len(rows)]
     return [
         (n, words, value_text(entry), str(entry.get("paper") or ""))
-        for n, words, entry in sorted(found, key=lambda f: f[0])
+        for n, words, entry in sorted(rows, key=lambda f: f[0])
     ]
