@@ -16,8 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.growth import WORDS
+from lcmae_core.bench.cases import MODELS
 from lcmae_core.bench.company import busy
-from lcmae_core.bench.contestants import MODELS
 from lcmae_core.bench.ratios import PAIRS
 
 ROOT = Path(__file__).resolve().parents[1]

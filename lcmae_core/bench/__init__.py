@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from lcmae_core.bench.check import judge, kind_of_processor, models_to_check, record_of, recorded
+from lcmae_core.bench.cases import CASES, GPU_BATCH, MODELS, QUICK, Shape
 from lcmae_core.bench.company import Company
-from lcmae_core.bench.contestants import CASES, GPU_BATCH, MODELS, QUICK, Shape, settings_of
-from lcmae_core.bench.measuring import measure, package_versions
 from lcmae_core.bench.table import render
 from lcmae_core.config import LcmaeError, nearest
-from lcmae_core.store.machine import absolute_folder, pick_device, provenance
+from lcmae_core.config.resolve import check_device
 
 RESULTS = "benchmarks/results"
 
@@ -37,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong options."""
     try:
         options = parse(argv)
-        return check(options) if options.check else compare(options)
+        return compare_with_record(options) if options.check else compare(options)
     except LcmaeError as error:
         print(f"lcmae: error: {error}", file=sys.stderr)
         return 2
@@ -54,12 +52,16 @@ def compare(options: Options) -> int:
     if options.json:
         options.json.write_text(text, encoding="utf-8")
     if options.record:
+        from lcmae_core.bench.check import record_of
+
         record_of(options.record, result["processor"]).write_text(text, encoding="utf-8")
     return 0
 
 
-def check(options: Options) -> int:
+def compare_with_record(options: Options) -> int:
     """Measure again what is recorded for this kind of processor, and compare ratios with ratios."""
+    from lcmae_core.bench.check import judge, kind_of_processor, models_to_check, recorded
+
     assert options.check is not None
     kind = kind_of_processor()
     committed = recorded(options.check, kind)
@@ -79,6 +81,10 @@ def check(options: Options) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        what, _, words = message.partition("unrecognized arguments: ")
+        if not what and words.startswith("-"):
+            name = words.split()[0].partition("=")[0]
+            message = f"unknown option {name!r}: {nearest(name, self._option_string_actions)}"
         raise LcmaeError(f"bench: {message}")
 
 
@@ -105,16 +111,22 @@ def parse(argv: Sequence[str] | None) -> Options:
         LcmaeError: an unknown option, case, model or device, or a number out of its range.
     """
     options = _parser().parse_args(argv)
-    device = pick_device(options.device)
-    usual = "desk" if options.check else "vit-b" if device.type == "cuda" else ",".join(CASES)
-    cases = _names(options.cases or usual, CASES, "case")
+    asked = None if options.cases is None else _names(options.cases, CASES, "case")
     models = None if options.models is None else _names(options.models, MODELS, "model")
     rounds = (2 if options.quick else 15) if options.steps is None else options.steps
-    for name, value in (("batch", 1 if options.batch is None else options.batch), ("steps", rounds)):
-        if value < 1:
+    for name, value in (("batch", options.batch), ("steps", rounds), ("image-size", options.image_size)):
+        if value is not None and value < 1:
             raise LcmaeError(f"bench: {name}: got {value}, expected at least 1")
     if options.json and not options.json.parent.is_dir():
         raise LcmaeError(f"bench: json: got {str(options.json)!r}, expected a file in a folder that exists")
+    check_device(options.device)
+    from lcmae_core.store.machine import pick_device  # this loads torch, what follows timm too
+
+    device = pick_device(options.device)
+    usual = ("desk",) if options.check else ("vit-b",) if device.type == "cuda" else tuple(CASES)
+    from lcmae_core.bench.contestants import settings_of
+
+    cases = asked or usual
     shapes = tuple(_shape(case, options, device) for case in cases)
     for shape in shapes:
         settings_of("mae", shape)  # refuses sizes that no model can have
@@ -132,6 +144,8 @@ def _names(text: str, known: dict[str, Any], what: str) -> tuple[str, ...]:
 
 
 def _folder(option: str, name: str) -> Path:
+    from lcmae_core.store.machine import absolute_folder
+
     folder = absolute_folder(name)
     if not folder.is_dir():
         raise LcmaeError(f"bench: {option}: got {name!r}, expected a folder that exists")
@@ -147,6 +161,10 @@ def _shape(name: str, options: argparse.Namespace, device: Any) -> Shape:
 
 def everything(options: Options, models: dict[str, tuple[str, ...]] | None = None) -> dict[str, Any]:
     """All cases as plain data, with device, versions, commit, and the machine's load before and after."""
+    from lcmae_core.bench.check import kind_of_processor
+    from lcmae_core.bench.measuring import measure, package_versions
+    from lcmae_core.store.machine import provenance
+
     company, device = Company(), options.shapes[0].device
     cases = {
         shape.case: measure(shape, (models or {}).get(shape.case) or options.models or CASES[shape.case].models,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lcmae_core.bench.contestants import Shape
+from lcmae_core.bench.cases import Shape
 from lcmae_core.bench.ratios import PAIRS
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.cores import processor

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lcmae_core.bench import workers
-from lcmae_core.bench.contestants import CASES, MODELS, Shape
+from lcmae_core.bench.cases import CASES, MODELS, Shape
 from lcmae_core.bench.floors import products
 from lcmae_core.bench.peers import PEERS
 from lcmae_core.bench.ratios import PAIRS, compare, interval

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lcmae_core.bench.cases import MODELS
 from lcmae_core.bench.company import busy
-from lcmae_core.bench.contestants import MODELS
 from lcmae_core.bench.ratios import PAIRS, same_work
 
 

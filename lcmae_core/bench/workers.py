@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from lcmae_core.bench.contestants import Shape, prepare
+from lcmae_core.bench.cases import Shape
+from lcmae_core.bench.contestants import prepare
 from lcmae_core.bench.floors import timed
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.accelerator import peak, watch_peak

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from lcmae_core.cli.train import asked_of, settings_from
 from lcmae_core.config import LcmaeError, Settings, nearest, replace
-from lcmae_core.config.downstream import RECIPES, vary
+from lcmae_core.config.downstream import RECIPES, AnyRecipe, FineTune, LinearProbe, RidgeProbe, vary
+from lcmae_core.config.names import printable
+from lcmae_core.config.profiles import profile_of
 from lcmae_core.config.resolve import Asked
 
 
@@ -27,8 +29,9 @@ def main(options: Namespace) -> int:
     """
     from lcmae_core.cli.ranks import check_ranks, launch, wanted_of
 
-    judging = judging_of(options.source, options.by, asked_of(options), options.preset)
-    if (wanted := wanted_of(options)) is None:
+    wanted = wanted_of(options)
+    judging = judging_of(options.source, options.by, asked_of(options), options.preset, here=wanted is None)
+    if wanted is None:
         return evaluate(judging)
     sizes = (getattr(judging.recipe, name, unread) for name, unread in (("batch_size", 0), ("accum_steps", 1)))
     check_ranks(wanted, *sizes)
@@ -36,11 +39,11 @@ def main(options: Namespace) -> int:
     return launch(options.words, wanted)
 
 
-def judging_of(source: str, way: str, asked: Asked, preset: str) -> Judging:
+def judging_of(source: str, way: str, asked: Asked, preset: str, *, here: bool = True) -> Judging:
     """All that is known before an encoder is judged. Settings by name go to the recipe where it has them, else to data
     and model; a run brings its own.
 
-    source: a run's folder, a checkpoint that lcmae reads, or "untrained".
+    source: a run's folder, a checkpoint that lcmae reads, or "untrained". here: whether it is judged by this process.
 
     Raises:
         LcmaeError: nothing is there, it does not fit the images, or the images have no labels, one class, or are fewer
@@ -50,16 +53,21 @@ def judging_of(source: str, way: str, asked: Asked, preset: str) -> Judging:
         raise LcmaeError(f"--preset: got {preset!r}, {nearest(preset, RECIPES)}")
     if source != "untrained" and not Path(source).expanduser().exists():
         raise LcmaeError(f"evaluate: got {source!r}, which is not there, expected a run's folder or a checkpoint")
-    from lcmae_core.cli.unread import refuse_unread_by  # these load torch
-    from lcmae_core.data.sources import open_source
-    from lcmae_core.training.presets import clip_batch, fine_tuning, probing
+    from lcmae_core.cli.unread import refuse_unread_by
 
     profile = asked.profile
-    recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
-    names = set() if recipe is None else set(type(recipe).model_fields)
+    names = fields_of(way, profile)
     mine = {name: value for name, value in asked.own.items() if name in names}
     base = settings_from(asked, without=names | _said_of_the_file(source))
     refuse_unread_by(way, names, asked.own)
+    if here:
+        from lcmae_core.store.machine import pick_device  # this loads torch, what follows timm too
+
+        pick_device(base.runtime.device)
+    from lcmae_core.data.sources import open_source
+    from lcmae_core.training.presets import clip_batch, fine_tuning, probing
+
+    recipe: Any = {"probe": probing(profile), "finetune": fine_tuning(profile, preset)}.get(way)
     origin = origin_of(source, base, asked)
     images = open_source(origin.settings.data)
     if recipe is not None:
@@ -68,9 +76,15 @@ def judging_of(source: str, way: str, asked: Asked, preset: str) -> Judging:
     return Judging(origin, images, recipe)
 
 
+def fields_of(way: str, profile: str) -> set[str]:
+    """Names of what the recipe of a way to judge can be told, known without loading what carries it out."""
+    probe = RidgeProbe if profile_of(profile).ridge else LinearProbe
+    recipe: type[AnyRecipe] | None = {"probe": probe, "finetune": FineTune}.get(way)
+    return set() if recipe is None else set(recipe.model_fields)
+
+
 def evaluate(judging: Judging) -> int:
     """Judge an encoder and print its accuracy with a 95 % interval; the rest is in the evaluation's folder."""
-    from lcmae_core.config.downstream import FineTune
     from lcmae_core.training.distributed import joined
     from lcmae_core.training.finetune import fine_tune
     from lcmae_core.training.probe import linear_probe
@@ -149,7 +163,7 @@ def _say(predictions: Any, title: str, names: Sequence[str] | None) -> None:
     if len(names) <= MOST:
         print("true class by predicted class, in the same order:")
         for name, row in zip(names, confusion(predictions, len(names))):
-            print(f"{name[:24]:>24s}", " ".join(f"{count:4d}" for count in row))
+            print(f"{printable(name)[:24]:>24s}", " ".join(f"{count:4d}" for count in row))
 
 
 MOST = 20

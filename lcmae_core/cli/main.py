@@ -23,11 +23,11 @@ from lcmae_core.cli.parser import (
     add_report,
     add_status,
     fail,
-    nearest,
     slurm_of,
 )  # fmt: skip
 from lcmae_core.cli.prepare import add_prepare, prepare
 from lcmae_core.cli.rank import STOPPED, as_rank, first_to_say
+from lcmae_core.config.errors import nearest
 from lcmae_core.store.leaving import left_after
 from lcmae_core.store.stopping import Stopped
 
@@ -119,35 +119,9 @@ def _add_study(parser: Parser) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from lcmae_core.config import LcmaeError
+    from lcmae_core.cli.asked_studies import main as study
 
-    for name in ("seeds", "jobs", "array"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise LcmaeError(f"--{name}: got {getattr(options, name)}, expected at least 1")
-    from lcmae_core.cli.budget import seconds_of
-
-    slurm = slurm_of(options)
-    asked, budget = [name for name in options.names if name != "status"], seconds_of(options.budget)
-    from lcmae_core.cli.words import chosen_studies
-
-    chosen_studies(asked)
-    from lcmae_core.cli.study import print_status, run_studies
-    from lcmae_core.cli.train import asked_of, settings_from
-    from lcmae_core.cli.unread import say_unread
-    from lcmae_core.studies.tables import judged_seeds
-
-    common, status = asked_of(options), "status" in options.names
-    base, profile = settings_from(common), common.profile
-    say_unread(asked, base, profile, common.own)
-    seeds = options.seeds or len(judged_seeds(profile))
-    if status:
-        return print_status(asked, base, profile, seeds=seeds, data_asked=common.data is not None)
-    if options.executor == "slurm":
-        from lcmae_core.cli.array import submit_studies
-
-        tasks = options.array or seeds
-        return submit_studies(asked, base, profile, seeds=seeds, tasks=tasks, slurm=slurm, words=options.words)
-    return run_studies(asked, base, profile, seeds=seeds, budget=budget, workers=options.jobs, words=options.words)
+    return study(options)
 
 
 def _published(options: argparse.Namespace) -> int:
@@ -211,7 +185,9 @@ def _notebooks(options: argparse.Namespace) -> int:
     from lcmae_core.execute.discover import copy_notebooks
 
     copies = copy_notebooks(options.folder)
-    print(f"{len(copies)} notebooks in {options.folder}; execute them with: lcmae run --notebooks {options.folder}")
+    first, last = copies[0].name, copies[-1].name
+    print(f"{len(copies)} notebooks written to {copies[0].parent.absolute()}: {first} to {last}")
+    print(f"execute them with: lcmae run --notebooks {options.folder}")
     return 0
 
 

@@ -2,12 +2,12 @@
 the options that several commands have."""
 
 import argparse
-import difflib
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lcmae_core.cli.rank import ENDED, first_to_say
+from lcmae_core.config.errors import nearest
+from lcmae_core.config.names import printable
 
 EXAMPLES = """examples:
   lcmae run                                      every notebook at the quick profile: minutes on two cores
@@ -49,16 +49,10 @@ class Parser(argparse.ArgumentParser):
         return list(self._option_string_actions)
 
 
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """A guess at what was meant, else everything that is valid (config.nearest does the same, but loads pydantic)."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(valid)}"
-
-
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on stderr and exit; of several ranks that do, the first prints it."""
     if first_to_say(ENDED, code):
-        print(f"lcmae: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"lcmae: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     raise SystemExit(code)
 
 

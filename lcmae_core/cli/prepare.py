@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lcmae_core.cli.parser import Parser
+from lcmae_core.config.names import printable
 
+PACKED = (".zip", ".7z", ".rar")
 SHOWN = 8
 """Pictures left out that the command names; the manifest names all."""
 
@@ -35,10 +37,19 @@ def prepare(options: argparse.Namespace) -> int:
         if value is not None and not low <= value <= high:
             raise LcmaeError(f"--{name.replace('_', '-')}: got {value}, expected {low} to {high}")
     source, folder = Path(options.source.removeprefix("folder:")).expanduser(), Path(options.to).expanduser()
+    for name, given in (("source", options.source.removeprefix("folder:")), ("--to", options.to)):
+        if not given.strip():
+            raise LcmaeError(f"{name}: got {getattr(options, name.strip('-'))!r}, expected a path")
+    if source.suffix.lower() in PACKED and not source.is_dir():
+        line = f"source: got {options.source!r}, which is not read, expected an image folder or a .tar: unpack it first"
+        raise LcmaeError(line)
     if not source.exists():
         raise LcmaeError(f"source: got {options.source!r}, which is not there, expected an image folder or a .tar")
     if source.is_dir() and source.resolve().is_relative_to(folder.resolve()):
         raise LcmaeError(f"--to: got {options.to!r}, where the source lies, expected another folder")
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if there.is_dir() and not os.access(there, os.W_OK):
+        raise LcmaeError(f"--to: got {options.to!r}, expected a folder that can be written")
     from lcmae_core.data.contents import contents_of
     from lcmae_core.data.prepare import prepare as make
     from lcmae_core.data.shard_plan import ShardRecipe
@@ -48,7 +59,7 @@ def prepare(options: argparse.Namespace) -> int:
     jobs = options.jobs or min(16, os.cpu_count() or 1)
     manifest = make(contents, folder, recipe, workers=jobs)
     for line in left_out(manifest):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     print(made(manifest, options.to))
     return 0
 

@@ -111,11 +111,11 @@ def launch(words: Sequence[str], wanted: WantedRanks) -> int:
         try:
             code = _awaited(agent, folder, stop)
         finally:  # after Ctrl-C twice, for one
-            _end_at_once(agent, folder)
-        ended, said = code_of_the_end(folder), Path(folder, STOPPED).exists()
+            end_at_once(agent, folder)
+        ended, saved = code_of_the_end(folder), Path(folder, STOPPED).exists()
     if ended is not None:
         return ended
-    if stop.exit_code and not said:
+    if stop.exit_code and not saved:
         print("lcmae: stopped before any training; the same command resumes", file=sys.stderr)
     if code < 0 and not stop.exit_code:
         print(f"lcmae: error: torchrun was ended by signal {-code}; the same command resumes", file=sys.stderr)
@@ -146,7 +146,8 @@ def _awaited(agent: "subprocess.Popen[bytes]", folder: str, stop: StopRequest) -
     return agent.wait()
 
 
-def _end_at_once(agent: "subprocess.Popen[bytes]", folder: str) -> None:
+def end_at_once(agent: "subprocess.Popen[bytes]", folder: str) -> None:
+    """Kill the agent, if it is alive, and the ranks that it left."""
     if agent.poll() is not None:
         return
     agent.kill()

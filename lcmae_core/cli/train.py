@@ -140,11 +140,16 @@ def list_settings(settings: Settings) -> int:
 
 def train(settings: Settings, *, resume: bool = True) -> int:
     """Pre-train, then print the final numbers and the run's folder."""
+    from lcmae_core.store.machine import pick_device  # this loads torch, what follows timm too
+
+    pick_device(settings.runtime.device)
     check_writable(Path(settings.runtime.out))
+    from lcmae_core.data.sources import open_source
     from lcmae_core.training.loop import pretrain
 
-    for line in unfinished_beside(settings) if not int(os.environ.get("RANK", "0")) else ():
-        print(line, file=sys.stderr)
+    if not int(os.environ.get("RANK", "0")) and (lines := unfinished_beside(settings)):
+        open_source(settings.data)  # whose error, if any, is all that is to be said
+        print(*lines, sep="\n", file=sys.stderr)
 
     run = pretrain(settings, resume=resume)
     if int(os.environ.get("RANK", "0")):

@@ -3,12 +3,14 @@ runs read are named."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcmae_core.cli.ranks import say_alone
 from lcmae_core.config import LEAVES, Data, LcmaeError, Runtime, Settings, unused
 from lcmae_core.config.unread import unread, value_of, why_unread
-from lcmae_core.studies import STUDIES, Case
+
+if TYPE_CHECKING:
+    from lcmae_core.studies import Case  # which loads torch
 
 
 def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mapping[str, Any]) -> None:
@@ -20,6 +22,8 @@ def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mappin
         LcmaeError: no run of any study reads it, or all chosen ones set it themselves.
     """
     say_alone(given)
+    from lcmae_core.studies import STUDIES
+
     every = [(name, row, case) for name in STUDIES for row, case in STUDIES[name].rows(base, profile).items()]
     chosen = [entry for entry in every if not names or "all" in names or entry[0] in names]
     for name, value in given.items():
@@ -33,12 +37,12 @@ def say_unread(names: Sequence[str], base: Settings, profile: str, given: Mappin
             print(line, file=sys.stderr, flush=True)
 
 
-def _another(name: str, chosen: Sequence[Case], every: Sequence[Case]) -> bool:
+def _another(name: str, chosen: Sequence["Case"], every: Sequence["Case"]) -> bool:
     """Whether it is a setting for other studies than the chosen ones."""
     return not any(_reads(case, name) for case in chosen) and any(_reads(case, name) for case in every)
 
 
-def _in_words(left: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, Case]]) -> str:
+def _in_words(left: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, "Case"]]) -> str:
     """The studies, with their rows in brackets where it is not all of them."""
     words = []
     for study in dict.fromkeys(name for name, _ in left):
@@ -48,7 +52,7 @@ def _in_words(left: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, Ca
     return ", ".join(words)
 
 
-def _refused(name: str, value: Any, base: Settings, cases: Sequence[Case]) -> LcmaeError:
+def _refused(name: str, value: Any, base: Settings, cases: Sequence["Case"]) -> LcmaeError:
     readers = [case for case in cases if _reads(case, name)]
     if readers:
         own = sorted({str(value_of(case.settings, name)) for case in readers})
@@ -57,7 +61,7 @@ def _refused(name: str, value: Any, base: Settings, cases: Sequence[Case]) -> Lc
     return unread(name, value, why, LEAVES.keys() - unused(base))
 
 
-def _reads(case: Case, name: str) -> bool:
+def _reads(case: "Case", name: str) -> bool:
     return name not in unused(case.settings)
 
 

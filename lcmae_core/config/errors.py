@@ -39,8 +39,12 @@ def one_line(error: "ValidationError", names: Collection[str]) -> LcmaeError:
     return LcmaeError(f"{name}: got {first['input']!r}, expected {message}")
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The tail of an error line: the nearest valid name, or all of them when nothing is near."""
+def nearest(name: str, valid: Iterable[str], shown_by: str = "") -> str:
+    """The tail of an error line: the nearest valid name, or those of which it is a word (lr of base_lr), or all of them
+    when nothing is near; where they are many, the command that shows them."""
     valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(valid)}"
+    of_words = [one for one in valid if name and name in one.split("_")]
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5 if len(name) < 4 else 0.6) or of_words
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"expected one of those that {shown_by} shows" if shown_by else f"expected one of: {', '.join(valid)}"

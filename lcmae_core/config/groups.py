@@ -1,5 +1,6 @@
 """The groups of settings: every field with its bounds and what it means."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -9,14 +10,29 @@ from lcmae_core.config.names import on_disk, printable
 
 
 def _pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+    return _of(2, "a number, or two: height and width")((value, value) if isinstance(value, int) else value)
 
 
-Size = Annotated[tuple[int, int], BeforeValidator(_pair)]
-Range = Annotated[tuple[float, float], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+def _of(count: int, words: str) -> Callable[[Any], Any]:
+    """A list as a tuple, which must have so many numbers; pydantic's own line speaks of a Tuple after validation."""
+
+    def checked(value: Any) -> Any:
+        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, tuple) and len(value) != count:
+            raise PydanticCustomError("length", "{words}", {"words": words})
+        return value
+
+    return checked
+
+
+Size = Annotated[tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], BeforeValidator(_pair)]
+Range = Annotated[tuple[float, float], BeforeValidator(_of(2, "two numbers, low and high"))]
+
+WIDEST, DEEPEST, LONGEST = 2**16, 1000, 10**9
+"""Bounds of widths, of blocks one behind the other, and of steps: no model is near them, a slip of the keyboard is."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Shares = Annotated[tuple[Share, Share, Share], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Shares = Annotated[tuple[Share, Share, Share], BeforeValidator(_of(3, "three numbers"))]
 
 
 def _odd(value: int) -> int:
@@ -81,17 +97,17 @@ class Model(Group):
     """Architecture of encoder, decoder and projector."""
 
     patch_size: int = Field(8, gt=0, description="side of a patch in pixels")
-    width: int = Field(128, gt=0, description="encoder width D")
-    depth: int = Field(4, gt=0, description="encoder blocks")
+    width: int = Field(128, gt=0, le=WIDEST, description="encoder width D")
+    depth: int = Field(4, gt=0, le=DEEPEST, description="encoder blocks")
     heads: int = Field(4, gt=0, description="encoder heads")
-    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLPs, as a multiple of the width")
+    mlp_ratio: float = Field(4.0, gt=0, le=64, description="hidden width of the MLPs, as a multiple of the width")
     decoder: Literal["transformer", "convolution", "average"] = Field("transformer", description="a row of v2 Table 2")
-    decoder_width: int = Field(96, gt=0, description="decoder width D'")
-    decoder_depth: int = Field(2, ge=0, description="decoder blocks")
+    decoder_width: int = Field(96, gt=0, le=WIDEST, description="decoder width D'")
+    decoder_depth: int = Field(2, ge=0, le=DEEPEST, description="decoder blocks")
     decoder_heads: int = Field(4, gt=0, description="decoder heads")
     decoder_kernel: Odd = Field(5, description="side in patches of what a convolution or an average sees")
     decoder_sigma: float = Field(1.0, gt=0, description="standard deviation of a Gaussian average, in patches")
-    projector_dim: int = Field(1024, gt=0, description="width of v, the output of the projector p (v2 section 5)")
+    projector_dim: int = Field(1024, gt=0, le=WIDEST, description="width of v = p(h(x, m)) (v2 section 5)")
     project_from: Literal["pred", "tokens"] = Field(
         "pred", description="input of p: h(x, m) or decoder features [open]"
     )
@@ -144,7 +160,7 @@ class Dino(Group):
     """What DINO needs beside the encoder: its crops, its head, its teacher. Only `method="dino"` reads it."""
 
     global_scale: Range = Field((0.4, 1.0), description="area of a global crop, as a share of the photograph")
-    local_crops: int = Field(8, ge=0, description="local crops of an image, seen by the student alone")
+    local_crops: int = Field(8, ge=0, le=1000, description="local crops of an image, seen by the student alone")
     local_size: Size = Field((32, 32), description="local crop height and width in pixels; one number means square")
     local_scale: Range = Field((0.05, 0.4), description="area of a local crop, as a share of the photograph")
     jitter: float = Field(0.4, ge=0, le=1, description="change of brightness, contrast and (half of it) saturation")
@@ -155,9 +171,9 @@ class Dino(Group):
         (0.0, 0.0, 0.0), description="probabilities of Gaussian blur: first global crop, second, local crops"
     )
     solarise_prob: float = Field(0.0, ge=0, le=1, description="probability that the second global crop is solarised")
-    dino_dim: int = Field(1024, gt=1, description="prototypes: width of the head's output")
-    dino_hidden: int = Field(256, gt=0, description="width of the head's two hidden layers")
-    dino_bottleneck: int = Field(64, gt=0, description="width before the prototypes")
+    dino_dim: int = Field(1024, gt=1, le=2**20, description="prototypes: width of the head's output")
+    dino_hidden: int = Field(256, gt=0, le=WIDEST, description="width of the head's two hidden layers")
+    dino_bottleneck: int = Field(64, gt=0, le=WIDEST, description="width before the prototypes")
     student_temp: float = Field(0.1, gt=0, description="temperature of the student's softmax")
     teacher_temp: float = Field(0.07, gt=0, description="temperature of the teacher's softmax")
     teacher_temp_start: float = Field(0.04, gt=0, description="temperature from which it grows linearly")
@@ -226,8 +242,8 @@ class Optim(Group):
 
     batch_size: int = Field(64, gt=0, description="images an optimiser step, over all devices")
     accum_steps: int = Field(1, gt=0, description="micro-batches a step; divides batch_size; means are per micro-batch")
-    steps: int | None = Field(150, gt=0, description="optimiser steps (or give epochs)")
-    epochs: float | None = Field(None, gt=0, description="passes over the training images (or give steps)")
+    steps: int | None = Field(150, gt=0, le=LONGEST, description="optimiser steps (or give epochs)")
+    epochs: float | None = Field(None, gt=0, le=LONGEST, description="passes over the training images (or give steps)")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a linearly growing rate")
     base_lr: float = Field(4e-3, gt=0, description="rate at batch 256; the rate used is base_lr * batch_size / 256")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay")
@@ -255,7 +271,7 @@ class Runtime(Group):
 
     device: str = Field("auto", description="auto | cuda | cuda:1 | mps | cpu")
     out: str = Field("outputs", description="folder of the runs")
-    workers: int = Field(2, ge=0, description="decoding processes of sources too large to hold in memory")
+    workers: int = Field(2, ge=0, le=1024, description="decoding processes of sources too large to hold in memory")
     device_cache_gb: float = Field(4.0, ge=0, description="sources up to this size are held on the device as uint8")
     cache_gb: float = Field(10.0, ge=0, description="pictures kept in <out>/cache, decoded or copied; 0: none")
     fsdp: bool = Field(
@@ -267,6 +283,6 @@ class Runtime(Group):
     )
     log_every: int = Field(10, gt=0, description="steps between log lines")
     checkpoint_every: int = Field(100, gt=0, description="steps between resumable checkpoints")
-    snapshots: int = Field(8, ge=0, description="weights kept on the way, at logarithmic steps, for analysis")
+    snapshots: int = Field(8, ge=0, le=10_000, description="weights kept on the way, at logarithmic steps")
     tensorboard: bool = Field(True, description="also write TensorBoard events")
     progress: bool = Field(True, description="show a progress bar")

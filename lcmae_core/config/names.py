@@ -24,6 +24,9 @@ _ON_DISK = {
 }
 """Setting -> what it was called when the first runs were stored. Files and digests keep that name, so that what was
 trained stays valid; commands, notebooks and Python take both."""
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that break lines or turn the direction of what follows."""
+_SPELT_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f]|202[89a-e]|206[6-9])|\\x([01][0-9a-f]|7f|[89][0-9a-f])")
 _TODAY = {old: name for name, old in _ON_DISK.items()}
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -66,11 +69,17 @@ def former_keywords(names: Mapping[str, str]) -> Callable[[Callable[P, Result]],
 
 
 def printable(name: str) -> str:
-    """A name in which each byte that is no UTF-8 (Python reads it as a lone surrogate) is spelt out: \\udce9 for E9.
+    """A name in which each byte that is no UTF-8 (a lone surrogate in Python) is spelt out, \\udce9 for E9, and each
+    character that a terminal obeys instead of showing it: \\x1b for ESC, \\u202e for what turns text around.
 
     Such a name can be printed, hashed and written to JSON and HTML; other names stay as they are.
     """
-    return name.encode("utf-8", "backslashreplace").decode()
+    return _OBEYED.sub(_spelt, name.encode("utf-8", "backslashreplace").decode())
+
+
+def _spelt(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def plain(name: str) -> str:
@@ -80,5 +89,5 @@ def plain(name: str) -> str:
 
 def spellings(name: str) -> Iterable[str]:
     """What a disk may call a file so named: as said, with the bytes that `printable` spells out, NFC, NFD."""
-    raw = re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda escape: chr(int(escape[1], 16)), name)
+    raw = _SPELT_OUT.sub(lambda escape: chr(int(escape[1] or escape[2], 16)), name)
     return dict.fromkeys((name, raw, unicodedata.normalize("NFC", raw), unicodedata.normalize("NFD", raw)))

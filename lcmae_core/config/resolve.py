@@ -62,7 +62,18 @@ def check_source(source: str) -> str:
     path = find(rest, project_root())
     if path is None:
         raise LcmaeError(f"data: got {source!r}, expected a folder or file that exists")
+    if scheme == "parquet" and path.is_file() and not _is_parquet(path):
+        raise LcmaeError(f"data: got {source!r}, which is no parquet file, expected one, or a folder of them")
     return printable(f"{scheme}:{path.resolve()}")
+
+
+def _is_parquet(file: Path) -> bool:
+    """By its first bytes, without loading what reads it; one that may not be read is left to that."""
+    try:
+        with file.open("rb") as content:
+            return content.read(4) in (b"PAR1", b"PARE")
+    except OSError:
+        return True
 
 
 def _check_seed(seed: int) -> int:
@@ -71,10 +82,14 @@ def _check_seed(seed: int) -> int:
     return seed
 
 
-def _check_device(name: str) -> str:
-    """Its form alone; whether it is there is seen when it is used."""
+def check_device(name: str) -> str:
+    """Its form alone; whether it is there is seen when it is used.
+
+    Raises:
+        LcmaeError: no device is called so.
+    """
     if name.partition(":")[0] not in DEVICES:
-        raise LcmaeError(f"device: got {name!r}, {nearest(name, DEVICES)}")
+        raise LcmaeError(f"device: got {name!r}, {nearest('cuda' if name == 'gpu' else name, DEVICES)}")
     return name
 
 
@@ -91,7 +106,7 @@ COMMON: dict[str, _Common] = {
     "data": _Common(str, ("data", "source"), "LCMAE_DATA", check_source),
     "seed": _Common(int, ("seed",), check=_check_seed),
     "out": _Common(str, ("out",), "LCMAE_OUT"),
-    "device": _Common(str, ("device",), check=_check_device),
+    "device": _Common(str, ("device",), check=check_device),
 }
 """What every command and notebook can be told, by options or by parameters."""
 

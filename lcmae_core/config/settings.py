@@ -117,6 +117,8 @@ GROUPS: dict[str, type[Group]] = {
 }
 """Group name -> class."""
 
+SHOWN = "lcmae train --list"
+"""What shows every setting."""
 LEAVES: dict[str, str] = {leaf: group for group, cls in GROUPS.items() for leaf in cls.model_fields} | {
     "method": "",
     "seed": "",
@@ -173,7 +175,7 @@ def replace(settings: Settings, changes: Mapping[str, Any] | None = None, /, **m
     tree, changes = settings.model_dump(by_alias=False), one_length(todays({**(changes or {}), **more}))
     for name, value in changes.items():
         if name not in LEAVES:
-            raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES)}")
+            raise LcmaeError(f"unknown setting {name!r} (= {value!r}): {nearest(name, LEAVES, SHOWN)}")
         (tree[LEAVES[name]] if LEAVES[name] else tree)[name] = value
     return parse(tree)
 

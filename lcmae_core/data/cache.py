@@ -24,6 +24,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..config.groups import Runtime
+from ..config.names import printable
 from ..store.files import DiskFullError, write_atomic, write_json
 from ..store.machine import absolute_folder
 from ..store.stopping import stop_if_asked
@@ -226,4 +227,4 @@ def _reason(error: Exception) -> str:
 @lru_cache(maxsize=64)  # once a process is enough
 def say(line: str) -> None:
     """To stderr."""
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

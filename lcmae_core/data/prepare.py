@@ -146,7 +146,12 @@ def prepare(contents: Contents, folder: Path, recipe: ShardRecipe, *, workers: i
     plan = planned(contents, recipe)
     about = asdict(recipe) | {"format": FORMAT, "source": contents.identity, "pillow": PIL.__version__}
     _refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LcmaeError(
+            f"--to: got {str(folder)!r}, expected a folder that can be written ({error.strerror})"
+        ) from None
     total = sum(map(len, plan.shards.values()))
     with alone_in(folder), stop_requests() as stop, progress_bar("preparing", total, "image", leave=True) as bar:
         for pattern in (".*.tar-*.tar", ".*.json-*.json"):  # of a process that was killed

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import Data, LcmaeError
+from ..config.names import printable
 from ..config.places import is_remote
 from .fingerprint import fingerprint
 from .labels import COLUMNS, number_labels, numbers_or_names
@@ -156,7 +157,7 @@ def _say_what_is_left_out(path: Path, samples: list[_Sample]) -> None:
     further = [name for sample in samples for name in sample.more]
     for names, what in ((without, "samples without a picture"), (further, "further pictures of one sample")):
         if names:
-            print(f"{path.name}: left out {len(names)} {what}, such as {names[0]}", file=sys.stderr)
+            print(printable(f"{path.name}: left out {len(names)} {what}, such as {names[0]}"), file=sys.stderr)
 
 
 # ---- the source

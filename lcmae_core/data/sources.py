@@ -64,7 +64,7 @@ def _left_out(spec: str, others: Sequence[str], unreadable: Sequence[str]) -> st
     count, more = len(unreadable), len(unreadable) - NAMED
     names = ", ".join(unreadable[:NAMED]) + (f" and {more} more" if more > 0 else "")
     all_said = [*others, *([f"{count} unreadable image{'s' * (count > 1)} ({names})"] if count else [])]
-    return f"left out of {printable(spec)}: {', '.join(all_said)}" if all_said else ""
+    return printable(f"left out of {spec}: {', '.join(all_said)}") if all_said else ""
 
 
 @cache

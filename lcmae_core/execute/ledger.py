@@ -12,8 +12,9 @@ from typing import Any
 from lcmae_core.config.profiles import DEFAULT
 from lcmae_core.execute.discover import PACKAGE, NotebookFile, cell_source
 from lcmae_core.store.files import write_json
+from lcmae_core.store.outputs import LEDGER, read_ledger
 
-FILE, WORK = "ledger.json", ".work"
+WORK = ".work"
 LEAST = 1.0
 """Seconds that a notebook takes at least: its kernel has to start."""
 WITHOUT_EFFECT = ("execute", "cli", "cli.py", "doctor.py", "notebooks", "viewer/report")
@@ -64,7 +65,7 @@ class Ledger:
 
     def entry(self, name: str) -> dict[str, Any]:
         """What is known of a notebook; empty if it never ran here."""
-        return read_json(self.out / FILE).get(name, {})
+        return read_ledger(self.out).get(name, {})
 
     def current(self, name: str, digest: str) -> bool:
         """Whether the notebook ran well from exactly this, and its output is still there."""
@@ -77,7 +78,7 @@ class Ledger:
 
         (self.out / WORK).mkdir(exist_ok=True)
         with FileLock(self.out / WORK / "ledger.lock"):
-            write_json(self.out / FILE, {**read_json(self.out / FILE), name: dict(entry)})
+            write_json(self.out / LEDGER, {**read_ledger(self.out), name: dict(entry)}, sealed=True)
 
     def take(self, name: str) -> dict[str, Any]:
         """Move the outcome that a job left into the ledger and return it; empty if the job left none."""

@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lcmae_core.execute.timing import time_left
+from lcmae_core.store.outputs import read_results
 from lcmae_core.store.progress import HEARTBEAT, in_words
-from lcmae_core.viewer.report.results import chosen_rows, read_results
+from lcmae_core.viewer.report.results import chosen_rows
 
 
 def make_console() -> Console:

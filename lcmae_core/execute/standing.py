@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcmae_core.execute.ledger import FILE, WORK, read_json
+from lcmae_core.execute.ledger import WORK, read_json
 from lcmae_core.execute.local import Handle
 from lcmae_core.store.files import DiskFullError, write_json
+from lcmae_core.store.outputs import read_ledger
 
 BEAT, LOST = 5.0, 60.0
 """Seconds after which a command says again that it is there, and after which one of another machine counts as gone."""
@@ -24,7 +25,7 @@ class Standing:
 
     def __init__(self, out: Path):
         self._file = out / WORK / f"batch-{platform.node()}-{os.getpid()}.json"
-        self._said: dict[str, Any] = {}
+        self._jobs: dict[str, Any] = {}
         self._when = float("-inf")
 
     def say(self, waiting: Iterable[str], running: Mapping[str, Handle]) -> None:
@@ -32,9 +33,9 @@ class Standing:
         of life. A full disk is no reason to stop."""
         jobs = {name: self._job(name, "waiting", "") for name in waiting}
         jobs |= {name: self._job(name, "waiting" if h.waits else "running", h.called) for name, h in running.items()}
-        if jobs == self._said and time.monotonic() - self._when < BEAT:
+        if jobs == self._jobs and time.monotonic() - self._when < BEAT:
             return
-        self._said, self._when = jobs, time.monotonic()
+        self._jobs, self._when = jobs, time.monotonic()
         try:
             self._file.parent.mkdir(exist_ok=True)
             write_json(self._file, {"host": platform.node(), "pid": os.getpid(), "jobs": jobs})
@@ -42,7 +43,7 @@ class Standing:
             pass
 
     def _job(self, name: str, state: str, called: str) -> dict[str, Any]:
-        before = self._said.get(name, {})
+        before = self._jobs.get(name, {})
         same = before.get("state") == state
         return {"state": state, "since": before["since"] if same else time.time(), "called": called}
 
@@ -51,7 +52,7 @@ class Standing:
         self._file.unlink(missing_ok=True)
 
 
-class Row(NamedTuple):
+class NotebookState(NamedTuple):
     """A notebook: its state, since when (seconds since 1970; None: not known) and how long it took or runs, where, and
     what there is to say of it."""
 
@@ -63,18 +64,18 @@ class Row(NamedTuple):
     note: str
 
 
-def rows(out: Path) -> list[Row]:
+def rows(out: Path) -> list[NotebookState]:
     """Every notebook that was executed into a folder or is to be, by name. Nothing is written."""
-    known = read_json(out / FILE)
+    known = dict(read_ledger(out))
     for file in (out / WORK).glob("*.outcome.json"):
         known[file.name.removesuffix(".outcome.json")] = read_json(file)
-    found = {name: _ended(name, entry) for name, entry in known.items() if isinstance(entry, Mapping)}
+    table = {name: _ended(name, entry) for name, entry in known.items() if isinstance(entry, Mapping)}
     for file in sorted((out / WORK).glob("batch-*.json")):
-        found |= _going_on(file, found)
-    return [found[name] for name in sorted(found)]
+        table |= _going_on(file, table)
+    return [table[name] for name in sorted(table)]
 
 
-def _ended(name: str, entry: Mapping[str, Any]) -> Row:
+def _ended(name: str, entry: Mapping[str, Any]) -> NotebookState:
     """What the ledger says."""
     try:
         since = datetime.fromisoformat(str(entry.get("date"))).timestamp()
@@ -85,18 +86,18 @@ def _ended(name: str, entry: Mapping[str, Any]) -> Row:
     where = ", ".join(str(entry[key]) for key in ("host", "job") if entry.get(key))
     seconds = entry.get("seconds")
     seconds = float(seconds) if isinstance(seconds, int | float) else None
-    return Row(name, str(entry.get("status", "?")), since, seconds, where, cell + error if error else "")
+    return NotebookState(name, str(entry.get("status", "?")), since, seconds, where, cell + error if error else "")
 
 
-def _going_on(file: Path, ended: Mapping[str, Row]) -> dict[str, Row]:
+def _going_on(file: Path, ended: Mapping[str, NotebookState]) -> dict[str, NotebookState]:
     """What a command says that it does. Of one that is gone: what SLURM still does for it; what it left undone counts
     as stopped, unless it ended after the command's last word."""
     try:
-        said, heard = json.loads(file.read_text()), file.stat().st_mtime
-        jobs, host = dict(said["jobs"]), str(said["host"])
+        word, heard = json.loads(file.read_text()), file.stat().st_mtime
+        jobs, host = dict(word["jobs"]), str(word["host"])
     except (OSError, ValueError, LookupError, TypeError):  # just removed
         return {}
-    alive, found = _alive(host, int(said["pid"]), heard), {}
+    alive, table = _alive(host, int(word["pid"]), heard), {}
     for name, job in jobs.items():
         state, note = str(job["state"]), ""
         where = ", ".join(filter(None, (host if job["state"] == "running" else "", str(job["called"]))))
@@ -106,8 +107,8 @@ def _going_on(file: Path, ended: Mapping[str, Row]) -> dict[str, Row]:
                 continue
             state, note = _without_a_command(str(job["called"])), "the command that started it is gone"
         passed = time.time() - float(job["since"]) if state in ("running", "waiting") else None
-        found[name] = Row(name, state, float(job["since"]), passed, where, note)
-    return found
+        table[name] = NotebookState(name, state, float(job["since"]), passed, where, note)
+    return table
 
 
 def _alive(host: str, pid: int, heard: float) -> bool:

@@ -49,9 +49,9 @@ def _kinds() -> dict[str, tuple[type, ...]]:
         from submitit.slurm import slurm
     except ImportError:
         raise LcmaeError("executor: got 'slurm', expected submitit: pip install 'lcmae-core[cluster]'") from None
-    said = typing.get_type_hints(slurm._make_sbatch_string)
+    hints = typing.get_type_hints(slurm._make_sbatch_string)
     names = slurm.SlurmExecutor._valid_parameters()
-    kinds = {name: _types(said.get(name, object)) for name in sorted(names)}
+    kinds = {name: _types(hints.get(name, object)) for name in sorted(names)}
     typed = AutoExecutor._typed_parameters()
     aliases = {name: _types(typed[name]) for name in ALIASES if name in typed}
     return aliases | dict.fromkeys(OWN, (int,)) | {name: kind for name, kind in kinds.items() if name not in aliases}
@@ -99,10 +99,10 @@ def submitting() -> Iterator[None]:
         raise LcmaeError("executor: got 'slurm', expected sbatch on the PATH; try --executor local") from None
     except FailedJobError as error:
         lines = [re.sub(r"^sbatch: (error|fatal): ", "", line) for line in str(error).splitlines()]
-        said = "; ".join(dict.fromkeys(filter(None, lines))) or "nothing"
-        if re.search(SILENT, said, re.IGNORECASE):
-            raise ClusterError(f"executor: SLURM does not answer; sbatch said: {said}") from None
-        raise LcmaeError(f"--slurm: SLURM refused the job, expected what it takes; sbatch said: {said}") from None
+        answer = "; ".join(dict.fromkeys(filter(None, lines))) or "nothing"
+        if re.search(SILENT, answer, re.IGNORECASE):
+            raise ClusterError(f"executor: SLURM does not answer; sbatch said: {answer}") from None
+        raise LcmaeError(f"--slurm: SLURM refused the job, expected what it takes; sbatch said: {answer}") from None
 
 
 def sbatch_is_there(cluster: str) -> None:

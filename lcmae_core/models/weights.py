@@ -106,21 +106,19 @@ def _unpickle(file: Path) -> Any:
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise LcmaeError(
-            f"checkpoint: got {str(file)!r}, expected a readable PyTorch file ({_why(file, error)})"
-        ) from None
+    except Exception:
+        raise LcmaeError(f"checkpoint: got {str(file)!r}, expected a readable PyTorch file ({_why(file)})") from None
 
 
-def _why(file: Path, error: Exception) -> str:
-    """The classes that were refused and the way out, else the kind of error: PyTorch's own message fills a screen."""
+def _why(file: Path) -> str:
+    """The classes that were refused and the way out, else how much is there: PyTorch's own word may be IndexError."""
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except Exception:  # not even a pickle
         refused = []
     if not refused:
-        return type(error).__name__
+        return f"its {file.stat().st_size:,} bytes are none, or not whole"
     return (
         f"it holds {', '.join(sorted(refused))}, which is not run: where you trust it, save its weights alone, "
         "torch.save(model.state_dict(), file)"

@@ -92,8 +92,9 @@ def open_evaluation(settings: Settings, recipe: AnyRecipe, origin: str, data_ide
     """
     path = writable_folder(evaluation_folder(settings, recipe, origin, data_identity))
     if not (path / RECIPE).exists():
-        write_json(path / SETTINGS, settings.model_dump(mode="json"))
-        write_json(path / RECIPE, {"kind": recipe.kind, "origin": origin, "recipe": recipe.model_dump(mode="json")})
+        write_json(path / SETTINGS, settings.model_dump(mode="json"), sealed=True)
+        stated = {"kind": recipe.kind, "origin": origin, "recipe": recipe.model_dump(mode="json")}
+        write_json(path / RECIPE, stated, sealed=True)
     return Evaluation(path, settings, recipe, origin)
 
 

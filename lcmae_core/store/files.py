@@ -14,6 +14,8 @@ from typing import Any
 from lcmae_core.config import LcmaeError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+SEAL = "sha256_of_rest"
+"""Key of a sealed JSON object: the sha256 of all else that it holds. A flipped bit inside a number is valid JSON."""
 
 
 class DiskFullError(LcmaeError):
@@ -97,32 +99,53 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda p: p.write_bytes(content), len(content))
 
 
-def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 1, sealed: bool = False) -> None:
     """Plain data as a JSON file, atomically; on one line without `indent`, which halves what is mostly numbers.
+
+    sealed: an object gets its own sha256, by which `read_json` sees later that it is what was written.
 
     Raises:
         DiskFullError: there is no room for it.
     """
+    if sealed:
+        rest = json.loads(json.dumps(content))  # as it will be read: keys are texts, tuples are lists
+        content = rest | {SEAL: _seal_of(rest)}
     write_text(path, json.dumps(content, indent=indent, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object.
+    """A JSON file's object, without its seal. One that was written before there were seals has none, and is taken.
 
     Raises:
-        DamagedError: it cannot be read, is empty or cut off, or is no object.
+        DamagedError: it cannot be read, is empty or cut off, is no object, or is not what was sealed.
     """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise DamagedError(f"{path.name}: got {str(path)!r}, expected a readable file ({error.strerror})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         size = path.stat().st_size
         what = "which is empty" if size == 0 else f"{size} bytes that are no JSON"
         raise DamagedError(f"{path.name}: got {str(path)!r}, {what}, expected it as it was written") from None
     if not isinstance(content, dict):
         raise DamagedError(f"{path.name}: got a {type(content).__name__} in {str(path)!r}, expected an object")
+    seal = content.pop(SEAL, None)
+    if any(map(_near_seal, content)) or (seal is not None and seal != _seal_of(content)):
+        raise DamagedError(
+            f"{path.name}: got {str(path)!r}, which is damaged or was edited: it differs from its own sha256, expected "
+            f"it as it was written: delete it and give the command again, or take {SEAL!r} out of it to keep an edit"
+        )
     return content
+
+
+def _seal_of(rest: Any) -> str:
+    """The same of equal contents, however they are laid out."""
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _near_seal(key: str) -> bool:
+    """Whether a key is the seal's but for one character: with a bit of its name flipped it would go unseen."""
+    return len(key) == len(SEAL) and sum(one != other for one, other in zip(key, SEAL)) == 1
 
 
 def sha256(path: Path) -> str:

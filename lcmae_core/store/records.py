@@ -124,7 +124,7 @@ class Record:
     def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # on one line: indented, every number of a list would have a line of its own
-        write_json(self.path, content, indent=None)
+        write_json(self.path, content, indent=None, sealed=True)
 
 
 @lru_cache(maxsize=2**9)

@@ -9,7 +9,7 @@ from typing import Any
 from lcmae_core.config import LcmaeError, Settings, profile, replace
 from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.config.resolve import Asked, project_root
-from lcmae_core.store.files import read_json, write_json
+from lcmae_core.store.files import write_json
 from lcmae_core.store.machine import REPOSITORY, leave_room, pick_device, provenance, writable_folder
 from lcmae_core.store.stopping import say_interrupts
 
@@ -127,11 +127,6 @@ class Notebook:
         }
         path = self.folder / "results" / f"{self.number}.json"
         path.parent.mkdir(exist_ok=True)
-        write_json(path, content)
+        write_json(path, content, sealed=True)
         shown = path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
         print(f"{len(values)} numbers recorded in {shown}")
-
-
-def read_results(out: Path) -> list[dict[str, Any]]:
-    """What the notebooks recorded below an output folder, in their order."""
-    return [read_json(file) for file in sorted((Path(out) / "results").glob("*.json"))]

@@ -145,7 +145,7 @@ class Run:
         self.refuse_lost()
         save_tensors(self.path / MODEL, weights)
         self._note(self.path / MODEL)
-        write_json(self.path / RESULTS, results)
+        write_json(self.path / RESULTS, results, sealed=True)
         note_kept(results.get("seconds", 0.0))
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
@@ -248,7 +248,7 @@ def open_run(settings: Settings, data_identity: str) -> Run:
     path = run_folder(settings, data_identity)
     writable_folder(path)
     if not _readable(path / SETTINGS):
-        write_json(path / SETTINGS, settings.model_dump(mode="json"))
+        write_json(path / SETTINGS, settings.model_dump(mode="json"), sealed=True)
     return Run(path, settings)
 
 

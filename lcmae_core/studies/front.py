@@ -1,11 +1,11 @@
 """What the report opens with: every claim with its verdicts, here and in the records that come along."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from lcmae_core.config.profiles import SHIPPED
+from lcmae_core.store.outputs import read_result
 from lcmae_core.studies.checkpoints.numbers import table
 from lcmae_core.studies.checkpoints.verdicts import columns as checkpoint_columns
 from lcmae_core.studies.checkpoints.verdicts import recorded as recorded_checkpoints
@@ -65,10 +65,9 @@ def checkpoint_pictures(out: Path) -> Iterator[tuple[str, KeptPicture]]:
 
 
 def _own(out: Path, profile: str) -> dict[str, str]:
-    path = out / "results" / "10.json"
-    if path.is_file():
-        values = json.loads(path.read_text(encoding="utf-8")).get("values", {})
-        return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in values.items() if name[1:].isdigit()}
+    if told := read_result(out / "results" / "10.json"):
+        values = told.get("values", {})
+        return {f"C{int(name[1:])}": str(entry["value"]) for name, entry in values.items() if name[1:].isdecimal()}
     if any((out / "results" / "runs").glob("*.json")):
         return {v.claim.name: v.verdict for v in score(recorded(out, profile), profile, make=False)}
     return {}

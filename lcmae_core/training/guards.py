@@ -1,4 +1,6 @@
-"""Guards around the loop: a loss or a weight that is no number."""
+"""Guards around the loop: a loss or a weight that is no number, a batch or a model that cannot fit."""
+
+import os
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +23,47 @@ class NonFiniteLossError(LcmaeError):
 
 
 def refuse_too_large(settings: Settings, device: torch.device) -> None:
-    """See before anything is read whether a batch's pictures can fit at all.
+    """See before anything is read whether a batch's pictures, the weights, and what a step keeps for its gradients can
+    fit at all. Each is counted as less than it will be: what is refused cannot be trained.
 
     Raises:
-        LcmaeError: as float32 they take more memory than the device has.
+        LcmaeError: one of them takes more memory than the device has.
     """
-    memory, (height, width) = device_memory(device), settings.data.image_size
-    image = 4 * settings.data.channels * height * width
-    if memory is not None and settings.optim.batch_size * image > memory:
+    if (memory := device_memory(device)) is None:
+        return
+    batch, (height, width) = settings.optim.batch_size, settings.data.image_size
+    world = int(os.environ.get("WORLD_SIZE", "1"))  # processes that torchrun has started, among which a batch is shared
+    parts = settings.optim.accum_steps * world
+    has = f"{device_name(device)} has {memory / 1e9:.0f} GB"
+    image, kept = 4 * settings.data.channels * height * width, kept_bytes(settings)
+    for each, words in ((image, "whose pictures alone take"), (kept / parts, "whose gradients alone need")):
+        if batch * each > memory:
+            got = f"batch_size: got {batch}, {words} {batch * each / 1e9:,.0f} GB"
+            raise LcmaeError(f"{got}, expected at most {int(memory // each)}: {has}")
+    if (weights := weight_bytes(settings) / (world if settings.runtime.fsdp else 1)) > memory:
+        model = settings.model
         raise LcmaeError(
-            f"batch_size: got {settings.optim.batch_size}, whose pictures alone take "
-            f"{settings.optim.batch_size * image / 1e9:,.0f} GB, expected at most {int(memory // image)}: "
-            f"{device_name(device)} has {memory / 1e9:.0f} GB"
+            f"width, depth: got {model.width} and {model.depth}, whose weights, gradients and AdamW's means take "
+            f"{weights / 1e9:,.0f} GB, expected a smaller encoder: {has}"
         )
+
+
+def weight_bytes(settings: Settings) -> float:
+    """Of the matrices of the encoder's blocks (4 D^2 of attention, 2 r D^2 of the MLP): float32, each beside its
+    gradient and the two means of AdamW."""
+    model = settings.model
+    return 16 * model.depth * (4 + 2 * model.mlp_ratio) * float(model.width) ** 2
+
+
+def kept_bytes(settings: Settings) -> float:
+    """Of an image in a training step: what the encoder's blocks keep for the backward pass, at least. A token leaves
+    in each block q, k, v, what attention gives (4 D), and the MLP's hidden layer (r D)."""
+    model, masking = settings.model, settings.masking
+    tokens: float = settings.num_patches
+    if settings.method == "mae":
+        tokens *= settings.loss.num_views * (1 if masking.erased else 1 - masking.mask_ratio)
+    number = 2 if settings.optim.precision == "bf16" else 4
+    return number * tokens * model.depth * model.width * (4 + model.mlp_ratio)
 
 
 class LossGuard:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from lcmae_core import bench, cli
 from lcmae_core.bench import measuring, workers
-from lcmae_core.bench.contestants import CASES, MODELS, Shape, prepare
+from lcmae_core.bench.cases import CASES, MODELS, Shape
+from lcmae_core.bench.contestants import prepare
 from lcmae_core.bench.floors import timed
 from lcmae_core.bench.ratios import PAIRS, compare, interval, same_work
 from lcmae_core.bench.workers import About, fair_clock
@@ -160,7 +161,7 @@ def test_who_sleeps_is_not_spared_and_who_is_kept_waiting_is(monkeypatch: pytest
         (["--models", "mea"], "bench: unknown model 'mea': did you mean 'mae'?"),
         (["--image-size", "100"], "patch_size: got 16, expected a divisor of image_size (100, 100)"),
         (["--cases", "dask"], "bench: unknown case 'dask': did you mean 'desk'?"),
-        (["--stops", "3"], "bench: unrecognized arguments: --stops 3"),
+        (["--stops", "3"], "bench: unknown option '--stops': did you mean '--steps'?"),
         (["--record", "gone"], "bench: record: got 'gone', expected a folder that exists"),
         (["--json", "gone/x.json"], "bench: json: got 'gone/x.json', expected a file in a folder that exists"),
     ],

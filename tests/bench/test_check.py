@@ -15,9 +15,9 @@ import torch
 
 from lcmae_core import bench
 from lcmae_core.bench import workers
+from lcmae_core.bench.cases import Shape
 from lcmae_core.bench.check import LEAST, judge, kind_of_processor, record_of
 from lcmae_core.bench.company import busy
-from lcmae_core.bench.contestants import Shape
 from lcmae_core.bench.table import markdown
 from lcmae_core.bench.workers import About
 from tests.bench.test_bench import Here

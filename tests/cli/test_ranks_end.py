@@ -17,7 +17,7 @@ from PIL import Image
 
 from lcmae_core import cli
 from lcmae_core.cli.rank import ENDED, FOLDER, as_rank, code_of_the_end, first_to_say
-from lcmae_core.cli.ranks import _end_at_once, say_alone, wanted_of
+from lcmae_core.cli.ranks import end_at_once, say_alone, wanted_of
 from lcmae_core.cli.unread import refuse_unread_by
 from lcmae_core.config import LcmaeError
 from lcmae_core.store.runs import load_run
@@ -129,7 +129,7 @@ def test_ctrl_c_twice_ends_all_at_once(tmp_path):
     agent, rank = (subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2))
     (tmp_path / "pid.0").write_text(str(rank.pid))
     (tmp_path / "pid.1").write_text("")  # it has just begun
-    _end_at_once(agent, str(tmp_path))
+    end_at_once(agent, str(tmp_path))
     assert (agent.returncode, rank.wait(timeout=10)) == (-signal.SIGKILL, -signal.SIGKILL)
 
 

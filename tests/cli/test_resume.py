@@ -95,3 +95,18 @@ def test_an_unfinished_run_of_other_settings_is_named(unfinished):
     assert unfinished_beside(replace(other, {"seed": 1})) == []
     pretrain(settings)
     assert unfinished_beside(other) == []
+
+
+@over("wrong", [["--device", "cuda:99"], ["--data", "folder:EMPTY"]])
+def test_beside_an_unfinished_run_an_error_is_all_that_is_said(wrong, unfinished, tmp_path, capsys):
+    folder, _ = unfinished
+    (tmp_path / "empty").mkdir(exist_ok=True)
+    out = str(folder.parent.parent)
+    wrong = [word.replace("EMPTY", str(tmp_path / "empty")) for word in wrong]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "--profile", "smoke", "--out", out, "-p", "batch_size=4", *wrong])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lcmae: error: "), said
+    assert said.count("\n") == 1

@@ -8,6 +8,7 @@ import pytest
 
 from lcmae_core.config import LcmaeError, Settings, digest, parse, replace
 from lcmae_core.config.downstream import RECIPES, FineTune, parse_recipe, vary
+from lcmae_core.config.errors import nearest
 from lcmae_core.config.resolve import Asked
 from tests.loops import over
 
@@ -70,6 +71,16 @@ def test_parameters_are_read_by_either_name_but_not_by_both():
 def test_an_error_names_todays_setting():
     with pytest.raises(LcmaeError, match=r"^accum_steps: got 0, expected greater than 0$"):
         replace(Settings(), accumulate=0)
+
+
+def test_a_nearest_name_is_said_where_it_is_near():
+    names = ["compile", "base_lr", "image_size", "patch_size", "mask_ratio"]
+    assert nearest("mask_ration", names) == "did you mean 'mask_ratio'?"
+    assert nearest("lr", names) == "did you mean 'base_lr'?"
+    assert nearest("size", names) == "did you mean 'image_size' or 'patch_size'?"
+    assert nearest("nope", names) == "expected one of: compile, base_lr, image_size, patch_size, mask_ratio"
+    assert nearest("nope", names, "lcmae train --list") == "expected one of those that lcmae train --list shows"
+    assert nearest("", ["a_", "b"]) == "expected one of: a_, b"
 
 
 def test_former_keywords_of_functions_are_taken_and_said():

@@ -167,6 +167,7 @@ def test_report_and_doctor_look_into_the_same_folder(home, monkeypatch, capsys):
         (["--out", "made"], {"LCMAE_OUT": "other"}, home / "made"),
     ):
         folder.mkdir(exist_ok=True)
+        (folder / "ledger.json").write_text("{}")
         with monkeypatch.context() as patched:
             for name, value in variables.items():
                 patched.setenv(name, value)

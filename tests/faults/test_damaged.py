@@ -1,16 +1,22 @@
 """A file that is empty, cut off or has one bit flipped is refused by name in one line, or left out for the one before,
 or made anew; it is never read as something else."""
 
+import json
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lcmae_core import cli
 from lcmae_core.config import LcmaeError, profile, replace
+from lcmae_core.execute.ledger import Ledger
 from lcmae_core.store.checkpoint import load_checkpoint
-from lcmae_core.store.files import DamagedError, sha256
+from lcmae_core.store.files import DamagedError, read_json, sha256, write_json
+from lcmae_core.store.machine import REPOSITORY
+from lcmae_core.store.records import Record
+from lcmae_core.store.results import Measured, Notebook
 from lcmae_core.store.runs import load_run
 from lcmae_core.studies.trials import jobs
 from lcmae_core.training.loop import pretrain
@@ -143,6 +149,103 @@ def test_a_damaged_record_is_refused_by_its_name(tmp_path, capsys):
         job.record.path.write_bytes(content)
         with pytest.raises(DamagedError, match=rf"^{job.record.path.name}: got "):
             _ = job.done
+
+
+@pytest.fixture
+def sealed(copied: Path, tmp_path: Path) -> dict[str, Path]:
+    """A record, a ledger, a notebook's numbers, and settings and results of a run, as they are written."""
+    job = jobs(["random"], tiny_settings(tmp_path), "smoke")[0]
+    job.record.begin(None, job.case.settings)
+    job.record.note("cka", {"mean": [0.123456, 17.0], "rows": [[1.5e-7, 3]]}, 1.25, {"device": "cpu"})
+    ledger = Ledger(tmp_path)
+    for name in ("00_a", "01_b"):
+        ledger.put(name, {"status": "ok", "seconds": 12.5, "digest": "0123456789abcdef", "kept_seconds": 1.5})
+    Notebook("00", "A", profile="smoke", out=str(tmp_path)).record(loss=Measured(0.4321, "dB", sd=0.01, n=12))
+    return {
+        "record": job.record.path,
+        "ledger": tmp_path / "ledger.json",
+        "numbers": tmp_path / "results" / "00.json",
+        "settings": copied / "settings.json",
+        "results": copied / "results.json",
+    }
+
+
+@pytest.mark.parametrize("trials", [10, pytest.param(300, marks=pytest.mark.fault)])
+@pytest.mark.parametrize("kind", ["record", "ledger", "numbers", "settings", "results"])
+def test_a_flipped_bit_in_what_is_kept_is_always_found(kind, trials, sealed):
+    file, rng = sealed[kind], random.Random(3)
+    whole, known = file.read_bytes(), read_json(sealed[kind])
+    for _ in range(trials):
+        flip(file, rng)
+        if file.read_bytes().lower() == whole.lower():  # 1e-05 has become 1E-05, or a digit of the seal a capital
+            with suppress(DamagedError):
+                assert read_json(file) == known
+        else:
+            with pytest.raises(DamagedError, match=rf"^{file.name}: got '{file}', "):
+                read_json(file)
+        file.write_bytes(whole)
+    assert read_json(file) == known
+
+
+def test_every_bit_of_a_number_and_of_the_seals_own_name_is_watched(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"mean": 0.125, "name": "x"}, sealed=True)
+    whole = file.read_bytes()
+    for place in range(len(whole) - 1):  # behind the last brace a line may end as it likes
+        for bit in range(8):
+            content = bytearray(whole)
+            content[place] ^= 1 << bit
+            file.write_bytes(content)
+            with pytest.raises(DamagedError, match=r"^a\.json: got "):
+                read_json(file)
+
+
+def test_a_damaged_record_is_refused_by_who_asks_for_it_and_not_written_over(sealed, tmp_path):
+    file = sealed["record"]
+    file.write_bytes(file.read_bytes().replace(b"0.123456", b"0.133456"))
+    record, before = Record(file), file.read_bytes()
+    line = "it differs from its own sha256, expected it as it was written: delete it and give the command again"
+    with pytest.raises(DamagedError, match=line):
+        _ = record.measures
+    with pytest.raises(DamagedError, match=line):
+        record.note("another", {"mean": 1.0}, 1.0, {})
+    assert file.read_bytes() == before
+    file.unlink()
+    record.note("another", {"mean": 1.0}, 1.0, {})
+    assert record.measures["another"]["values"] == {"mean": 1.0}
+
+
+def test_a_damaged_ledger_is_said_once_and_begun_anew(sealed, tmp_path, capsys):
+    file = sealed["ledger"]
+    file.write_bytes(file.read_bytes().replace(b"12.5", b"13.5", 1))
+    ledger = Ledger(tmp_path)
+    assert ledger.entry("00_a") == ledger.entry("01_b") == {}
+    ledger.put("02_c", {"status": "ok", "seconds": 1.0})
+    said = capsys.readouterr().err
+    assert said.startswith("left out: ledger.json: got ")
+    assert said.count("\n") == 1
+    assert ledger.entry("02_c") == {"status": "ok", "seconds": 1.0}
+    assert read_json(file) == {"02_c": {"status": "ok", "seconds": 1.0}}
+
+
+def test_settings_edited_by_hand_are_refused_with_the_way_out(copied):
+    file = copied / "settings.json"
+    edited = json.loads(file.read_text())
+    edited["runtime"]["log_every"] += 1
+    file.write_text(json.dumps(edited))
+    with pytest.raises(DamagedError, match=r"is damaged or was edited.* or take 'sha256_of_rest' out of it to keep"):
+        load_run(copied)
+    del edited["sha256_of_rest"]
+    file.write_text(json.dumps(edited))
+    assert load_run(copied).settings.runtime.log_every == edited["runtime"]["log_every"]
+
+
+def test_what_was_written_before_there_were_seals_is_read(tmp_path):
+    records = sorted((REPOSITORY / "outputs").glob("*/results/runs/*.json"))
+    old = [file for file in records if b"sha256_of_rest" not in file.read_bytes()]
+    assert old, "the committed records have none"
+    for file in old[:5]:
+        assert Record(file).content == json.loads(file.read_text())
 
 
 @pytest.mark.parametrize("trials", [3, pytest.param(10, marks=pytest.mark.fault)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lcmae_core.viewer.report.files import read_object
+from lcmae_core.store.outputs import read_ledger, read_object
 from lcmae_core.viewer.report.markup import equation, markdown, plain, safe_html, terminal_text
 from lcmae_core.viewer.report.pictures import figure_of
 
@@ -50,7 +50,7 @@ def executed(out: Path) -> list[Path]:
 def lost_notebooks(out: Path) -> list[tuple[str, str]]:
     """Notebooks that failed without leaving anything behind, such as those of a killed process."""
     left = {p.stem.removesuffix(".failed") for p in executed(out)}
-    entries = sorted(read_object(out / "ledger.json").items())
+    entries = sorted(read_ledger(out).items())
     return [(name, str(e.get("error", ""))) for name, e in entries if e.get("status") == "failed" and name not in left]
 
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from lcmae_core.config.names import MARKS
 from lcmae_core.store.files import write_text
-from lcmae_core.viewer.report.files import read_object
+from lcmae_core.store.outputs import read_ledger, read_results
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
 from lcmae_core.viewer.report.markup import markdown, safe_html
 from lcmae_core.viewer.report.notebooks import ReportBlock, Section, executed, lost_notebooks, section_of
 from lcmae_core.viewer.report.pictures import Figure, figure_of
-from lcmae_core.viewer.report.results import chosen_rows, facts_of, read_results, rows_of
+from lcmae_core.viewer.report.results import chosen_rows, facts_of, rows_of
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -71,7 +71,7 @@ def build_report(out: Path, drawn: Sequence[tuple[str, Any]] = (), board: Scoreb
     )
     environment.filters["safe_markup"] = Markup
     results = read_results(out)
-    ledger = read_object(out / "ledger.json")
+    ledger = read_ledger(out)
     sections, lost = [section_of(path, ledger) for path in executed(out)], lost_notebooks(out)
     failed = {s.number for s in sections if s.failure} | {name[:2] for name, _ in lost}
     text = environment.get_template("report.html").render(

@@ -1,15 +1,7 @@
 """What the notebooks recorded, in words: every number beside the paper's, and the ten that matter."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
-
-from lcmae_core.viewer.report.files import read_object
-
-
-def read_results(out: Path) -> list[dict[str, Any]]:
-    """What the notebooks recorded below a folder, in their order (store.results does the same, but loads torch)."""
-    return [content for path in sorted((out / "results").glob("*.json")) if (content := read_object(path))]
 
 
 def number_text(value: Any) -> str:
