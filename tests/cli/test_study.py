@@ -160,7 +160,7 @@ def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp
     assert said.startswith("the records there are of folder:pets, none of photos: give --data")
     assert "no run of this profile has been finished here on photos" in said
     [first, *_] = sorted((tmp_path / "out" / "results" / "runs").glob("*.json"))
-    content = json.loads(first.read_text())
+    content = read_json(first)
     content["settings"]["data"]["source"] = "folder:zebras"
     first.write_text(json.dumps(content))
     done, said = status()
