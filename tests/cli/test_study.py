@@ -17,6 +17,7 @@ from lcmae_core import cli
 from lcmae_core.cli.budget import seconds_of
 from lcmae_core.cli.study import run_studies
 from lcmae_core.cli.words import without
+from lcmae_core.store.files import read_json
 from lcmae_core.studies import ACCURACY, measures
 from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
