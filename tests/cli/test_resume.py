@@ -8,6 +8,7 @@ import pytest
 from lcmae_core import cli
 from lcmae_core.cli.train import differences, unfinished_beside
 from lcmae_core.config import profile, replace
+from lcmae_core.store.files import read_json, write_json
 from lcmae_core.store.stopping import Stopped
 from lcmae_core.training.loop import pretrain
 from tests.loops import over
@@ -63,9 +64,11 @@ def test_other_settings_are_refused_with_both_values(words, line, unfinished, ca
 @pytest.mark.parametrize("how", ["renamed", "edited", "moved"])
 def test_a_run_that_is_not_what_its_name_says_is_refused_and_none_begins(how, unfinished, capsys):
     folder, _ = unfinished
-    named, before = folder.name, (folder / "settings.json").read_text()
+    named = folder.name
     if how == "edited":
-        (folder / "settings.json").write_text(before.replace('"base_lr": 0.004', '"base_lr": 0.005'))
+        edited = read_json(folder / "settings.json")  # without its seal, as its line says
+        edited["optim"]["base_lr"] = 0.005
+        write_json(folder / "settings.json", edited)
         expected = r"runs/mae-s0-[0-9a-f]{10}"
     else:
         folder = folder.rename(folder.parent / "mine" if how == "renamed" else folder.parent.parent / named)

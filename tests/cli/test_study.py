@@ -17,6 +17,7 @@ from lcmae_core import cli
 from lcmae_core.cli.budget import seconds_of
 from lcmae_core.cli.study import run_studies
 from lcmae_core.cli.words import without
+from lcmae_core.store.files import read_json
 from lcmae_core.studies import ACCURACY, measures
 from lcmae_core.studies.costs import to_go
 from lcmae_core.studies.trials import jobs
@@ -160,7 +161,7 @@ def test_status_counts_the_records_there_are_whatever_data_they_were_made_on(tmp
     assert said.startswith("the records there are of folder:pets, none of photos: give --data")
     assert "no run of this profile has been finished here on photos" in said
     [first, *_] = sorted((tmp_path / "out" / "results" / "runs").glob("*.json"))
-    content = json.loads(first.read_text())
+    content = read_json(first)
     content["settings"]["data"]["source"] = "folder:zebras"
     first.write_text(json.dumps(content))
     done, said = status()
