@@ -222,16 +222,19 @@ def test_a_stop_during_a_measure_lets_it_finish_and_begins_no_other(tmp_path, ca
     assert second.record.content == {}
 
 
-def test_a_request_before_training_stops_it_at_its_first_step(tmp_path):
+def test_a_request_before_training_stops_it_while_it_reads_or_at_its_first_step(tmp_path):
     from lcmae_core.training.guards import Stopped
 
-    with stop_requests() as stop:
-        os.kill(os.getpid(), signal.SIGUSR2)
-        with pytest.raises(Stopped, match="stopped at step 1 of 2"):
-            loop.pretrain(tiny_settings(tmp_path))
-        assert stop.is_set()
-    with stop_requests() as stop:
-        assert not stop.is_set()
+    base = tiny_settings(tmp_path)
+    for kept, where in ((False, "while reading train"), (True, "at step 1 of 2")):
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            with pytest.raises(Stopped, match=f"^stopped {where}"):
+                loop.pretrain(tiny_settings(tmp_path, seed=int(kept)))
+            assert stop.is_set()
+        with stop_requests() as stop:
+            assert not stop.is_set()
+        loop.pretrain(base)  # which keeps its pictures in the cache
 
 
 def test_a_training_that_breaks_down_does_not_keep_the_others(tmp_path, capsys, monkeypatch):
