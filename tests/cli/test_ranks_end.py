@@ -83,7 +83,7 @@ def test_what_only_a_rank_can_find_is_one_line_and_ends_all(tmp_path):
     assert not left(tmp_path), "no folder of torchrun's stays"
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_ctrl_c_to_the_whole_group_saves_and_leaves_no_process(tmp_path):
     process = started(words_of(tmp_path / "o", **ENDLESS), tmp_path)
     waited(lambda: lines(tmp_path) > 3, process)
@@ -98,8 +98,8 @@ def test_ctrl_c_to_the_whole_group_saves_and_leaves_no_process(tmp_path):
     assert not left(tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.2, pytest.param(3.0, marks=pytest.mark.fault)])
+@pytest.mark.fault
+@pytest.mark.parametrize("seconds", [0.2, 3.0])
 def test_ctrl_c_while_the_ranks_start_is_one_line(seconds, tmp_path):
     process = started(words_of(tmp_path / "o", **ENDLESS), tmp_path)
     waited(lambda: list((tmp_path / "t").glob("lcmae-ranks-*")), process)
@@ -112,7 +112,7 @@ def test_ctrl_c_while_the_ranks_start_is_one_line(seconds, tmp_path):
     assert not psutil.wait_procs(every, timeout=10)[1]
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_ranks_end_saved_when_their_launcher_is_killed(tmp_path):
     process = started(words_of(tmp_path / "o", **ENDLESS), tmp_path)
     waited(lambda: lines(tmp_path) > 3, process)

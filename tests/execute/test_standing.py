@@ -148,7 +148,7 @@ def test_a_notebook_that_takes_too_long_is_stopped_and_the_others_go_on(tmp_path
     assert 10 <= float(spent.read_text()) <= 15, "a requeued job would go on counting"
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_batch_that_runs_is_seen_and_its_time_is_counted_over_requeues(tmp_path):
     from lcmae_core.execute.job import Job
     from lcmae_core.execute.local import start_process

@@ -1,9 +1,10 @@
 """Toy notebooks for the tests of execution, command line and report."""
 
-import json
 from pathlib import Path
 
 import nbformat
+
+from lcmae_core.store.outputs import read_ledger
 
 PARAMETERS = """profile = None  # smoke | quick | desk | lab | paper; None: $LCMAE_PROFILE, else quick
 data = None  # source string; None: $LCMAE_DATA, else the profile's
@@ -50,4 +51,4 @@ def recording(number: str) -> nbformat.NotebookNode:
 
 def ledger(out: Path) -> dict[str, dict[str, object]]:
     """The ledger of an output folder."""
-    return json.loads((out / "ledger.json").read_text())
+    return read_ledger(out)

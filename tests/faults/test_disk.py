@@ -2,7 +2,6 @@
 and with room again the same command goes on. A batch of notebooks goes on with the next one."""
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from lcmae_core.config import profile, replace
 from lcmae_core.store import files
 from lcmae_core.store.checkpoint import Shards, load_checkpoint, newest, save_checkpoint, save_shared
 from lcmae_core.store.files import DiskFullError, read_json, room_for, write_atomic, write_json
+from lcmae_core.store.outputs import read_ledger
 from lcmae_core.store.records import open_record
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.sharding import bytes_of_shards, save_shards
@@ -173,6 +173,6 @@ def test_a_batch_goes_on_with_the_next_notebook(small_disk, tmp_path):
     assert ended.returncode == 1, said
     assert "Traceback" not in said
     assert "01_small: ok" in said
-    ledger = json.loads((disk / "o" / "ledger.json").read_text())
+    ledger = read_ledger(disk / "o")
     assert {name: entry["status"] for name, entry in ledger.items()} == {"00_big": "failed", "01_small": "ok"}
     assert "No space left" in ledger["00_big"]["error"] or "disk is full" in ledger["00_big"]["error"]

@@ -28,6 +28,7 @@ from lcmae_core.models.interop import load_mae
 from lcmae_core.models.mae import MAE, initialize
 from lcmae_core.models.named import at_hand
 from lcmae_core.models.pretrained import images_for
+from lcmae_core.store.files import read_json
 from lcmae_core.store.progress import Silent
 from lcmae_core.store.records import Record
 from lcmae_core.store.stopping import Stopped, StopRequest
@@ -171,7 +172,7 @@ def test_partners_on_other_images_are_no_partners(measured, tmp_path):
     _, lane, _ = measured
     records = []
     for checkpoint in lane.checkpoints:
-        content = json.loads(lane.record(checkpoint).path.read_text())
+        content = read_json(lane.record(checkpoint).path)
         content["fingerprint"] += "" if checkpoint.role == "MAE" else "other"
         path = tmp_path / f"{checkpoint.role}.json"
         path.write_text(json.dumps(content))
@@ -297,7 +298,7 @@ def test_two_checkpoints_have_a_column_each_under_their_names(measured, tmp_path
     out = tmp_path / "out"
     shutil.copytree(lane.out, out)
     record = lane.record(lane.checkpoints[0])
-    content = json.loads(record.path.read_text())
+    content = read_json(record.path)
     content["checkpoint"]["name"] = "another"
     (out / "results" / "published" / "another-0.json").write_text(json.dumps(content))
     assert sorted(column.title for column in columns(out)) == ["another", "mae_visualize_vit_base"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lcmae_core.config import Settings, profile, replace
+from lcmae_core.store.files import read_json
 from lcmae_core.store.records import packed
 from lcmae_core.studies import STUDIES, redraw_levels
 from lcmae_core.studies.published import HLV_RATIOS, HLV_UNITS, TABLE1
@@ -118,7 +119,7 @@ def test_records_say_which_data_they_are_of(tmp_path):
     assert recorded(tmp_path, "lab").data.source == profile("lab").data.source  # drawn, not read
     base = write(tmp_path, "fig2", ("similarity",))
     file = next((tmp_path / "results" / "runs").glob("mae-*.json"))
-    content = json.loads(file.read_text())
+    content = read_json(file)
     assert content["settings"]["data"]["source"] == "parquet:imagenette-128"
     content["settings"]["data"]["source"] = "folder:mine"
     for each in (tmp_path / "results" / "runs").glob("mae-*.json"):

@@ -125,7 +125,12 @@ def test_every_file_is_read_once(tmp_path, monkeypatch):
     for file in files:
         os.utime(file, ns=(1, 1))  # as written by another process
     read, loads = [], json.loads
-    monkeypatch.setattr("lcmae_core.store.files.json.loads", lambda text: read.append(text) or loads(text))
+
+    def heard(text):
+        read.extend([text] if isinstance(text, bytes) else [])  # a text is what is about to be written
+        return loads(text)
+
+    monkeypatch.setattr("lcmae_core.store.files.json.loads", heard)
     said = score(base, "lab", (0, 1), make=False)
     assert {v.verdict for v in said} > {"not yet run"}
     assert len(read) == len(files) > 10
