@@ -70,7 +70,7 @@ def pictures(folder):
     (folder / "train" / "a" / "04.png").write_bytes(b"\x89PNG\r\n\x1a\n none")
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_what_only_a_rank_can_find_is_one_line_and_ends_all(tmp_path):
     pictures(tmp_path / "p")
     words = [*words_of(tmp_path / "o", **ENDLESS), "--data", f"folder:{tmp_path / 'p'}", "-p", "device_cache_gb=0"]

@@ -127,7 +127,7 @@ while True:
         pass"""
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_notebook_that_takes_too_long_is_stopped_and_the_others_go_on(tmp_path, capsys):
     for name, cell in (("00_saves", SAVES), ("01_deaf", DEAF), ("02_good", "1")):
         make_notebook(tmp_path / "n", name, code(cell), seconds=1 if name == "02_good" else 9)

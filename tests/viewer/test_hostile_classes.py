@@ -64,7 +64,7 @@ def refuse_any_of_it(page: str, *shown: str) -> None:
     assert IMG not in page
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_notebook_its_report_and_its_export_show_names_as_text(hostile, tmp_path):
     notebook = nbformat.read(PACKAGE.parent / "notebooks" / "05_attention_browser.ipynb", 4)
     notebook.cells.append(code(EXPORT.format(img=IMG, script=SCRIPT, folder=str(tmp_path))))
