@@ -35,13 +35,11 @@ run: $(STAMP) ## execute every notebook headless and build outputs/<profile>/rep
 notebooks: $(STAMP) ## as run, then store the executed notebooks back in notebooks/
 	@$(BIN)/lcmae run --profile $(PROFILE) --jobs $(JOBS) --store $(ARGS)
 
-# The notebooks beside the tests, one after the other: what waits leaves them the cores.
-test: $(STAMP) ## the tests, and every notebook's deterministic cells against what is stored
-	@out=$$(mktemp -d); $(PLAIN) LCMAE_OUT="$$out/o" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
-	$(BIN)/python -m pytest -p no:xdist --nbval-lax --nbval-current-env notebooks >"$$out/log" 2>&1 & notebooks=$$!; \
-	trap 'kill $$notebooks 2>/dev/null; rm -rf "$$out"' EXIT; \
-	failed=0; $(PLAIN) $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
-	wait $$notebooks || failed=1; echo "notebooks at the smoke profile:"; cat "$$out/log"; exit $$failed
+test: $(STAMP) ## the tests, then every notebook's deterministic cells against what is stored
+	@failed=0; $(PLAIN) $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
+	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
+	$(PLAIN) LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
+	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks || failed=1; exit $$failed
 
 test-faults: $(STAMP) ## what must survive, caused for real and many times over: signals, kills, full disks
 	@$(PLAIN) $(PYTEST) --dist loadfile -m fault tests $(ARGS)
