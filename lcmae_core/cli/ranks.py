@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from lcmae_core.cli.rank import FOLDER, STOPPED, code_of_the_end
 from lcmae_core.cli.words import without
 from lcmae_core.config import LcmaeError, Settings
-from lcmae_core.store.cores import usable_cores
+from lcmae_core.store.cores import started_processes, usable_cores
 from lcmae_core.store.stopping import CODES, StopRequest, stop_requests
 
 OWN = ("--nproc", "--nnodes", "--rendezvous")
@@ -96,7 +96,7 @@ def check_work(settings: Settings) -> None:
 def say_alone(asked: Mapping[str, Any]) -> None:
     """A line where weights are to be spread over ranks and there is only one. It is no error: a run of several ranks
     may go on with one."""
-    if asked.get("fsdp") is True and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if asked.get("fsdp") is True and started_processes() == 1:
         print("fsdp: nothing to spread over one process; give --nproc with two or more", file=sys.stderr)
 
 

@@ -10,10 +10,8 @@ import contextlib
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,9 +22,9 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..config.groups import Runtime
-from ..config.names import printable
-from ..store.files import DiskFullError, write_atomic, write_json
+from ..store.files import DiskFullError, remove_begun, write_atomic, write_json
 from ..store.machine import absolute_folder
+from ..store.progress import say_once
 from ..store.stopping import stop_if_asked
 from .splits import Split
 
@@ -130,7 +128,7 @@ class Entry(Generic[T]):
             self._cache.folder.mkdir(parents=True, exist_ok=True)
             held = self._acquired(lock)
         except (OSError, Timeout) as error:
-            say(f"cache: {self._cache.folder} is left out, {self.without}: {_reason(error)}")
+            say_once(f"cache: {self._cache.folder} is left out, {self.without}: {_reason(error)}")
             yield False
             return
         with held:
@@ -154,7 +152,7 @@ class Entry(Generic[T]):
         except (OSError, ValueError, KeyError, TypeError):
             kept = None
         if kept is None:
-            say(f"cache: {self.file.name} is damaged, and is made anew")
+            say_once(f"cache: {self.file.name} is damaged, and is made anew")
             return None
         with contextlib.suppress(OSError):
             self._manifest.touch()  # the one used longest ago makes room first
@@ -167,18 +165,17 @@ class Entry(Generic[T]):
     def _cannot_be_kept(self, error: Exception, size: int) -> None:
         full = isinstance(error, DiskFullError)
         reason = f"no room on the disk for {size:,} bytes" if full else _reason(error)
-        say(f"cache: {self._cache.folder} is left out, {self.without}: {reason}")
+        say_once(f"cache: {self._cache.folder} is left out, {self.without}: {reason}")
 
     def make_room(self, size: int) -> bool:
         """Whether so many bytes more may be kept, after dropping what was used longest ago."""
         folder, limit = self._cache
-        for left in folder.glob(f".{self.file.name}-*"):  # the lock is ours: who began these was killed
-            left.unlink(missing_ok=True)
+        remove_begun(self.file)  # the lock is ours
         for left in (file for end in SUFFIXES for file in folder.glob(f".*{end}")):
             if time.time() - left.stat().st_mtime > _STALE:  # of a process that was killed
                 left.unlink(missing_ok=True)
         if size > min(limit, shutil.disk_usage(folder).free + taken(folder)[1]):
-            say(f"cache: {size / 1e9:.2g} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): {self.without}")
+            say_once(f"cache: {size / 1e9:.2g} GB do not fit into {folder} (cache_gb {limit / 1e9:g}): {self.without}")
             return False
         for oldest in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
             if taken(folder)[1] + size <= limit and size <= shutil.disk_usage(folder).free:
@@ -222,9 +219,3 @@ class _KeptCanvas(Entry[Canvas]):
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-@lru_cache(maxsize=64)  # once a process is enough
-def say(line: str) -> None:
-    """To stderr."""
-    print(printable(line), file=sys.stderr)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from ..store.files import DiskFullError, write_atomic, write_json
-from ..store.progress import Bar, progress_bar
+from ..store.progress import Bar, progress_bar, say_once
 from ..store.stopping import stop_if_asked
-from .cache import Cache, Entry, say
+from .cache import Cache, Entry
 from .fingerprint import fingerprint
 from .row_groups import RowGroups
 
@@ -52,7 +52,7 @@ class Copy:
             data = b""
         if zlib.crc32(data) == self.sums[i]:
             return data
-        say(f"cache: {self.file.name} is damaged or gone, some of its pictures are read from the table")
+        say_once(f"cache: {self.file.name} is damaged or gone, some of its pictures are read from the table")
         return self.otherwise(i)
 
 
@@ -111,7 +111,7 @@ def copy_of(cache: Cache | None, tables: Sequence[RowGroups], otherwise: Callabl
         Stopped: a stop was asked for before the copy was made.
     """
     if cache is None:
-        say(f"cache: none is kept (cache_gb 0), {_KeptCopy.without}")
+        say_once(f"cache: none is kept (cache_gb 0), {_KeptCopy.without}")
         return None
     names = [(f"{number}/{table.file.name}", table.file) for number, table in enumerate(tables)]
     about = {"version": VERSION, "tables": fingerprint(names), "rows": [len(table) for table in tables]}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import LcmaeError, NoDataError
 from ..config.names import printable
-from .cache import say
+from ..store.progress import say_once
 from .hub import download, need, reached
 from .manifest import MADE_BY, MANIFEST, Known, classes_of, listed_in, refuse_different, refuse_incomplete
 
@@ -60,7 +60,9 @@ def _manifest(title: str, folder: str) -> dict[str, Any] | None:
         ) from None
     if isinstance(manifest, dict):
         return manifest
-    say(f"{printable(title)}: no {MANIFEST} beside the shards, so nothing says whether they arrive as they were made")
+    say_once(
+        f"{printable(title)}: no {MANIFEST} beside the shards, so nothing says whether they arrive as they were made"
+    )
     return None
 
 

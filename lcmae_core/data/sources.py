@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
 from ..config import Data, LcmaeError, nearest
 from ..config.names import printable
+from ..store.progress import say_once
 from . import hub, paths, photos, shards, tables
 from .decoders import Decoding, check_decoder
 from .splits import Found, Source, Split, decoded_by, hold_out, large_enough, renamed, without_unreadable
@@ -65,12 +65,6 @@ def _left_out(spec: str, others: Sequence[str], unreadable: Sequence[str]) -> st
     names = ", ".join(unreadable[:NAMED]) + (f" and {more} more" if more > 0 else "")
     all_said = [*others, *([f"{count} unreadable image{'s' * (count > 1)} ({names})"] if count else [])]
     return printable(f"left out of {spec}: {', '.join(all_said)}") if all_said else ""
-
-
-@cache
-def say_once(line: str) -> None:
-    """To stderr, the first time that this process says it."""
-    print(line, file=sys.stderr)
 
 
 def known_identity(spec: str) -> str | None:

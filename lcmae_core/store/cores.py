@@ -15,6 +15,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def started_processes() -> int:
+    """How many torchrun has started for one work, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def idle_cores(seconds: float = 0.1) -> float | None:
     """How many of the usable cores nobody needed for so long; processes that were told to be nice give way and count as
     idle. None where the system does not say it."""

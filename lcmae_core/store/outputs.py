@@ -1,13 +1,12 @@
 """What lies in an output folder beside its runs: the ledger of notebooks and the numbers they recorded, read where
 they may be missing or damaged. What is damaged is left out, and said; the rest goes on."""
 
-import sys
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lcmae_core.store.files import DamagedError, read_json
+from lcmae_core.store.progress import say_once
 
 LEDGER = "ledger.json"
 
@@ -34,13 +33,7 @@ def read_results(out: Path) -> list[dict[str, Any]]:
 
 def say_left_out(what: object) -> None:
     """A line on stderr, once in a process however often a file is read."""
-    say(f"left out: {what}")
-
-
-@cache
-def say(line: str) -> None:
-    """A line on stderr, the first time in a process."""
-    print(line, file=sys.stderr, flush=True)
+    say_once(f"left out: {what}")
 
 
 def _read(path: Path, checked: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -3,12 +3,21 @@
 import os
 import sys
 import time
+from functools import cache
 from typing import Any, Protocol, Self
+
+from lcmae_core.config.names import printable
 
 DELAY = 3.0
 """Seconds of work before anything is said of it."""
 HEARTBEAT = 60.0
 """Seconds between two lines of work that nobody watches."""
+
+
+@cache
+def say_once(line: str) -> None:
+    """A line on stderr, the first time that this process says it."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 class Bar(Protocol):

@@ -7,7 +7,6 @@ first rank alone writes. Without torchrun there is one rank, and nothing here do
 Letters (CONTRIBUTING.md): B images of all ranks.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +20,7 @@ from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.counter import Positions, Share
 from lcmae_core.data.loader import Batch
 from lcmae_core.store.accelerator import use
+from lcmae_core.store.cores import started_processes
 from lcmae_core.store.machine import pick_device
 from lcmae_core.store.runs import Run
 from lcmae_core.store.stopping import CODES, StopRequest
@@ -55,7 +55,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
     Values on the CPU go through gloo, those on CUDA devices through NCCL.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or ranks().of > 1:
+    if started_processes() == 1 or ranks().of > 1:
         yield ranks()
         return
     place = pick_device(device)

@@ -1,13 +1,12 @@
 """Guards around the loop: a loss or a weight that is no number, a batch or a model that cannot fit."""
 
-import os
-
 import torch
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError, Settings
 from lcmae_core.data.loader import Batch
 from lcmae_core.store.accelerator import Late, read_late
+from lcmae_core.store.cores import started_processes
 from lcmae_core.store.machine import device_memory, device_name
 from lcmae_core.store.stopping import Stopped, stop_requests
 from lcmae_core.training.distributed import mean_over_ranks
@@ -32,7 +31,7 @@ def refuse_too_large(settings: Settings, device: torch.device) -> None:
     if (memory := device_memory(device)) is None:
         return
     batch, (height, width) = settings.optim.batch_size, settings.data.image_size
-    world = int(os.environ.get("WORLD_SIZE", "1"))  # processes that torchrun has started, among which a batch is shared
+    world = started_processes()  # a batch is shared among them
     parts = settings.optim.accum_steps * world
     has = f"{device_name(device)} has {memory / 1e9:.0f} GB"
     image, kept = 4 * settings.data.channels * height * width, kept_bytes(settings)

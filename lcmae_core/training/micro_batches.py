@@ -25,10 +25,11 @@ def micro_batches(parts: Iterable[Part], model: nn.Module) -> Iterator[Part]:
         StepDroppedError: a stop was asked for.
     """
     listed = list(parts)
+    may_stop = len(listed) > 1 and ranks().of == 1
     # running statistics: weights change after the last micro-batch, buffers with each
-    before = [buffer.clone() for buffer in model.buffers()] if len(listed) > 1 else []
+    before = [buffer.clone() for buffer in model.buffers()] if may_stop else []
     for number, part in enumerate(listed):
-        if number and ranks().of == 1 and stop_asked() is not None:
+        if number and may_stop and stop_asked() is not None:
             with torch.no_grad():
                 for buffer, earlier in zip(model.buffers(), before, strict=True):
                     buffer.copy_(earlier)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lcmae_core import cli
-from lcmae_core.store import outputs
 from lcmae_core.store.files import write_json
+from lcmae_core.store.progress import say_once
 from tests.loops import over
 
 BROKEN = {
@@ -25,7 +25,7 @@ BROKEN = {
 
 @pytest.fixture(autouse=True)
 def _unsaid():
-    outputs.say.cache_clear()
+    say_once.cache_clear()
 
 
 def report(out: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -38,7 +38,7 @@ def report(out: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
 @over("name", ["00.json", "10.json"])
 @over("kind", list(BROKEN))
 def test_a_damaged_result_is_named_and_left_out(name, kind, tmp_path, capsys):
-    outputs.say.cache_clear()
+    say_once.cache_clear()
     (tmp_path / "results").mkdir(exist_ok=True)
     whole = {"notebook": "03", "values": {"mean_cosine_c": {"value": 0.4321, "paper": None}}}
     write_json(tmp_path / "results" / "03.json", whole, sealed=True)

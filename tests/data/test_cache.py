@@ -18,6 +18,7 @@ from lcmae_core.data import cache as C
 from lcmae_core.data import loader as L
 from lcmae_core.data.sources import open_source
 from lcmae_core.data.splits import Reader
+from lcmae_core.store.progress import say_once
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def decoded(monkeypatch):
     """Numbers of the pictures decoded so far."""
     found, plain = [], Reader.__call__
     monkeypatch.setattr(Reader, "__call__", lambda self, i: (found.append(i), plain(self, i))[1])
-    C.say.cache_clear()
+    say_once.cache_clear()
     return found
 
 

@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from lcmae_core.config import Data, LcmaeError
-from lcmae_core.data import cache, open_source
+from lcmae_core.data import open_source
 from lcmae_core.data.contents import contents_of
 from lcmae_core.data.manifest import MANIFEST, digest_of
 from lcmae_core.data.prepare import prepare
 from lcmae_core.data.shard_plan import ShardRecipe
 from lcmae_core.data.sources import opened_once
+from lcmae_core.store.progress import say_once
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the client's threads
 
@@ -84,7 +85,7 @@ def server(tmp_path, shards, monkeypatch):
 
 def opened(server, names="train-{000000..000001}.tar"):
     opened_once.cache_clear()
-    cache.say.cache_clear()
+    say_once.cache_clear()
     return open_source(Data(source=f"wds:http://127.0.0.1:{server.server_port}/{names}", validation_fraction=1e-9))
 
 

@@ -30,6 +30,7 @@ from lcmae_core.data.loader import Loader
 from lcmae_core.data.randaugment import AugmentedLoader, Pictures
 from lcmae_core.data.sources import opened_once
 from lcmae_core.data.views import Views
+from lcmae_core.store.progress import say_once
 from lcmae_core.store.stopping import Stopped, stop_requests
 
 IMAGES = 11
@@ -52,7 +53,7 @@ def opened(monkeypatch):
         monkeypatch.setattr(I, "SHARE", 1.0 if hold else 0.0)
         opened_once.cache_clear()
         R.RECENT.start_over()
-        C.say.cache_clear()
+        say_once.cache_clear()
         return open_source(Data(source=f"parquet:{place}", image_size=(16, 16), **more))
 
     yield open_it
@@ -169,7 +170,7 @@ def test_a_copy_is_made_once_and_what_is_wrong_with_it_costs_only_time(tmp_path,
         flipped[int(start) + 40] ^= 1
     copy.write_bytes(flipped)
     capsys.readouterr()
-    C.say.cache_clear()
+    say_once.cache_clear()
     assert same(batches(loader_of(source, cache)), good)
     assert (
         capsys.readouterr().err
@@ -177,7 +178,7 @@ def test_a_copy_is_made_once_and_what_is_wrong_with_it_costs_only_time(tmp_path,
     )
     for wrong in (content[:-1], b"", content[:-5] + b"x" + content[-4:]):
         copy.write_bytes(wrong)
-        C.say.cache_clear()
+        say_once.cache_clear()
         assert same(batches(loader_of(source, cache)), good)
         assert f"cache: {copy.name} is damaged, and is made anew\n" in capsys.readouterr().err
         assert copy.read_bytes() == content

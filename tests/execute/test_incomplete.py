@@ -10,6 +10,7 @@ import pytest
 
 from lcmae_core.config import LcmaeError, NotTrainedError, profile, replace
 from lcmae_core.config.downstream import RidgeProbe
+from lcmae_core.store.outputs import read_ledger
 from lcmae_core.store.results import Notebook
 from lcmae_core.studies.trials import rows
 from lcmae_core.training.downstream import Origin
@@ -18,7 +19,7 @@ from lcmae_core.training.loop import pretrain, pretrain_all
 from lcmae_core.training.probe import linear_probe
 from tests.data.made_pictures import few_pictures
 from tests.execute.test_run import lcmae
-from tests.execute.toys import code, ledger, make_notebook, prose
+from tests.execute.toys import code, make_notebook, prose
 from tests.studies.tiny_studies import tiny_settings
 
 FRAME = (
@@ -98,7 +99,7 @@ def test_incomplete_then_trained_then_up_to_date(tmp_path):
     assert "from the records" in texts
     assert "A caption of the run" not in texts
     assert "Traceback" not in texts
-    assert ledger(tmp_path / "out")["00_toy"]["status"] == "incomplete"
+    assert read_ledger(tmp_path / "out")["00_toy"]["status"] == "incomplete"
     assert ">incomplete<" in (tmp_path / "out" / "report.html").read_text()
     again = lcmae(*words, "-p", "train=false")
     assert "incomplete" in again.stdout.splitlines()[-1], "it is tried again, not taken for up to date"

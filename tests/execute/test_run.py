@@ -15,7 +15,8 @@ from lcmae_core.execute import Request, make_plan, run_notebooks, store_executed
 from lcmae_core.execute.batch import longest_first
 from lcmae_core.execute.ledger import Ledger, expected_seconds
 from lcmae_core.execute.progress import in_words
-from tests.execute.toys import FIGURE, code, ledger, make_notebook, prose, recording
+from lcmae_core.store.outputs import read_ledger
+from tests.execute.toys import FIGURE, code, make_notebook, prose, recording
 from tests.started import CLI, Started, completed
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def test_a_raising_cell_is_shown_and_the_others_go_on(batch: Path) -> None:
 
 
 def test_a_killed_kernel_is_a_failure(batch: Path) -> None:
-    entry = ledger(batch / "out")["02_killed"]
+    entry = read_ledger(batch / "out")["02_killed"]
     assert entry["status"] == "failed"
     assert entry["cell"] == 3
     assert "died" in str(entry["error"]).lower()
@@ -140,7 +141,7 @@ def test_cluster_jobs_through_submitit(tmp_path: Path) -> None:
     make_notebook(tmp_path / "n", "01_b", code("1 / 0"))
     plan = make_plan(Request(notebooks=str(tmp_path / "n"), out=str(tmp_path / "o")))
     assert run_notebooks(plan, executor="submitit-local", slurm={"timeout_min": 5}) == 1
-    assert {name: e["status"] for name, e in ledger(plan.out).items()} == {"00_a": "ok", "01_b": "failed"}
+    assert {name: e["status"] for name, e in read_ledger(plan.out).items()} == {"00_a": "ok", "01_b": "failed"}
     with pytest.raises(ValueError, match=r"unknown SLURM parameter 'partiton' .* did you mean 'partition'\?"):
         run_notebooks(plan, executor="slurm", slurm={"partiton": "gpu"})
 

@@ -14,8 +14,9 @@ from lcmae_core import cli
 from lcmae_core.execute import Request, make_plan, run_notebooks
 from lcmae_core.execute.standing import LOST, Standing, rows
 from lcmae_core.execute.watch import OUT_OF_TIME
+from lcmae_core.store.outputs import read_ledger
 from lcmae_core.store.progress import in_words
-from tests.execute.toys import code, ledger, make_notebook
+from tests.execute.toys import code, make_notebook
 from tests.loops import over
 from tests.started import CLI, Started
 
@@ -137,7 +138,7 @@ def test_a_notebook_that_takes_too_long_is_stopped_and_the_others_go_on(tmp_path
     spent.parent.mkdir()
     spent.write_text("1e9")  # of an earlier batch: that one does not count
     assert run_notebooks(plan, jobs=3, timeout=15.0) == 1
-    known = ledger(out)
+    known = read_ledger(out)
     assert [known[name]["status"] for name in sorted(known)] == ["failed", "failed", "ok"]
     for name in ("00_saves", "01_deaf"):
         assert known[name]["error"] == f"timeout: not done after {in_words(15)}; what it trained until then is kept"

@@ -8,8 +8,9 @@ from lcmae_core import cli
 from lcmae_core.config import LcmaeError
 from lcmae_core.execute import Request, make_plan, run_notebooks
 from lcmae_core.execute.submission import check_parameters
+from lcmae_core.store.outputs import read_ledger
 from tests.cli.test_study import command
-from tests.execute.toys import code, ledger, make_notebook
+from tests.execute.toys import code, make_notebook
 from tests.loops import over
 
 pytest.importorskip("submitit")
@@ -103,4 +104,4 @@ def test_a_notebook_that_is_refused_after_others_were_taken_fails_alone(programs
     said = capsys.readouterr().out
     assert "00_taken: FAILED" in said, "SLURM does not know job 7"
     assert f"\n    {REFUSED}\n" in said
-    assert ledger(tmp_path / "o")["01_refused"]["error"] == f"LcmaeError: {REFUSED}"
+    assert read_ledger(tmp_path / "o")["01_refused"]["error"] == f"LcmaeError: {REFUSED}"

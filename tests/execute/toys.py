@@ -4,8 +4,6 @@ from pathlib import Path
 
 import nbformat
 
-from lcmae_core.store.outputs import read_ledger
-
 PARAMETERS = """profile = None  # smoke | quick | desk | lab | paper; None: $LCMAE_PROFILE, else quick
 data = None  # source string; None: $LCMAE_DATA, else the profile's
 seed = 0
@@ -47,8 +45,3 @@ def make_notebook(folder: Path, name: str, *cells: nbformat.NotebookNode, more: 
 def recording(number: str) -> nbformat.NotebookNode:
     """The cell that writes results/NN.json."""
     return code(RECORD.replace("NN", number))
-
-
-def ledger(out: Path) -> dict[str, dict[str, object]]:
-    """The ledger of an output folder."""
-    return read_ledger(out)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lcmae_core.store.outputs import read_ledger
 from lcmae_core.studies.trials import jobs
 from tests.cli.test_study import command
-from tests.execute.toys import ledger
 from tests.studies.tiny_studies import tiny_settings
 
 
@@ -56,4 +56,4 @@ def test_a_batch_needs_no_network(tmp_path: Path) -> None:
     process = apart("alone", "run", "00", "05", "--profile", "smoke", "--out", str(tmp_path / "o"))
     said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said
-    assert {entry["status"] for entry in ledger(tmp_path / "o").values()} == {"ok"}
+    assert {entry["status"] for entry in read_ledger(tmp_path / "o").values()} == {"ok"}

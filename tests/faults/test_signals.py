@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from lcmae_core.store.checkpoint import load_checkpoint
+from lcmae_core.store.outputs import read_ledger
 from lcmae_core.store.runs import load_run
 from lcmae_core.store.stopping import CODES, Stopped, StopRequest, stop_requests
-from tests.execute.toys import code, ledger, make_notebook
+from tests.execute.toys import code, make_notebook
 from tests.started import CLI, Started
 from tests.studies import tiny_studies
 from tests.studies.tiny_studies import TINY
@@ -103,7 +104,7 @@ def test_a_batch_waits_for_its_notebooks_to_stop(name: str, trial: int, tmp_path
     waited(lambda: (tmp_path / "o" / "pid").exists() and (tmp_path / "o" / "pid").read_text(), process)
     _, said = signalled(process, name)
     assert said == "lcmae: the notebooks that ran were stopped; the same command resumes\n"
-    assert ledger(tmp_path / "o")["00_slow"]["status"] == "stopped"
+    assert read_ledger(tmp_path / "o")["00_slow"]["status"] == "stopped"
     assert not list((tmp_path / "o").glob("*.ipynb"))
 
 
