@@ -28,7 +28,7 @@ from ..store.progress import say_once
 from ..store.stopping import stop_if_asked
 from .splits import Split
 
-VERSION = 1
+VERSION = 2
 """Of the files: another one has other names, so its canvases are never taken for these."""
 T = TypeVar("T")
 SUFFIXES = (".npy", ".bytes")

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ..config import LcmaeError
@@ -84,15 +85,17 @@ def _scale(image: Image.Image, content: bytes, how: Decoding) -> int:
 def _fitted(image: Image.Image, whole: tuple[int, int], scale: float, least: int | None) -> Image.Image:
     """A reduced picture at the very size that the whole one has when it is shrunk to a short side of `least`.
 
-    By Hamming's kernel, a third as wide as Lanczos': here it takes half the time, which is most of what is left.
-    Reducing rounds sides up to a whole pixel, of which a part lies beyond the picture: the box leaves that out, or all
-    would be moved.
+    By torch's cubic kernel for bytes, a fifth of Pillow's time, which would be most of what is left. Reducing rounds
+    sides up to a whole pixel, of which a part lies beyond the picture: the ratio of sides counts from the picture's
+    own, or all would be moved.
     """
     size = (round(whole[0] / scale), round(whole[1] / scale))
     if least and least < min(size):
         size = shrunk(whole, least)
-    box = (0.0, 0.0, whole[0] / scale, whole[1] / scale)
-    return image.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
+    across, down = (to * scale / of for to, of in zip(size, whole))
+    pixels = torch.from_numpy(np.array(image)).reshape(1, image.height, image.width, -1).permute(0, 3, 1, 2)
+    resized = torch.ops.aten._upsample_bicubic2d_aa(pixels, size[::-1], False, down, across)
+    return Image.fromarray(resized[0, 0].numpy() if image.mode == "L" else resized[0].permute(1, 2, 0).numpy())
 
 
 def shrunk(size: tuple[int, int], short: int) -> tuple[int, int]:

@@ -47,29 +47,34 @@ def shares(length: int, out: int) -> csr_matrix:
     border = np.round(so_far / so_far[:, -1:] * SHARES) / SHARES
     weights = np.diff(border, axis=1, prepend=0.0).astype(np.float32)
     place = offset.clip(0, length - 1).astype(np.int32)  # shares beyond are zeros
-    return csr_matrix((weights.ravel(), place.ravel(), np.arange(0, out * reach + 1, reach)), shape=(out, length))
+    every = csr_matrix((weights.ravel(), place.ravel(), np.arange(0, out * reach + 1, reach)), shape=(out, length))
+    every.eliminate_zeros()  # a third of them or more, which would be multiplied like the others
+    return every
 
 
-def resized(picture: Image.Image, across: csr_matrix, down: csr_matrix) -> Image.Image:
+def resized(picture: Image.Image, across: csr_matrix, down: csr_matrix) -> UInt8[Tensor, "C h w"]:
     """A picture in mode RGB or L, first across, then down, rounded to whole grey levels between and after."""
-    turned = _pass(picture.transpose(_TURNED), across)
-    return _pass(turned.transpose(_TURNED), down)
+    return _resized(np.asarray(picture.transpose(_TURNED)), across, down)
 
 
-def _pass(picture: Image.Image, weights: csr_matrix) -> Image.Image:
-    """New rows as sums of rows."""
-    pixels = np.asarray(picture)
+def _resized(turned: np.ndarray, across: csr_matrix, down: csr_matrix) -> UInt8[Tensor, "C h w"]:
+    """Of a picture that lies on its side, (W, H, C) or (W, H): rows are what a product sums."""
+    upright = Image.fromarray(_sums(turned, across)).transpose(_TURNED)  # by Pillow, which moves whole pixels
+    return pixels_of(_sums(np.asarray(upright), down))
+
+
+def _sums(pixels: np.ndarray, weights: csr_matrix) -> np.ndarray:
+    """New rows as sums of rows, in whole grey levels."""
     rows = weights @ pixels.reshape(len(pixels), -1).astype(np.float32)
     np.clip(np.add(rows, np.float32(0.5), out=rows), 0, 255, out=rows)
-    return Image.fromarray(rows.astype(np.uint8).reshape(-1, *pixels.shape[1:]))  # which rounds down
+    return rows.astype(np.uint8).reshape(-1, *pixels.shape[1:])  # which rounds down
 
 
 def cut_one(picture: Image.Image, box: Sequence[int], size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
     """`augment.crop_resize` of one picture, to the last bit."""
     top, left, height, width = box
     cut = picture.crop((left, top, left + width, top + height))
-    across, down = shares(width, size[1]), shares(height, size[0])
-    return pixels_of(resized(cut, across, down))
+    return resized(cut, shares(width, size[1]), shares(height, size[0]))
 
 
 def cut_many(
@@ -82,14 +87,14 @@ def cut_many(
         return crop_resize(images, boxes, size).byte()
     cuts = []
     for image, (top, left, high, wide) in zip(images, boxes.tolist()):
-        cut = image[:, top : top + high, left : left + wide].permute(1, 2, 0).contiguous().numpy()
-        picture = Image.fromarray(cut[..., 0] if channels == 1 else cut)
-        cuts.append(cut_one(picture, (0, 0, high, wide), size))
+        turned = image[:, top : top + high, left : left + wide].permute(2, 1, 0).contiguous().numpy()
+        turned = turned[..., 0] if channels == 1 else turned
+        cuts.append(_resized(turned, shares(wide, size[1]), shares(high, size[0])))
     return torch.stack(cuts)
 
 
-def pixels_of(image: Image.Image) -> UInt8[Tensor, "C H W"]:
-    """A picture as a tensor; grey pictures have one channel."""
+def pixels_of(image: Image.Image | np.ndarray) -> UInt8[Tensor, "C H W"]:
+    """A picture as a tensor of its own; grey pictures have one channel."""
     array = np.array(image)  # (H, W) or (H, W, C)
     return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
