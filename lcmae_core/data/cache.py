@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ..config.groups import Runtime
 from ..store.files import DiskFullError, remove_begun, write_atomic, write_json
+from ..store.locks import wait_for
 from ..store.machine import absolute_folder
 from ..store.progress import say_once
-from ..store.stopping import stop_if_asked
 from .splits import Split
 
 VERSION = 2
@@ -35,8 +35,6 @@ SUFFIXES = (".npy", ".bytes")
 """Of canvases, and of copies of encoded pictures (`data.encoded`)."""
 PATIENCE = 1800.0
 """Seconds that a process waits for another one that makes the same canvas, before it decodes for itself."""
-LOOK = 1.0
-"""Seconds after which a process that waits as long as it takes looks whether it is asked to stop."""
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
 
 
@@ -137,10 +135,7 @@ class Entry(Generic[T]):
     def _acquired(self, lock: FileLock) -> AcquireReturnProxy:
         if self.patience >= 0:
             return lock.acquire(timeout=self.patience)
-        while True:
-            stop_if_asked("another process filled the cache")
-            with contextlib.suppress(Timeout):
-                return lock.acquire(timeout=LOOK)
+        return wait_for(lock, "another process filled the cache")
 
     def read(self) -> T | None:
         """What is kept, if it is there and whole: one that is not is said and made anew."""

@@ -28,6 +28,7 @@ from lcmae_core.config.names import former_keywords
 from lcmae_core.config.places import plain_name
 from lcmae_core.store.files import DamagedError, read_json, write_json
 from lcmae_core.store.kept import note_kept
+from lcmae_core.store.locks import wait_for
 from lcmae_core.store.machine import REPOSITORY
 from lcmae_core.store.runs import TIMINGS, Run
 
@@ -114,7 +115,7 @@ class Record:
         # beside the record: that is another file after every write, and a lock on it would go with the old one
         lock = FileLock(self.path.with_name(f".{self.name}.lock"))
         try:
-            held = lock.acquire(timeout=-1 if wait else 0)
+            held = wait_for(lock, f"waiting for the writer of {self.name}") if wait else lock.acquire(timeout=0)
         except Timeout:
             yield False
             return

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 from lcmae_core.config import LcmaeError, NotTrainedError, Settings, digest, parse
@@ -17,6 +16,7 @@ from lcmae_core.store.checkpoint import MANIFEST, load_tensors, remove_begun_che
 from lcmae_core.store.files import DamagedError, read_json, remove_begun, sha256, write_json
 from lcmae_core.store.history import read_history
 from lcmae_core.store.kept import note_kept
+from lcmae_core.store.locks import become_writer
 from lcmae_core.store.machine import writable_folder
 
 MODEL, RESULTS, HISTORY, SETTINGS = "model.safetensors", "results.json", "history.jsonl", "settings.json"
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def words(self) -> str:
-        """What is trained, for who watches: the method with its losses, and what differs from an ordinary MAE."""
+        """What is trained, for who watches: the method, its losses, and what differs from an ordinary MAE."""
         return f"training {_method(self.settings)}, seed {self.settings.seed}"
 
     @property
@@ -177,17 +177,10 @@ class Run:
 
         Raises:
             LcmaeError: another process still holds it after `timeout`.
+            Stopped: a stop was asked for while it waited.
         """
         lock, holder = FileLock(self.path / ".lock"), self.path / ".holder"
-        try:
-            lock.acquire(timeout=1 if timeout < 0 else timeout)
-        except Timeout:
-            who = holder.read_text().strip() if holder.exists() else "unknown"
-            message = f"run: {self.name!r} is being written by process {who}, expected no other writer"
-            if timeout >= 0:
-                raise LcmaeError(message) from None
-            print(f"{message}: waiting for it", file=sys.stderr)
-            lock.acquire()
+        become_writer(lock, holder, self.name, timeout)
         try:
             holder.write_text(f"{os.getpid()}\n")
             remove_begun_checkpoints(self.path / "checkpoints")

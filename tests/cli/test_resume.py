@@ -1,7 +1,9 @@
 """`lcmae train --resume RUN` goes on with a run by its own settings, wherever it lies; what may affect its results and
-is asked to be other is refused, each with both values. Without it, an unfinished run of other settings is named."""
+is asked to be other is refused, each with both values. Without it, an unfinished run of other settings is named. A
+second training of one run is refused; a job of SLURM waits for the first, and hears a stop meanwhile."""
 
 import re
+import signal
 
 import pytest
 
@@ -9,9 +11,10 @@ from lcmae_core import cli
 from lcmae_core.cli.train import differences, unfinished_beside
 from lcmae_core.config import profile, replace
 from lcmae_core.store.files import read_json, write_json
-from lcmae_core.store.stopping import Stopped
+from lcmae_core.store.stopping import CODES, Stopped
 from lcmae_core.training.loop import pretrain
 from tests.loops import over
+from tests.started import CLI, Started
 from tests.studies.tiny_studies import MAE
 
 
@@ -113,3 +116,42 @@ def test_beside_an_unfinished_run_an_error_is_all_that_is_said(wrong, unfinished
     said = capsys.readouterr().err
     assert said.startswith("lcmae: error: "), said
     assert said.count("\n") == 1
+
+
+def writer_of(folder):
+    """A process that writes the run until it is killed."""
+    code = (
+        "import sys, time; from lcmae_core.store.runs import load_run\n"
+        "with load_run(sys.argv[1]).lock(): print('held', flush=True); time.sleep(60)"
+    )
+    writer = Started("-c", code, str(folder))
+    assert writer.stdout.readline() == "held\n"
+    return writer
+
+
+def test_a_second_training_of_one_run_is_refused(unfinished, capsys, monkeypatch):
+    folder, _ = unfinished
+    monkeypatch.setattr("lcmae_core.cli.train.PATIENCE", 0.2)
+    capsys.readouterr()
+    with writer_of(folder) as writer:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["train", "--resume", str(folder)])
+        line = f"run: {folder.name!r} is being written by process {writer.pid}, expected no other writer"
+        assert (ended.value.code, capsys.readouterr().err) == (2, f"lcmae: error: {line}\n")
+        writer.kill()  # a dead one has no say
+    assert cli.main(["train", "--resume", str(folder)]) == 0
+
+
+@over("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
+def test_a_job_waits_for_its_predecessor_and_can_be_stopped_meanwhile(name, unfinished, monkeypatch):
+    folder, _ = unfinished
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with writer_of(folder) as writer, Started(*CLI, "train", "--resume", str(folder)) as job:
+        assert "waiting for it" in job.stderr.readline()
+        job.send_signal(getattr(signal, name))
+        assert job.wait(20) == CODES[name]
+        assert f"stopped while waiting for the writer of {folder.name}; the same command resumes" in job.stderr.read()
+        with Started(*CLI, "train", "--resume", str(folder)) as successor:
+            assert "waiting for it" in successor.stderr.readline()
+            writer.kill()
+            assert successor.wait(60) == 0

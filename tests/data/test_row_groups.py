@@ -241,7 +241,7 @@ def test_who_waits_for_a_copy_of_another_can_be_stopped(tmp_path, opened, monkey
     batches(loader_of(source, cache))
     [copy] = cache.folder.glob("*.bytes")
     copy.unlink()
-    monkeypatch.setattr(C, "LOOK", 0.05)
+    monkeypatch.setattr("lcmae_core.store.locks.LOOK", 0.05)
     with FileLock(cache.folder / f".{copy.stem}.lock"), stop_requests() as asked:
         threading.Timer(0.3, asked.set).start()  # a budget
         with pytest.raises(Stopped, match=r"^stopped while another process filled the cache; ") as stopped:
