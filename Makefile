@@ -10,7 +10,8 @@ TEST_JOBS ?= $(shell test $(CORES) -ge 4 && echo 5 || echo $$(($(CORES) + 1)))
 PROFILE ?= quick
 BUDGET ?= 25m
 ARGS ?=
-PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS)
+# beside a process that has loaded torch, of which the kernels and commands of the tests are forks
+PYTEST := $(BIN)/python -m tests.fork_server $(BIN)/python -m pytest -n $(TEST_JOBS)
 # What `test-plain` repeats: the numbers that could hang on the last bit of one processor's sums; slow ones left out.
 NUMERICAL := tests/analysis tests/models tests/test_losses.py tests/test_faults.py tests/studies/test_judge.py \
 	tests/studies/test_claims.py tests/training/test_masked.py tests/training/test_optim.py tests/training/test_autoencoder.py \
@@ -39,7 +40,7 @@ test: $(STAMP) ## the tests, then every notebook's deterministic cells against w
 	@failed=0; $(PLAIN) $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
 	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
 	$(PLAIN) LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
-	$(PYTEST) --dist loadscope --nbval-lax --nbval-current-env notebooks || failed=1; exit $$failed
+	$(PYTEST) --dist loadscope --nbval-lax --nbval-kernel-name python3 notebooks || failed=1; exit $$failed
 
 test-faults: $(STAMP) ## what must survive, caused for real and many times over: signals, kills, full disks
 	@$(PLAIN) $(PYTEST) --dist loadfile -m fault tests $(ARGS)

@@ -1,4 +1,4 @@
-"""What the server of `tests.started` loads, once for all processes that are forked from it."""
+"""What the server (`tests.fork_server`) loads, once for all processes that are forked from it."""
 
 import matplotlib.pyplot  # noqa: F401
 import pandas  # noqa: F401

@@ -1,36 +1,56 @@
 """Processes of the package that need not load torch anew: `python -m ...` and `python -c ...` as forks of a server that
-has loaded it (multiprocessing's, one for each process of the tests). They look like those of `subprocess`.
+has loaded it (`tests.fork_server`). They look like those of `subprocess`.
 
 Where it is the loading that is tested, or what is read while loading (HF_HOME), an interpreter is started instead.
 """
 
 import atexit
-import multiprocessing
-import multiprocessing.util
+import json
 import os
-import runpy
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Mapping
-from contextlib import chdir, suppress
-from multiprocessing.connection import Connection
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+
+from tests.fork_server import ADDRESS
 
 ROOT = Path(__file__).parents[1]
 CLI = ("-m", "lcmae_core.cli")
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.loaded"])
-_ALIVE: "weakref.WeakSet[Started]" = weakref.WeakSet()
 
 
-@atexit.register  # after multiprocessing's own, so before it: that waits for those which a failed test has left
-def _kill_what_is_left() -> None:
-    for process in list(_ALIVE):
-        process.kill()
+@cache
+def address_of_server() -> str:
+    """Where the server of this run of tests listens; of its own, if nobody began one."""
+    if ADDRESS in os.environ:
+        return os.environ[ADDRESS]
+    folder = tempfile.mkdtemp()
+    address = str(Path(folder, "server"))
+    words = [sys.executable, "-m", "tests.fork_server"]
+    server = subprocess.Popen(words, cwd=ROOT, env=os.environ | {ADDRESS: address})  # killed: so are its processes
+    atexit.register(lambda: (server.terminate(), server.wait(), shutil.rmtree(folder, ignore_errors=True)))
+    return address
+
+
+def _connected() -> socket.socket:
+    server, until = socket.socket(socket.AF_UNIX), time.monotonic() + 60
+    while True:
+        try:
+            server.connect(address_of_server())
+            return server
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 class Started:
@@ -40,24 +60,25 @@ class Started:
     """
 
     def __init__(self, *words: str, env: Mapping[str, str] = os.environ, cwd: Path = ROOT, merged: bool = False):
-        self.args = words
-        (out, write_out), (err, write_err) = _forks.Pipe(duplex=False), _forks.Pipe(duplex=False)
-        writes = (write_out, write_out if merged else write_err)
-        self._process = _forks.Process(target=_become, args=(words, dict(env), str(cwd), *writes))
-        with chdir(ROOT):  # where the server finds what it loads, whoever is the first to start one
-            self._process.start()
-        write_out.close()
-        write_err.close()
-        self.stdout, self.stderr = (open(os.dup(end.fileno()), newline="\n") for end in (out, err))  # noqa: SIM115
-        self.pid = self._process.pid or 0
-        _ALIVE.add(self)
-        for stream in (self.stdout, self.stderr):
-            weakref.finalize(self, stream.close)
+        self.args, self._status = words, None
+        (out, write_out), (err, write_err), nothing = os.pipe(), os.pipe(), os.open(os.devnull, os.O_RDONLY)
+        asked = json.dumps({"words": words, "environment": dict(env), "folder": str(cwd)}).encode()
+        self._server = _connected()
+        self._server.sendall(len(asked).to_bytes(4, "big"))
+        sent = socket.send_fds(self._server, [asked], [nothing, write_out, write_out if merged else write_err])
+        self._server.sendall(asked[sent:])
+        self.stdout, self.stderr = (open(end, newline="\n") for end in (out, err))  # noqa: SIM115
+        for end in (write_out, write_err, nothing):
+            os.close(end)
+        self._lines = self._server.makefile()
+        self.pid = int(self._lines.readline())
+        for thing in (self.stdout, self.stderr, self._lines, self._server):
+            weakref.finalize(self, thing.close)
 
     @property
     def returncode(self) -> int | None:
         """The exit code, negative after a signal; None as long as it runs."""
-        return self._process.exitcode
+        return self._ended(0)
 
     poll = returncode.fget
 
@@ -67,10 +88,15 @@ class Started:
         Raises:
             TimeoutExpired: it did not.
         """
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        status = self._ended(timeout)
+        if status is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        return self._process.exitcode
+        return status
+
+    def _ended(self, timeout: float | None) -> int | None:
+        if self._status is None and select.select([self._server], [], [], timeout)[0]:
+            self._status = int(self._lines.readline())
+        return self._status
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """All that it still writes, until it ends."""
@@ -111,40 +137,3 @@ def completed(*words: str, timeout: float = 120, **around) -> subprocess.Complet
     finally:
         process.kill()
     return subprocess.CompletedProcess(words, process.wait(), out, err)
-
-
-def _become(words: tuple[str, ...], environment: dict[str, str], folder: str, out: Connection, err: Connection) -> None:
-    """The life of the new process: that of `python words`."""
-    os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # those that it starts itself: as everywhere, not by this server
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a background shell
-    os.dup2(out.fileno(), 1)
-    os.dup2(err.fileno(), 2)
-    out.close()
-    if not err.closed:
-        err.close()
-    at_once = bool(environment.get("PYTHONUNBUFFERED"))
-    sys.stdout = open(1, "w", closefd=False, buffering=1 if at_once else -1)  # noqa: SIM115  # as for any pipe
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.path.insert(0, folder)
-    import torch
-
-    # what torch reads when it is loaded; and it mends its pool in a fork at the first such call, which two threads must
-    # not make at once
-    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    kind, what, *more = words
-    sys.argv = [kind, *more]
-    try:
-        if kind == "-m":
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
-        else:
-            sys.modules["__main__"] = ModuleType("__main__")
-            exec(compile(what, "<string>", "exec"), vars(sys.modules["__main__"]))
-    except KeyboardInterrupt:
-        sys.stdout.flush()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        atexit._run_exitfuncs()

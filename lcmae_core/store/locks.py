@@ -42,5 +42,6 @@ def become_writer(lock: FileLock, holder: Path, run: str, timeout: float) -> Non
         message = f"run: {run!r} is being written by process {who}, expected no other writer"
         if timeout >= 0:
             raise LcmaeError(message) from None
-        print(f"{message}: waiting for it", file=sys.stderr)
-        wait_for(lock, f"waiting for the writer of {run}")
+        with stop_requests():
+            print(f"{message}: waiting for it", file=sys.stderr)
+            wait_for(lock, f"waiting for the writer of {run}")
