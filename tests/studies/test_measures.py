@@ -19,13 +19,15 @@ from lcmae_core.analysis.variance import variance_shares
 from lcmae_core.config import replace
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.build import build_model, model_of
-from lcmae_core.models.masking import Mask
+from lcmae_core.models.masking import Mask, no_mask
 from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.measures_vectors import masks_of
+from lcmae_core.studies.registry import leaves
 from lcmae_core.studies.specimen import BLOCKS, Specimen, blocked, shuffled
 from lcmae_core.training.loop import pretrain
 from lcmae_core.training.masked import view_masks
+from tests.loops import over
 from tests.studies.tiny_studies import tiny_settings
 
 
@@ -97,9 +99,26 @@ def test_a_model_that_hides_nothing_is_compared_with_mirror_images(base):
     _, siamese = measured(replace(base, method="siamese"), "collapse")
     assert 1 / 16 < np.mean(siamese["found"]) <= 1
     assert len(siamese["same_place"]) == 16
+    one, ae = measured(replace(base, method="ae", block=3), "collapse")
+    with torch.no_grad():
+        v = torch.cat([model_of(one.run)(image[None], no_mask(1, 16)).pred for image in one.held.images])
+    ranks = [effective_rank(part.flatten(0, 1)) for part in v.split(8)]
+    assert ae["effective_rank"] == pytest.approx(ranks, rel=1e-3), "of every patch"
     _, dino = measured(replace(base, method="dino"), "collapse")
     own = {"encoder_rank", "encoder_same_place", "encoder_found"}
     assert set(dino) == {"chance", *own, *(f"untrained_{key}" for key in own)}, "it has no v"
+
+
+@over("chosen", [
+    {"method": "mae"}, {"method": "mae", "erased": True}, {"method": "ae", "block": 1}, {"method": "ae", "block": 3},
+    {"method": "dino"}, {"method": "siamese"}, {"method": "supervised"},
+])  # fmt: skip
+def test_all_that_a_run_leaves_can_be_measured_of_every_method(chosen, base):
+    settings = replace(base, chosen)
+    names = leaves(settings)
+    assert {"collapse", "distance", "probe"} <= set(names)
+    _, *values = measured(settings, *names)
+    assert all(values), "each measure has something to say"
 
 
 def test_distances_have_their_controls(plain):
