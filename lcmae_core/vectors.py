@@ -18,7 +18,7 @@ from lcmae_core.data.counter import counter_uniform
 from lcmae_core.data.loader import Batch
 from lcmae_core.losses import cross_view_loss, in_view_loss
 from lcmae_core.models.mae import MAE
-from lcmae_core.models.masking import Mask, no_mask
+from lcmae_core.models.masking import Mask
 from lcmae_core.models.patches import normalize_patches, patchify
 from lcmae_core.specimen import Specimen, blocked
 from lcmae_core.store.records import Values, rounded
@@ -53,7 +53,7 @@ def collapsed(specimen: Specimen) -> Values:
     shares = variance_shares(pair.v)._asdict() if pair.v.shape[2] else {}
     return (
         said
-        | _groups(specimen, model, batch)
+        | _groups(specimen, model, batch, pair)
         | _depends(pair.v)
         | {f"untrained_{key}": values for key, values in _depends(control.v).items()}
         | {f"variance_{key}": round(value, 5) for key, value in shares.items()}
@@ -86,17 +86,18 @@ def _encoder(model: Any, batch: Batch, pair: Pair) -> Values:
     } | ({"encoder_found": rounded(found, 5)} if pair.tokens.shape[2] else {})
 
 
-def _groups(specimen: Specimen, model: Any, batch: Batch) -> Values:
+def _groups(specimen: Specimen, model: Any, batch: Batch, pair: Pair) -> Values:
     images, found = batch.images, []
-    masks = view_masks(specimen.settings, batch, 1)[0] if specimen.hides else _nothing(specimen, images)
+    masks = view_masks(specimen.settings, batch, 1)[0] if specimen.hides else None
     for start in range(0, len(images) - 1, GROUP):
         part = slice(start, start + GROUP)
-        found.append(collapse(hidden_vectors(model, images[part], Mask(*(m[part] for m in masks)))))
+        if masks is None:
+            assert pair.v is not None
+            v = pair.v[0, part].flatten(0, 1)
+        else:
+            v = hidden_vectors(model, images[part], Mask(*(m[part] for m in masks)))
+        found.append(collapse(v))
     return {name: [float(f"{getattr(one, name):.5g}") for one in found] for name in found[0]._fields}
-
-
-def _nothing(specimen: Specimen, images: Tensor) -> Mask:
-    return no_mask(len(images), specimen.settings.num_patches, images.device)
 
 
 def invariance(specimen: Specimen) -> Values:
