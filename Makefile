@@ -19,7 +19,7 @@ NUMERICAL := tests/analysis tests/models tests/test_losses.py tests/test_faults.
 # A plainer processor: no AVX in torch's own kernels and in oneDNN, MKL and OpenBLAS with the sums of an older one.
 PLAINER := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	MKL_ENABLE_INSTRUCTIONS=SSE4_2 MKL_CBWR=COMPATIBLE
-PLAIN := env -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
+PLAIN := env -u PYTHONDONTWRITEBYTECODE -u LCMAE_PROFILE -u LCMAE_DATA -u LCMAE_OUT -u LCMAE_HEADLESS OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help install run notebooks desk test test-faults test-plain lint audit lab bench bench-check report clean
