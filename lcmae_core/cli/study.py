@@ -4,12 +4,13 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from lcmae_core.cli.words import chosen_studies, without
-from lcmae_core.config import Settings, replace
+from lcmae_core.config import LcmaeError, Settings, replace
 from lcmae_core.config.names import MARKS
 from lcmae_core.config.places import plain_name
 from lcmae_core.config.profiles import profile_of
@@ -19,7 +20,7 @@ from lcmae_core.store.stopping import Stopped, StopRequest, stop_requests
 from lcmae_core.studies import STUDIES, mask_units
 from lcmae_core.studies.costs import epoch_of, measured_speed, to_go
 from lcmae_core.studies.published import HLV_UNITS
-from lcmae_core.studies.trials import Trial, trials, unusable
+from lcmae_core.studies.trials import Trial, UnmeasuredError, trials, unusable
 
 
 def run_studies(
@@ -95,7 +96,8 @@ def _work(todo: Sequence[Trial], stop: StopRequest) -> int:
 
 
 def _attempt(trial: Trial, stop: StopRequest, failed: set[Path]) -> bool:
-    """Do a trial and say so; whether it was done here. A training that breaks down does not keep the others waiting."""
+    """Do a trial and say so; whether it was done here. A training that breaks down, or a measure, does not keep the
+    others waiting."""
     from lcmae_core.training.guards import NonFiniteLossError
 
     started, settings = time.monotonic(), trial.case.settings
@@ -105,8 +107,11 @@ def _attempt(trial: Trial, stop: StopRequest, failed: set[Path]) -> bool:
     except Stopped as asked:
         print(f"{title}: {asked}", flush=True)
         return False
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, UnmeasuredError) as error:
         failed.add(trial.record.path)
+        for cause in error.errors.values() if isinstance(error, UnmeasuredError) else ():
+            if not isinstance(cause, LcmaeError):  # a fault of ours: where it is
+                traceback.print_exception(cause)
         print(f"{title}: failed: {error}", file=sys.stderr, flush=True)
         return False
     if mine:

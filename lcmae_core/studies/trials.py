@@ -14,6 +14,7 @@ from lcmae_core.config.places import plain_name
 from lcmae_core.config.profiles import IN_NOTEBOOK, profile_of
 from lcmae_core.data.corruptions import why_not
 from lcmae_core.data.sources import forget_identities, known_identity, source_identity
+from lcmae_core.store.files import DiskFullError
 from lcmae_core.store.machine import REPOSITORY, absolute_folder
 from lcmae_core.store.records import Record, Values, open_record, recorded_fingerprint
 from lcmae_core.store.runs import run_label
@@ -28,6 +29,14 @@ NO_LABELS: Values = {"left_out": "the source has no labels"}
 
 OPTIONAL: dict[str, Callable[[], str | None]] = {"corruptions": why_not}
 """Measures that need a package which not every machine has, with what says why it cannot be used."""
+
+
+class UnmeasuredError(LcmaeError):
+    """Measures of a run that failed, by name; the run was trained, and its other measures are kept."""
+
+    def __init__(self, errors: dict[str, Exception]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(f"measure {name!r}: {error}" for name, error in errors.items()))
 
 
 class Trial(NamedTuple):
@@ -85,10 +94,17 @@ class Trial(NamedTuple):
             Stopped: a signal (or `stop`, which is looked at between measures) asked for a stop; what was finished is
                 kept, and training goes on from a checkpoint.
         """
-        return self.attempt(wait=wait, stop=stop) is not False
+        try:
+            return self.attempt(wait=wait, stop=stop) is not False
+        except UnmeasuredError as several:
+            raise next(iter(several.errors.values())) from None
 
     def attempt(self, *, wait: bool = False, stop: StopRequest | None = None) -> bool | None:
-        """As `do`, and says who did it: True this call, None somebody before it, False somebody who is at it."""
+        """As `do`, and says who did it: True this call, None somebody before it, False somebody who is at it.
+
+        Raises:
+            UnmeasuredError: measures failed; the others were taken.
+        """
         if self.done:
             return None
         with self.record.claimed(wait=wait) as mine:
@@ -112,10 +128,18 @@ class Trial(NamedTuple):
             left_out, run = NO_LABELS, None  # a supervised reference
         self.record.begin(run, settings)  # before anything is measured: a stop between measures keeps those taken
         specimen = Specimen(settings, self.profile, run)  # one, so that its measures read the images once
+        errors: dict[str, Exception] = {}
         for name in self.missing:
             if stop is not None and stop.is_set():
                 raise Stopped(f"stopped before its measure {name!r}", stop)
-            self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
+            try:
+                self._note(name, partial(MEASURES[name], specimen) if left_out is None else lambda: left_out)
+            except (DiskFullError, OSError):  # what keeps one measure from being kept keeps all
+                raise
+            except Exception as error:
+                errors[name] = error
+        if errors:
+            raise UnmeasuredError(errors)
 
     def _check_data(self) -> None:
         source = self.case.settings.data.source

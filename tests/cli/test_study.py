@@ -17,9 +17,11 @@ from lcmae_core import cli
 from lcmae_core.cli.budget import seconds_of
 from lcmae_core.cli.study import run_studies
 from lcmae_core.cli.words import without
+from lcmae_core.config import LcmaeError
 from lcmae_core.store.files import read_json
 from lcmae_core.studies import ACCURACY, measures
 from lcmae_core.studies.costs import to_go
+from lcmae_core.studies.measures import MEASURES
 from lcmae_core.studies.trials import jobs
 from lcmae_core.training import loop
 from lcmae_core.training.guards import NonFiniteLossError, stop_requests
@@ -251,6 +253,34 @@ def test_a_training_that_breaks_down_does_not_keep_the_others(tmp_path, capsys, 
     assert said.err == "fig6 · 0.45 · seed 0: failed: loss: got nan at step 1\n"
     assert "4 jobs done" in said.out
     assert said.out.endswith("s, 1 left\n")
+
+
+def test_a_measure_that_fails_keeps_neither_the_others_nor_other_runs(tmp_path, capsys, monkeypatch):
+    real = MEASURES["distance"]
+
+    def failing(specimen):
+        match specimen.settings.masking.mask_ratio:
+            case 0.45:
+                raise LcmaeError("vectors: got 0, expected at least 2")
+            case 0.6:
+                raise RuntimeError("a fault")
+        return real(specimen)
+
+    monkeypatch.setitem(MEASURES, "distance", failing)
+    base = tiny_settings(tmp_path)
+    assert run_studies(["fig6"], base, "smoke", seeds=1) == 1
+    said = capsys.readouterr()
+    failed = "fig6 · 0.45 · seed 0: failed: measure 'distance': vectors: got 0, expected at least 2"
+    assert failed in said.err.splitlines()
+    assert "RuntimeError: a fault" in said.err.splitlines()
+    assert said.err.count("Traceback") == 1, "a user's mistake has none"
+    assert "3 jobs done" in said.out
+    one = next(job for job in jobs(["fig6"], base, "smoke") if job.row == "0.45")
+    assert one.missing == ("distance",), "what else is measured of it is kept"
+    with pytest.raises(LcmaeError, match=r"^vectors: got 0"):
+        one.do()
+    monkeypatch.setitem(MEASURES, "distance", real)
+    assert run_studies(["fig6"], base, "smoke", seeds=1) == 0, "and it is taken next time"
 
 
 def test_a_job_that_another_process_had_is_done_in_a_second_round(tmp_path, capsys, monkeypatch):
