@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +57,14 @@ def write_kernel(folder: Path) -> None:
     spec.parent.mkdir(parents=True)
     argv = [sys.executable, "-S", "-E", str(CLIENT), "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3 (a fork)", "language": "python"}))
+
+
+def ask(server: socket.socket, words: Sequence[str], environment: Mapping[str, str], folder: str, files: list[int]):
+    """For a client: a process of these words, with these files as its stdin, stdout and stderr."""
+    asked = json.dumps({"words": words, "environment": dict(environment), "folder": folder}).encode()
+    server.sendall(len(asked).to_bytes(4, "big"))
+    sent = socket.send_fds(server, [asked], files)
+    server.sendall(asked[sent:])
 
 
 class _Client(NamedTuple):

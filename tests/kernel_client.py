@@ -1,22 +1,20 @@
 """What Jupyter starts in place of a kernel (`tests.fork_server`); it loads next to nothing."""
 
-import json
 import os
 import signal
 import socket
 import sys
+
+from fork_server import ADDRESS, ask  # beside this file, and of the standard library alone
 
 
 def main(connection: str) -> None:
     """Ask for a kernel, pass signals on to it, and end as it does."""
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **os.environ}  # else IPython sets it
     words = ["-m", "ipykernel_launcher", "-f", connection]
-    asked = json.dumps({"words": words, "environment": environment, "folder": os.getcwd()}).encode()
     server = socket.socket(socket.AF_UNIX)
-    server.connect(os.environ["FORK_SERVER_OF_TESTS"])
-    server.sendall(len(asked).to_bytes(4, "big"))
-    sent = socket.send_fds(server, [asked], [0, 1, 2])
-    server.sendall(asked[sent:])
+    server.connect(os.environ[ADDRESS])
+    ask(server, words, environment, os.getcwd(), [0, 1, 2])
     lines = server.makefile()
     pid = int(lines.readline())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):

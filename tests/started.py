@@ -5,7 +5,6 @@ Where it is the loading that is tested, or what is read while loading (HF_HOME),
 """
 
 import atexit
-import json
 import os
 import select
 import shutil
@@ -22,7 +21,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tests.fork_server import ADDRESS
+from tests.fork_server import ADDRESS, ask
 
 ROOT = Path(__file__).parents[1]
 CLI = ("-m", "lcmae_core.cli")
@@ -62,11 +61,8 @@ class Started:
     def __init__(self, *words: str, env: Mapping[str, str] = os.environ, cwd: Path = ROOT, merged: bool = False):
         self.args, self._status = words, None
         (out, write_out), (err, write_err), nothing = os.pipe(), os.pipe(), os.open(os.devnull, os.O_RDONLY)
-        asked = json.dumps({"words": words, "environment": dict(env), "folder": str(cwd)}).encode()
         self._server = _connected()
-        self._server.sendall(len(asked).to_bytes(4, "big"))
-        sent = socket.send_fds(self._server, [asked], [nothing, write_out, write_out if merged else write_err])
-        self._server.sendall(asked[sent:])
+        ask(self._server, words, env, str(cwd), [nothing, write_out, write_out if merged else write_err])
         self.stdout, self.stderr = (open(end, newline="\n") for end in (out, err))  # noqa: SIM115
         for end in (write_out, write_err, nothing):
             os.close(end)

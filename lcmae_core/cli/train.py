@@ -122,22 +122,6 @@ def unfinished_beside(settings: Settings) -> list[str]:
     return lines
 
 
-def refuse_second(settings: Settings) -> None:
-    """A second training of one run, which would do nothing but wait, is refused where somebody sees it. A job of SLURM
-    waits: it may be the successor of one that is writing its last checkpoint.
-
-    Raises:
-        LcmaeError: another process is training this run.
-    """
-    from lcmae_core.data.sources import source_identity
-    from lcmae_core.store.runs import Run, run_folder
-
-    folder = run_folder(settings, source_identity(settings.data.source))
-    if (folder / "settings.json").exists() and "SLURM_JOB_ID" not in os.environ:
-        with Run(folder, settings).lock(timeout=PATIENCE):
-            pass
-
-
 def list_settings(settings: Settings) -> int:
     """Print every setting: name, the value it would have, what it means, and its group; below, what the marks mean."""
     from rich.markup import escape
@@ -165,12 +149,11 @@ def train(settings: Settings, *, resume: bool = True) -> int:
     from lcmae_core.data.sources import open_source
     from lcmae_core.training.loop import pretrain
 
-    if not int(os.environ.get("RANK", "0")):
-        if lines := unfinished_beside(settings):
-            open_source(settings.data)  # whose error, if any, is all that is to be said
-            print(*lines, sep="\n", file=sys.stderr)
-        refuse_second(settings)
-    run = pretrain(settings, resume=resume)
+    if not int(os.environ.get("RANK", "0")) and (lines := unfinished_beside(settings)):
+        open_source(settings.data)  # whose error, if any, is all that is to be said
+        print(*lines, sep="\n", file=sys.stderr)
+    # a job of SLURM waits: it may be the successor of one that is writing its last checkpoint
+    run = pretrain(settings, resume=resume, patience=-1 if "SLURM_JOB_ID" in os.environ else PATIENCE)
     if int(os.environ.get("RANK", "0")):
         return 0
     for name, value in sorted(run.results.items()):

@@ -68,12 +68,14 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 @contextmanager
-def opened_by_all(opening: Callable[[], R], device: str, *, resume: bool) -> Iterator[tuple[R, Ranks]]:
+def opened_by_all(
+    opening: Callable[[], R], device: str, *, resume: bool, patience: float = -1
+) -> Iterator[tuple[R, Ranks]]:
     """A run that all ranks work on together: `joined`, its folder locked by the first, and emptied where it is not to
     be resumed. All wait for each other before the work and after it."""
     with joined(device) as group:
         run = opening()
-        with run.lock() if group.first else nullcontext():
+        with run.lock(patience) if group.first else nullcontext():
             if not resume and group.first:
                 run.clear()
                 run = opening()

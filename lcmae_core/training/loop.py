@@ -41,15 +41,18 @@ Callback = Callable[[Moment], Mapping[str, float] | None]
 """Measures something on the way; what it returns is logged with the step. It must not change the model."""
 
 
-def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Callback] = ()) -> Run:
+def pretrain(
+    settings: Settings, *, resume: bool = True, callbacks: Iterable[Callback] = (), patience: float = -1
+) -> Run:
     """Train these settings, or return the run at once if it was trained before.
 
     An interrupted run goes on from its last checkpoint, bit-equal on a CPU; `resume=False` starts it afresh. A run that
-    another process is training is waited for. Started by torchrun, the processes train it together (`distributed`);
-    they go on from its checkpoint even if another number of processes wrote it.
+    another process is training is waited for, `patience` seconds, below 0 as long as it takes. Started by torchrun, the
+    processes train it together (`distributed`); they go on from its checkpoint even if another number of processes
+    wrote it.
 
     Raises:
-        LcmaeError: data, settings or folder are not usable.
+        LcmaeError: data, settings or folder are not usable, or another process still trains the run.
         NotTrainedError: it is not trained yet, and `settings.runtime.train` is false.
         NonFiniteLossError: the loss became NaN or infinite.
         RunLostError: the run's folder was removed on the way.
@@ -58,7 +61,8 @@ def pretrain(settings: Settings, *, resume: bool = True, callbacks: Iterable[Cal
     identity = source_identity(settings.data.source)
     refuse_untrained(_untrained([settings]), settings)
     refuse_too_large(settings, pick_device(settings.runtime.device))
-    with opened_by_all(lambda: open_run(settings, identity), settings.runtime.device, resume=resume) as (run, _):
+    opening, device = (lambda: open_run(settings, identity)), settings.runtime.device
+    with opened_by_all(opening, device, resume=resume, patience=patience) as (run, _):
         if not run.done:
             train_run(run, settings, tuple(callbacks))
     return run
