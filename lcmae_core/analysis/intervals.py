@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 Number = Any
 """A float, or an array of them over repetitions."""
@@ -68,9 +69,7 @@ def interval(value: Number, parts: Parts, *, df: Number | None = None, level: fl
     free = parts.df if df is None else df
     if np.any(free <= 0):
         return Interval(-np.inf, np.inf)
-    from scipy.stats import t as student  # half a second, which few who import this module need
-
-    half = student.ppf((1 + level) / 2, free) * np.sqrt(parts.variance)
+    half = stdtrit(free, (1 + level) / 2) * np.sqrt(parts.variance)
     return Interval(value - half, value + half)
 
 

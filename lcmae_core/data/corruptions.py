@@ -7,7 +7,7 @@ Letters (CONTRIBUTING.md): M images, C channels, H x W pixels.
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ _SEEDED = ("impulse_noise", "glass_blur")
 def why_not() -> str | None:
     """Why the package cannot be used here, in one line; None where it can. (It needs OpenCV, and that libGL.)"""
     try:
-        _package()
+        _keep_compiled(_package().corruptions)
     except Exception as error:  # a missing package, or a library that one of them misses
         return f"corruptions need imagecorruptions ({error}): pip install imagecorruptions-imaug"
     return None
@@ -37,6 +37,14 @@ def _package() -> Any:
         warnings.simplefilter("ignore")
         import imagecorruptions
     return imagecorruptions
+
+
+def _keep_compiled(functions: Any) -> None:
+    """What numba compiles of the package takes seconds: once, and not in every process."""
+    with suppress(RuntimeError):  # no folder to keep it in
+        for compiled in vars(functions).values():
+            if hasattr(compiled, "enable_caching"):
+                compiled.enable_caching()
 
 
 def corruption_names() -> tuple[str, ...]:

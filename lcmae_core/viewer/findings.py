@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from lcmae_core.analysis.intervals import interval, two_way
 
@@ -145,6 +144,8 @@ def along(quantity: str, over: str, values: Mapping[str, float], unit: str = "")
     if len(line) < 2 or digits(line.max()) == digits(line.min()):
         return Finding(f"{quantity} stays the same over {over}: {_with(line[0], unit)}.", "along", [ALONG[3]], plain)
     word = ALONG[0] if (steps > 0).all() else ALONG[1] if (steps < 0).all() else ALONG[2]
+    from scipy.stats import spearmanr  # half a second, which few who import this module need
+
     rank = float(spearmanr(np.arange(len(line)), line).statistic)
     (begin, *_, end) = plain
     text = (

@@ -20,7 +20,7 @@ from PIL import Image
 
 from lcmae_core.execute.discover import NotebookFile
 from lcmae_core.viewer.figures import Picture, curves, heat_maps, image_rows
-from lcmae_core.viewer.figures.paper import cuts, shown_size
+from lcmae_core.viewer.figures.paper import cuts, laid_out, shown_size
 from lcmae_core.viewer.report import build_report
 from lcmae_core.viewer.report.highlights import HIGHLIGHTS
 from lcmae_core.viewer.report.markup import equation, markdown
@@ -41,6 +41,11 @@ def rows_of_panels() -> Picture:
 def grid_of_pictures() -> Picture:
     """Two labelled rows of pictures."""
     return image_rows({"seen": np.zeros((6, 8, 8, 3)), "made": np.ones((6, 8, 8, 3)) / 2})
+
+
+def cuts_of(figure: Picture) -> list[float]:
+    """Where a figure may be cut, once it is laid out."""
+    return cuts(figure, laid_out(figure))
 
 
 def drawn(figure: Picture) -> nbformat.NotebookNode:
@@ -161,8 +166,8 @@ def test_the_full_table_is_folded_and_prints_are_whole(show):
 
 
 def test_cuts_stand_between_panels_and_nowhere_else():
-    assert len(cuts(rows_of_panels())) == 5, "five panels and a legend"
-    assert cuts(grid_of_pictures()) == []
+    assert len(cuts_of(rows_of_panels())) == 5, "five panels and a legend"
+    assert cuts_of(grid_of_pictures()) == []
     figure = heat_maps({"a": np.eye(3), "b": np.eye(3)}, "weight", (0, 1))
     png = figure._repr_png_()
     shown = figure_of("image/png", base64.b64encode(png).decode(), "two maps")
@@ -181,7 +186,7 @@ def test_drawings_have_256_colours_and_photographs_all(generator):
         with Image.open(io.BytesIO(png)) as image:
             assert image.mode == mode
             assert float(image.info["text"]) > 9
-            assert len(image.info["panels"].split()) == len(cuts(figure)) > 0
+            assert len(image.info["panels"].split()) == len(cuts_of(figure)) > 0
             assert round(image.info["dpi"][0]) == 192
         shown, size = figure_of("image/png", base64.b64encode(png).decode(), ""), shown_size(png)
         assert abs(sum(piece.width for piece in shown.pieces) - size["width"]) <= len(shown.pieces) / 2

@@ -3,13 +3,15 @@
 import base64
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import BboxBase
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -33,16 +35,17 @@ class Picture(Figure):
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.set_dpi(SCALE * DPI)  # that of the file: letters are a little wider or narrower at another
-        chunks = {"panels": " ".join(f"{at:.4f}" for at in cuts(self)), "text": f"{smallest_text(self):.1f}"}
-        self.savefig(
-            buffer,
-            format="png",
-            dpi=SCALE * DPI,
-            bbox_inches="tight",
-            pad_inches=PAD,
-            facecolor="white",
-            metadata=chunks,
-        )
+        whole = laid_out(self)
+        chunks = {"panels": " ".join(f"{at:.4f}" for at in cuts(self, whole)), "text": f"{smallest_text(self):.1f}"}
+        with _layout_kept(self):
+            self.savefig(
+                buffer,
+                format="png",
+                dpi=SCALE * DPI,
+                bbox_inches=whole.padded(PAD),
+                facecolor="white",
+                metadata=chunks,
+            )
         return _packed(buffer, chunks)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
@@ -80,14 +83,29 @@ def smallest_text(figure: Figure) -> float:
     return min(map(float, sizes), default=0.0) * DPI / 72
 
 
-def cuts(figure: Figure) -> list[float]:
+def laid_out(figure: Figure) -> BboxBase:
+    """Places everything (drawn, but for the pixels), and gives the box, in inches, that all of it needs."""
+    figure.draw_without_rendering()
+    return figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+
+
+@contextmanager
+def _layout_kept(figure: Figure) -> Iterator[None]:
+    """A layout takes longer than the drawing: what is placed is not placed again."""
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine("none" if engine is None else engine)
+
+
+def cuts(figure: Figure, whole: BboxBase) -> list[float]:
     """Where a row of panels may be cut, as shares of the width: the middles of the gaps that nothing is drawn in.
 
-    None if panels stand above one another, whose columns belong together.
+    None if panels stand above one another, whose columns belong together. The figure was laid out in the box `whole`.
     """
     renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()
-    whole = figure.get_tightbbox(renderer)
     parts = [*figure.axes, *figure.legends, *figure.texts]
     boxes = [(part, box) for part in parts if part.get_visible() and (box := part.get_tightbbox(renderer)) is not None]
     columns: list[tuple[float, float, int]] = []
