@@ -1,8 +1,9 @@
 """One process that has loaded torch, of which those that the tests start are forks: each would else load it anew.
 
 `python -m tests.fork_server COMMAND ...` runs a command beside a server, which its tests find in the environment, and
-whose Jupyter kernels are forks too: Jupyter starts a small client (`kernel_client.py`) in place of each. Without it
-`tests.started` begins a server of its own (`python -m tests.fork_server` alone, the address in the environment).
+whose Jupyter kernels are forks too: Jupyter starts a small client (`fork_client.py`) in place of each. Without it
+`tests.started` begins a server of its own (`python -m tests.fork_server` alone, the address in the environment). Where
+`ALL` is in the environment of a fork, what it starts by `sys.executable` is one as well.
 
 A client asks over a socket: four bytes for the length of what follows, JSON (words, environment, folder), and with it
 the three files that are to be stdin, stdout and stderr. It reads a line with the number of the process, and one with
@@ -15,6 +16,7 @@ import os
 import runpy
 import select
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
@@ -29,8 +31,10 @@ from typing import NamedTuple
 
 ADDRESS = "FORK_SERVER_OF_TESTS"
 """Environment variable: the socket on which a server listens."""
+ALL = "ALL_ARE_FORKS_OF_TESTS"
+"""Environment variable: the program that stands for the interpreter (`interpreter`)."""
 FILES = 3
-CLIENT = Path(__file__).with_name("kernel_client.py")
+CLIENT = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fork_client.py")))
 
 
 def main(command: list[str]) -> int:
@@ -55,8 +59,16 @@ def write_kernel(folder: Path) -> None:
     """What makes Jupyter start a fork as its kernel `python3`, for whom `folder` is in JUPYTER_PATH."""
     spec = folder / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    argv = [sys.executable, "-S", "-E", str(CLIENT), "{connection_file}"]
+    argv = [*CLIENT, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3 (a fork)", "language": "python"}))
+
+
+def interpreter(folder: Path) -> Path:
+    """A program that is called as an interpreter is."""
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(CLIENT)} "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 def ask(server: socket.socket, words: Sequence[str], environment: Mapping[str, str], folder: str, files: list[int]):
@@ -157,6 +169,7 @@ def _become(words: list[str], environment: dict[str, str], folder: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.path.insert(0, folder)
+    sys.executable = environment.get(ALL, sys.executable)
     _read_anew(environment)
     kind, what, *more = words
     sys.argv = [kind, *more]

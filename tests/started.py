@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tests.fork_server import ADDRESS, ask
+from tests.fork_server import ADDRESS, ALL, ask, interpreter
 
 ROOT = Path(__file__).parents[1]
 CLI = ("-m", "lcmae_core.cli")
@@ -123,6 +123,15 @@ class Started:
 
     def __exit__(self, *raised: object) -> None:
         self.wait()
+
+
+@cache
+def all_forks() -> dict[str, str]:
+    """What to add to a process's environment so that those it starts are forks of the server, too: where no process is
+    killed, since a fork has another parent and group."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {ADDRESS: address_of_server(), ALL: str(interpreter(Path(folder)))}
 
 
 def completed(*words: str, timeout: float = 120, **around) -> subprocess.CompletedProcess[str]:

@@ -34,9 +34,7 @@ def collapse(vectors: Float[Tensor, "vectors V"]) -> Collapse:
     """
     if len(vectors) < 2:
         raise LcmaeError(f"vectors: got {len(vectors)}, expected at least 2")
-    vectors = vectors.cpu().double()  # MPS has no float64
-    units = unit(vectors)
-    return Collapse(effective_rank(vectors), mean_cosine(units), spread(units))
+    return Collapse(effective_rank(vectors), mean_cosine(vectors), spread(vectors))
 
 
 def effective_rank(vectors: Float[Tensor, "vectors V"]) -> float:
@@ -48,14 +46,16 @@ def effective_rank(vectors: Float[Tensor, "vectors V"]) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
-def mean_cosine(units: Float[Tensor, "vectors V"]) -> float:
+def mean_cosine(vectors: Float[Tensor, "vectors V"]) -> float:
     """Mean of cos(v_i, v_j) over ordered pairs i != j: (||sum u||^2 - sum ||u||^2) / (n (n - 1)), n unit vectors u."""
+    units = unit(vectors.cpu().double())
     count = len(units)
     return float((units.sum(dim=0).square().sum() - units.square().sum()) / (count * (count - 1)))
 
 
-def spread(units: Float[Tensor, "vectors V"]) -> float:
-    """Standard deviation of each dimension of u = v / ||v||, averaged over dimensions, times sqrt(V)."""
+def spread(vectors: Float[Tensor, "vectors V"]) -> float:
+    """Standard deviation of each dimension of v / ||v||, averaged over dimensions, times sqrt(V)."""
+    units = unit(vectors.cpu().double())
     return float(units.std(dim=0, unbiased=False).mean() * units.shape[1] ** 0.5)
 
 

@@ -21,6 +21,9 @@ Needed = Sequence[tuple[str, ...]]
 TIMM_FILES: Needed = (("model.safetensors",),)
 HF_FILES: Needed = (("config.json",), ("model.safetensors", "pytorch_model.bin"))
 """What models of timm and of Hugging Face are made of."""
+PINNED = {"timm/deit_base_patch16_224.fb_in1k": "b78cc5532a69df6bcad9c3a8d76653fd20b31ac6"}
+"""The commit of a repository where no revision is asked for (@main is the newest). Those of the other models that the
+figures compare could not be verified: of them the newest is taken, and said."""
 
 
 class Fetched(NamedTuple):
@@ -47,8 +50,8 @@ def place_of(repo: str) -> Path:
 
 
 def fetch(repo: str, needed: Needed, revision: str | None = None) -> Fetched:
-    """The files of a repository: those put into `place_of(repo)`, else the hub's at a revision (by default its newest,
-    whose commit is said), else those in the hub's cache.
+    """The files of a repository: those put into `place_of(repo)`, else the hub's at a revision (by default the one that
+    is `PINNED`, else the newest, whose commit is said), else those in the hub's cache.
 
     huggingface_hub repeats an unanswered request for minutes. Here the first question, what commit the revision means,
     is put once and given up after `DEADLINE`.
@@ -59,6 +62,7 @@ def fetch(repo: str, needed: Needed, revision: str | None = None) -> Fetched:
     """
     if revision is None and (here := _placed(repo, needed)) is not None:
         return Fetched(here, None)
+    revision = revision or PINNED.get(repo)
     from huggingface_hub import errors
 
     missing = (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError)

@@ -15,16 +15,20 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lcmae_core.config import LcmaeError
-from lcmae_core.models.hub import TIMM_FILES, fetch
+from lcmae_core.models.hub import PINNED, TIMM_FILES, fetch
 from lcmae_core.models.inputs import PICTURES, image_grid, in_its_type, own_statistics, renormalize
 from lcmae_core.store.files import sha256
 
 
 class Reference(NamedTuple):
-    """A published model: timm's name, and the hub's revision where one is pinned (None: the newest, recorded)."""
+    """A published model: timm's name."""
 
     name: str
-    revision: str | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit where one is pinned; None: the newest, recorded as `WeightsOrigin.revision`."""
+        return PINNED.get(repository_of(self.name))
 
 
 REFERENCES: dict[str, Reference] = {
@@ -32,8 +36,7 @@ REFERENCES: dict[str, Reference] = {
     "supervised (DeiT)": Reference("deit_base_patch16_224.fb_in1k"),
     "MAE": Reference("vit_base_patch16_224.mae"),
 }
-"""The published models that the figures compare. No commit is pinned where none could be verified:
-`WeightsOrigin.revision` says which one was used."""
+"""The published models that the figures compare."""
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,8 @@ def export(out: Path, judged: Judged) -> tuple[Path, ...]:
     Raises:
         LcmaeError: the folder cannot be written.
     """
+    writable_folder(out)  # before twenty pictures are drawn
     texts = {"claims.html": as_html(judged), "claims.csv": as_csv(judged), "claims.bib": BIBTEX}
-    writable_folder(out)
     for name, text in texts.items():
         write_atomic(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return tuple(out / name for name in texts)

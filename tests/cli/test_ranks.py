@@ -16,6 +16,7 @@ from lcmae_core import cli
 from lcmae_core.cli.ranks import torchrun
 from lcmae_core.store.runs import load_run
 from tests.loops import over
+from tests.started import CLI, all_forks, completed
 from tests.studies.tiny_studies import MAE
 
 SMALL = [w for name, value in (MAE | {"log_every": 1, "snapshots": 0}).items() for w in ("-p", f"{name}={value}")]
@@ -86,8 +87,7 @@ def ranks_of(process):
 def whole(tmp_path_factory):
     """A run of two ranks of which none was killed."""
     out = tmp_path_factory.mktemp("whole")
-    done = subprocess.run([sys.executable, "-m", "lcmae_core.cli", *words_of(out, steps=90)],
-                          capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = completed(*CLI, *words_of(out, steps=90), env=os.environ | {"OMP_NUM_THREADS": "1"} | all_forks())
     assert done.returncode == 0, done.stderr
     (run,) = (out / "runs").iterdir()
     return run

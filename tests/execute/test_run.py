@@ -17,7 +17,7 @@ from lcmae_core.execute.ledger import Ledger, expected_seconds
 from lcmae_core.execute.progress import in_words
 from lcmae_core.store.outputs import read_ledger
 from tests.execute.toys import FIGURE, code, make_notebook, prose, recording
-from tests.started import CLI, Started, completed
+from tests.started import CLI, Started, all_forks, completed
 
 pytestmark = pytest.mark.slow
 
@@ -41,16 +41,17 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_notebook(notebooks, "01_raises", code("x = 1\nassert x > 1, 'one is not more'"), code("print('never')"))
     make_notebook(notebooks, "02_killed", code("import os\nos.kill(os.getpid(), 9)"), code("print('never')"))
     done = lcmae(
-        "run", "--notebooks", str(notebooks), "--out", str(home / "out"), "--jobs", "2", "-p", "mask_ratio=0.5"
-    )
+        "run", "--notebooks", str(notebooks), "--out", str(home / "out"), "--jobs", "2", "-p", "mask_ratio=0.5",
+        forks=False,
+    )  # fmt: skip
     (home / "stdout").write_text(done.stdout)
     assert done.returncode == 1, done.stdout + done.stderr
     return home
 
 
-def lcmae(*words: str) -> subprocess.CompletedProcess[str]:
+def lcmae(*words: str, forks: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("LCMAE_PROFILE", "LCMAE_DATA")}
-    return completed(*CLI, *words, env=environment)
+    return completed(*CLI, *words, env=environment | (all_forks() if forks else {}))
 
 
 def test_a_raising_cell_is_shown_and_the_others_go_on(batch: Path) -> None:

@@ -139,6 +139,27 @@ def test_a_revision_that_the_hub_does_not_have(monkeypatch):
     assert "at revision 'abc' (Unknown), expected a revision that the hub has" in line_of(load_vit, f"{NAME}@abc")
 
 
+def test_a_pinned_commit_is_asked_for_unless_another_is_or_a_file_was_put_here(monkeypatch, tmp_path):
+    asked = []
+
+    def ask(url, **_):
+        asked.append(url)
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(hub_module, "checkpoints", lambda: tmp_path)
+    (repo, commit), *_ = hub_module.PINNED.items()
+    for name, revision in ((repo, commit), (f"{repo}@main", "main"), (f"timm/{NAME}", "main")):
+        owner, _, at = name.partition("@")
+        assert f"/resolve/{revision}/" in line_of(hub_module.fetch, owner, hub_module.TIMM_FILES, at or None)
+        assert f"/resolve/{revision}/" in asked[-1]
+    put = tmp_path / repo.replace("/", "--") / "model.safetensors"
+    put.parent.mkdir()
+    put.touch()
+    assert hub_module.fetch(repo, hub_module.TIMM_FILES) == ((put,), None)
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [

@@ -31,6 +31,12 @@ def judged(tmp_path_factory):
     return {"desk": score(shipped("desk"), "desk", make=False), "lab": score(empty, "lab", make=False)}
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, judged):
+    """What is exported of them."""
+    return {path.name: path.read_text() for path in export(tmp_path_factory.mktemp("claims"), judged)}
+
+
 def test_every_claim_is_there_once_with_its_verdicts(judged):
     drawn = list(claim_by_claim(judged))
     tables = [shown for shown in drawn if not isinstance(shown, Picture)]
@@ -49,8 +55,8 @@ def test_a_claim_without_numbers_is_unjudged_and_nothing_is_drawn(judged):
     assert "<img" not in page
 
 
-def test_the_page_is_whole_and_loads_nothing(judged):
-    page = as_html(judged)
+def test_the_page_is_whole_and_loads_nothing(judged, files):
+    page = files["claims.html"]
     assert all(f'id="{claim.name}"' in page and f'href="#{claim.name}"' in page for claim in CLAIMS)
     assert all(statement.replace("'", "&#x27;") in page for statement in UNJUDGED)
     assert "http" not in page.replace("data:image/png", "")
@@ -99,10 +105,10 @@ def test_a_picture_shows_the_range_and_every_interval():
     assert second.get_xlim()[0] < -1 < 0 < second.get_xlim()[1]
 
 
-def test_files_are_written_and_a_wrong_folder_is_one_line(judged, tmp_path):
-    paths = export(tmp_path, judged)
-    assert [path.name for path in paths] == ["claims.html", "claims.csv", "claims.bib"]
-    assert all(path.read_text() for path in paths)
+def test_files_are_written_and_a_wrong_folder_is_one_line(judged, files, tmp_path):
+    assert list(files) == ["claims.html", "claims.csv", "claims.bib"]
+    assert files["claims.csv"] == as_csv(judged)
+    assert files["claims.bib"].startswith("@")
     (tmp_path / "file").write_text("")
     with pytest.raises(LcmaeError, match="expected a folder that can be written"):
         export(tmp_path / "file", judged)

@@ -3,8 +3,7 @@ several ranks the losses, weights and answers of one process, for a number of im
 command says torchrun's call, and a batch that ranks cannot share is one line."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from lcmae_core import cli
 from lcmae_core.config import replace
 from tests.data.made_pictures import write_folder
-from tests.started import completed
+from tests.started import CLI, all_forks, completed
 
 FILES = [f"train/{c}/{i}.png" for c in "abc" for i in range(7)] + [f"val/{c}/{i}.png" for c in "abc" for i in range(5)]
 RANKS = [pytest.param((1, 2), id="2 ranks"), pytest.param((1, 2, 4), id="2 and 4 ranks", marks=pytest.mark.fault)]
@@ -69,10 +68,8 @@ def test_the_command_says_what_ranks_cannot_share(tiny, pictures, capsys, tmp_pa
 @pytest.mark.slow
 def test_the_command_has_ranks_judge(pictures, tmp_path):
     words = ["evaluate", "untrained", "--profile", "smoke", "--data", pictures, "--out", str(tmp_path / "o")]
-    done = subprocess.run(
-        [sys.executable, "-m", "lcmae_core.cli", *words, "--by", "probe", "-p", "batch_size=8", "-p", "steps=3",
-         "--nproc", "2"], capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    words += ["--by", "probe", "-p", "batch_size=8", "-p", "steps=3", "--nproc", "2"]
+    done = completed(*CLI, *words, env=os.environ | all_forks())
     assert done.returncode == 0, done.stderr
     assert "torch.distributed.run --standalone --nproc-per-node=2" in done.stdout.splitlines()[0]
     assert done.stdout.count("evaluation: ") == 1, "the first rank alone says it"

@@ -1,4 +1,4 @@
-"""What Jupyter starts in place of a kernel (`tests.fork_server`); it loads next to nothing."""
+"""What is started in place of an interpreter (`tests.fork_server`); it loads next to nothing."""
 
 import os
 import signal
@@ -7,11 +7,19 @@ import sys
 
 from fork_server import ADDRESS, ask  # beside this file, and of the standard library alone
 
+KERNEL = "ipykernel"
+INLINE = "module://matplotlib_inline.backend_inline"
 
-def main(connection: str) -> None:
-    """Ask for a kernel, pass signals on to it, and end as it does."""
-    environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **os.environ}  # else IPython sets it
-    words = ["-m", "ipykernel_launcher", "-f", connection]
+
+def main(words: list[str]) -> None:
+    """Ask for a process of these words, pass signals on to it, and end as it does."""
+    environment = dict(os.environ)
+    if words[0] == "-u":
+        environment["PYTHONUNBUFFERED"] = words.pop(0)
+    if words[0] not in ("-c", "-m"):
+        os.execve(sys.executable, [sys.executable, *words], environment)
+    if KERNEL in words[1]:
+        environment.setdefault("MPLBACKEND", INLINE)  # as IPython would, before anything is drawn
     server = socket.socket(socket.AF_UNIX)
     server.connect(os.environ[ADDRESS])
     ask(server, words, environment, os.getcwd(), [0, 1, 2])
@@ -27,4 +35,4 @@ def main(connection: str) -> None:
     sys.exit(status)
 
 
-main(sys.argv[1])
+main(sys.argv[1:])
