@@ -37,16 +37,16 @@ notebooks: $(STAMP) ## as run, then store the executed notebooks back in noteboo
 	@$(BIN)/lcmae run --profile $(PROFILE) --jobs $(JOBS) --store $(ARGS)
 
 test: $(STAMP) ## the tests, then every notebook's deterministic cells against what is stored
-	@failed=0; $(PLAIN) $(PYTEST) --dist worksteal tests $(ARGS) || failed=1; \
+	@failed=0; $(PLAIN) $(PYTEST) -p no:nbval --dist worksteal tests $(ARGS) || failed=1; \
 	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
 	$(PLAIN) LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
 	$(PYTEST) --dist loadscope --nbval-lax --nbval-kernel-name python3 notebooks || failed=1; exit $$failed
 
 test-faults: $(STAMP) ## what must survive, caused for real and many times over: signals, kills, full disks
-	@$(PLAIN) $(PYTEST) --dist loadfile -m fault tests $(ARGS)
+	@$(PLAIN) $(PYTEST) -p no:nbval --dist loadfile -m fault tests $(ARGS)
 
 test-plain: $(STAMP) ## the fast numerical tests once more, computed as on an older processor
-	@$(PLAIN) $(PLAINER) $(PYTEST) --dist worksteal -m "not slow" $(NUMERICAL) $(ARGS)
+	@$(PLAIN) $(PLAINER) $(PYTEST) -p no:nbval --dist worksteal -m "not slow" $(NUMERICAL) $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

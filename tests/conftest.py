@@ -9,6 +9,9 @@ jaxtyping.install_import_hook(["lcmae_core.models", "lcmae_core.losses", "lcmae_
 
 import torch  # noqa: E402
 
+from lcmae_core.store.leaving import begin_lightly  # noqa: E402
+
+begin_lightly()
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)
 

@@ -80,6 +80,22 @@ def test_what_comes_later_is_loaded_later(source: str, most: int) -> None:
     assert len(found) < most
 
 
+def test_notebooks_are_checked_without_a_grammar_of_addresses() -> None:
+    checks = """
+import nbformat
+from nbformat.v4 import new_notebook
+nbformat.validate(new_notebook())
+try:
+    nbformat.validate(new_notebook(cells=3))
+except nbformat.ValidationError:
+    import colorsys
+"""
+    found = loaded(f"from lcmae_core.store.leaving import begin_lightly; begin_lightly(){checks}")
+    assert {"nbformat", "jsonschema", "colorsys"} <= found
+    assert "lark" not in found
+    assert "lark" in loaded(checks), "what it costs where nothing is done about it"
+
+
 def test_settings_come_when_they_are_asked_for() -> None:
     assert "lcmae_core.config.settings" in loaded("from lcmae_core.config import Settings; Settings()")
     assert all(hasattr(lcmae_core.config, name) for name in lcmae_core.config.__all__)

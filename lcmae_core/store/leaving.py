@@ -1,5 +1,5 @@
-"""How a process of ours ends: soon. Python takes every loaded module apart first, which after torch and timm lasts a
-second and more; nothing is gained by it in a process that is over.
+"""How a process of ours begins and ends: soon. Python takes every loaded module apart first, which after torch and timm
+lasts a second and more; nothing is gained by it in a process that is over.
 """
 
 import atexit
@@ -11,6 +11,9 @@ from typing import NoReturn
 
 LOST = 120
 """Exit code of a program whose last output could not be written."""
+NEVER_ASKED = "rfc3987_syntax"
+"""What jsonschema, and with it nbformat, loads to check addresses in any script: a second, to build its grammar, and no
+schema of notebooks asks for it."""
 
 
 def leave(code: int) -> NoReturn:
@@ -30,9 +33,15 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def begin_lightly() -> None:
+    """In a process of ours: jsonschema does without `NEVER_ASKED`, as where it is not installed."""
+    sys.modules.setdefault(NEVER_ASKED, None)  # type: ignore[arg-type]
+
+
 def left_after(main: Callable[[], int]) -> NoReturn:
     """Run a program's `main` and `leave` with its exit code; an exception that it does not catch ends the process as
     ever, and so does a program that has not loaded torch."""
+    begin_lightly()
     try:
         code: object = main()
     except SystemExit as ended:

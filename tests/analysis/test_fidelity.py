@@ -12,7 +12,6 @@ from skimage import data
 from skimage.metrics import structural_similarity
 from skimage.transform import resize
 from torch.nn import functional as F
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lcmae_core.analysis.fidelity import WINDOW, fidelity
 from lcmae_core.config import LcmaeError
@@ -59,6 +58,8 @@ def test_ssim_is_that_of_scikit_image(photos, damaged):
 
 def test_ssim_is_that_of_torchmetrics_within_the_border(photos, damaged):
     """torchmetrics reflects the picture at its border and averages that too; inside, the maps are the same."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # seconds, which one worker needs
+
     given = {"sigma": 1.5, "kernel_size": WINDOW, "data_range": 1.0, "reduction": "none"}
     whole, maps = structural_similarity_index_measure(damaged, photos, return_full_image=True, **given)
     inside = maps[..., EDGE:-EDGE, EDGE:-EDGE].mean(dim=(1, 2, 3))

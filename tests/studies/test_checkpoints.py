@@ -6,6 +6,7 @@ as its own."""
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -196,17 +197,18 @@ def test_an_encoder_alone_is_measured_and_its_decoder_left_out_by_name(tmp_path)
 
 def test_what_is_done_is_done_once_and_a_dino_that_comes_later_is_used(measured, tmp_path):
     files, *_ = measured
-    lane = lane_of(files[:1], tmp_path / "out")
+    lane_of_four = partial(lane_of, out=tmp_path / "out", asked=4)
+    lane = lane_of_four(files[:1])
     measure(lane)
     record = lane.record(lane.checkpoints[0])
     assert record.measures["semantic"]["values"] == {"left_out": NO_DINO}
     before = record.path.stat().st_mtime_ns
     assert not plan(lane, lane.checkpoints[0]).work
     assert record.path.stat().st_mtime_ns == before
-    later = lane_of(files[:2], tmp_path / "out")
+    later = lane_of_four(files[:2])
     assert set(plan(later, later.checkpoints[0]).work) == {"semantic"}
-    assert set(plan(lane_of(files[:1], tmp_path / "out", seed=1), lane.checkpoints[0]).work) == set()
-    other = lane_of(files[:1], tmp_path / "out", seed=1)
+    assert set(plan(lane_of_four(files[:1], seed=1), lane.checkpoints[0]).work) == set()
+    other = lane_of_four(files[:1], seed=1)
     assert "distance" in plan(other, other.checkpoints[0]).work
 
 
