@@ -86,7 +86,7 @@ import nbformat
 from nbformat.v4 import new_notebook
 nbformat.validate(new_notebook())
 try:
-    nbformat.validate(new_notebook(cells=3))
+    nbformat.validate(new_notebook(cells=[{"cell_type": "poem"}]))
 except nbformat.ValidationError:
     import colorsys
 """
