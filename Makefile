@@ -48,14 +48,14 @@ test-faults: $(STAMP) ## what must survive, caused for real and many times over:
 test-plain: $(STAMP) ## the fast numerical tests once more, computed as on an older processor
 	@$(PLAIN) $(PLAINER) $(PYTEST) -p no:nbval --dist worksteal -m "not slow" $(NUMERICAL) $(ARGS)
 
-lint: $(STAMP) ## ruff (rules and format) and mypy
+lint: $(STAMP) ## ruff (rules and format), mypy, and known vulnerabilities where the package index can be asked
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(BIN)/python .ci/audit.py
 
 audit: $(STAMP) ## known vulnerabilities of what is installed; needs a network
-	@$(BIN)/python -m pip install -q 'pip-audit>=2.7'
-	@$(BIN)/pip-audit --local --progress-spinner off $(ARGS)
+	@$(BIN)/python .ci/audit.py --needed
 
 lab: $(STAMP) ## on a GPU: advance the studies by BUDGET, then redraw their report (DATA="parquet:...")
 	@$(BIN)/lcmae study --profile lab --budget $(BUDGET) $(if $(DATA),--data $(DATA)) $(ARGS)
