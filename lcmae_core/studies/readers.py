@@ -97,7 +97,9 @@ def _more(o: Outcome) -> str:
         return "more than one seed"
     more = needed(o)
     ways = [f"{count} {what}" for count, what in ((more.seeds, "seeds"), (more.images, "images")) if count is not None]
-    return f"about {' or '.join(ways)} for “{o.test.text}”" if ways else ""
+    if ways:
+        return f"about {' or '.join(ways)} for “{o.test.text}”"
+    return "" if o.why else f"more seeds and more images, neither alone would do, for “{o.test.text}”"
 
 
 def _room(o: Outcome) -> float:
