@@ -40,7 +40,7 @@ test: $(STAMP) ## the tests, then every notebook's deterministic cells against w
 	@failed=0; $(PLAIN) $(PYTEST) -p no:nbval --dist worksteal tests $(ARGS) || failed=1; \
 	out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; echo "notebooks at the smoke profile:"; \
 	$(PLAIN) LCMAE_OUT="$$out" LCMAE_PROFILE=smoke LCMAE_HEADLESS=1 \
-	$(PYTEST) --dist loadscope --nbval-lax --nbval-kernel-name python3 notebooks || failed=1; exit $$failed
+	$(PYTEST) -p tests.kernel_sockets --dist loadscope --nbval-lax --nbval-kernel-name python3 notebooks || failed=1; exit $$failed
 
 test-faults: $(STAMP) ## what must survive, caused for real and many times over: signals, kills, full disks
 	@$(PLAIN) $(PYTEST) -p no:nbval --dist loadfile -m fault tests $(ARGS)

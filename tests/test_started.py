@@ -69,10 +69,10 @@ def test_processes_of_its_own_are_started_as_everywhere():
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
     """A kernel as Jupyter starts it, a fork of the server, and who speaks to it."""
-    jupyter_client = pytest.importorskip("jupyter_client")
+    kernel_sockets = pytest.importorskip("tests.kernel_sockets", exc_type=ImportError)  # without Jupyter
     write_kernel(tmp_path)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    manager = jupyter_client.KernelManager(kernel_name="python3")
+    manager = kernel_sockets.KernelManagerOfSockets(kernel_name="python3")
     manager.start_kernel(env=os.environ | {ADDRESS: address_of_server()}, cwd=str(tmp_path))
     client = manager.client()
     client.start_channels()
