@@ -19,8 +19,10 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_bomb(width: int, height: int, colours: int = 0) -> bytes:
-    """A PNG of zeros (grey, or colours 2: RGB), a two-hundredth of its size on the disk. `height` divides by 100: rows are
-    packed a hundred at a time, every hundred alike."""
+    """A PNG of zeros (grey, or colours 2: RGB), a two-hundredth of its size on the disk.
+
+    Its rows are packed a hundred at a time, every hundred alike: `height` divides by 100.
+    """
     packer, rows = zlib.compressobj(1, wbits=-zlib.MAX_WBITS), bytes(100 * (1 + width * (3 if colours == 2 else 1)))
     packed = packer.compress(rows) + packer.flush(zlib.Z_FULL_FLUSH)
     last, adler = b"\x03\x00", (len(rows) * height // 100 % 65521 << 16) + 1  # an empty block; the sum over zeros
