@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,28 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lcmae_core.execute.kernels import kernel, restore
 from lcmae_core.execute.ledger import WORK, read_json
-from lcmae_core.execute.watch import KERNEL_PID, STOPPING, TIMED_OUT, end_after, watch
+from lcmae_core.execute.watch import STOPPING, TIMED_OUT, end_after, watch
 from lcmae_core.store.files import DiskFullError, room_for, write_json
 from lcmae_core.store.kept import KEPT, kept_seconds
 from lcmae_core.store.progress import in_words
-from lcmae_core.store.stopping import TRAINING
-
-KERNEL = """
-import os, signal
-for name in ("SIGUSR1", "SIGUSR2", "SIGTERM"):
-    if hasattr(signal, name):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
-if hasattr(signal, "pthread_sigmask"):
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-with open(os.environ["LCMAE_KERNEL_PID"], "w") as file:
-    file.write(str(os.getpid()))
-from ipykernel.kernelapp import launch_new_instance
-launch_new_instance()
-from lcmae_core.store.leaving import leave
-leave(0)
-"""
-"""The kernel ignores what SLURM sends to every process of a step; the training loop sets handlers that checkpoint."""
 
 START = "from lcmae_core.execute.job import main; from lcmae_core.store.leaving import left_after; left_after(main)"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
@@ -180,31 +163,9 @@ def _papermill(job: Job) -> float:
     import papermill
 
     began = time.time()
-    with _kernelspec() as kernel, _environment(job):
-        papermill.execute_notebook(
-            job.partial, job.partial, kernel_name=kernel, cwd=job.cwd, progress_bar=False, start_timeout=180
-        )
+    with kernel() as told, _environment(job):
+        papermill.execute_notebook(job.partial, job.partial, cwd=job.cwd, progress_bar=False, start_timeout=180, **told)
         return kept_seconds(Path(os.environ[KEPT]), began)
-
-
-@contextmanager
-def _kernelspec() -> Iterator[str]:
-    """A kernel that is this interpreter, whatever kernels the user's Jupyter knows."""
-    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", KERNEL_PID, TRAINING, KEPT)}
-    with tempfile.TemporaryDirectory(prefix="lcmae-") as folder:
-        home = Path(folder, "kernels", "lcmae")
-        home.mkdir(parents=True)
-        spec = {"display_name": "lcmae", "language": "python"}
-        argv = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
-        (home / "kernel.json").write_text(json.dumps({**spec, "argv": argv}))
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(p for p in (folder, before["JUPYTER_PATH"]) if p)
-        os.environ[KERNEL_PID] = str(Path(folder, "pid"))
-        os.environ[TRAINING] = str(Path(folder, "training"))
-        os.environ[KEPT] = str(Path(folder, "kept"))
-        try:
-            yield "lcmae"
-        finally:
-            _restore(before)
 
 
 @contextmanager
@@ -216,15 +177,7 @@ def _environment(job: Job) -> Iterator[None]:
     try:
         yield
     finally:
-        _restore(before)
-
-
-def _restore(environment: dict[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        restore(before)
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
