@@ -162,11 +162,12 @@ def test_one_process_works_on_a_record_at_a_time(record, tmp_path):
             assert mine is False
         with open_record(tmp_path, "another").claimed() as mine:
             assert mine is True
-        timer = threading.Timer(0.5, holder.stdin.close)  # then it ends, and lets go
+        told = []
+        timer = threading.Timer(0.5, lambda: (told.append("end"), holder.stdin.close()))  # then it ends, and lets go
         timer.start()
         with record.claimed(wait=True) as mine:
             assert mine is True
-            assert timer.finished.is_set()
+            assert told
         timer.join()
     with record.claimed() as mine:
         assert mine is True
