@@ -4,22 +4,20 @@ Jupyter chooses TCP ports, frees them, and the kernel binds them when it has loa
 have taken one, and the kernel dies: of three that start at once about one time in 170 where loading takes seconds.
 """
 
-import itertools
 import tempfile
 from pathlib import Path
 
 import nbval.kernel
 from jupyter_client.manager import KernelManager
 
-FOLDER = tempfile.TemporaryDirectory(prefix="kernels-")  # short: the path of a socket has at most 107 characters
-NUMBERS = itertools.count()
+from lcmae_core.execute.kernels import channels
+
+FOLDER = tempfile.TemporaryDirectory(prefix="kernels-")
 
 
-class KernelManagerOfSockets(KernelManager):
+def kernel_manager(**settings: object) -> KernelManager:
     """A kernel manager whose channels are files, which nobody else can have taken."""
-
-    def __init__(self, **settings: object):
-        super().__init__(transport="ipc", ip=str(Path(FOLDER.name, str(next(NUMBERS)))), **settings)
+    return KernelManager(config=channels(Path(tempfile.mkdtemp(dir=FOLDER.name))), **settings)
 
 
-nbval.kernel.KernelManager = KernelManagerOfSockets
+nbval.kernel.KernelManager = kernel_manager

@@ -72,7 +72,7 @@ def kernel(tmp_path, monkeypatch):
     kernel_sockets = pytest.importorskip("tests.kernel_sockets", exc_type=ImportError)  # without Jupyter
     write_kernel(tmp_path)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    manager = kernel_sockets.KernelManagerOfSockets(kernel_name="python3")
+    manager = kernel_sockets.kernel_manager(kernel_name="python3")
     manager.start_kernel(env=os.environ | {ADDRESS: address_of_server()}, cwd=str(tmp_path))
     client = manager.client()
     client.start_channels()

@@ -10,14 +10,13 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lcmae_core.execute.kernels import kernel, restore
+from lcmae_core.execute.kernels import environment, kernel
 from lcmae_core.execute.ledger import WORK, read_json
 from lcmae_core.execute.watch import STOPPING, TIMED_OUT, end_after, watch
 from lcmae_core.store.files import DiskFullError, room_for, write_json
@@ -163,21 +162,15 @@ def _papermill(job: Job) -> float:
     import papermill
 
     began = time.time()
-    with kernel() as told, _environment(job):
+    with kernel() as told, environment(_variables(job)):
         papermill.execute_notebook(job.partial, job.partial, cwd=job.cwd, progress_bar=False, start_timeout=180, **told)
         return kept_seconds(Path(os.environ[KEPT]), began)
 
 
-@contextmanager
-def _environment(job: Job) -> Iterator[None]:
+def _variables(job: Job) -> dict[str, str]:
+    """What the kernel is to find in its environment."""
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(job.threads))} if job.threads else {}
-    changes = {"LCMAE_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **threads}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        restore(before)
+    return {"LCMAE_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **threads}
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:

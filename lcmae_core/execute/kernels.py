@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from lcmae_core.store.kept import KEPT
 from lcmae_core.store.stopping import TRAINING
 
 if TYPE_CHECKING:
-    from jupyter_client import AsyncKernelManager
+    from traitlets.config import Config
 
 NAME = "lcmae"
 CODE = """
@@ -38,7 +38,6 @@ leave(0)
 @contextmanager
 def kernel() -> Iterator[dict[str, Any]]:
     """What papermill is to be told of the kernel; the files of the kernel go with the context."""
-    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", KERNEL_PID, TRAINING, KEPT)}
     with tempfile.TemporaryDirectory(prefix="lcmae-") as name:
         folder = Path(name)
         home = folder / "kernels" / NAME
@@ -46,32 +45,22 @@ def kernel() -> Iterator[dict[str, Any]]:
         spec = {"display_name": NAME, "language": "python"}
         argv = [sys.executable, "-c", CODE, "-f", "{connection_file}"]
         (home / "kernel.json").write_text(json.dumps({**spec, "argv": argv}))
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(p for p in (name, before["JUPYTER_PATH"]) if p)
-        os.environ[KERNEL_PID] = str(folder / "pid")
-        os.environ[TRAINING] = str(folder / "training")
-        os.environ[KEPT] = str(folder / "kept")
-        try:
-            yield {"kernel_name": NAME, "kernel_manager_class": kernel_manager(folder)}
-        finally:
-            restore(before)
+        path = os.pathsep.join(filter(None, (name, os.environ.get("JUPYTER_PATH"))))
+        files = {KERNEL_PID: str(folder / "pid"), TRAINING: str(folder / "training"), KEPT: str(folder / "kept")}
+        with environment({"JUPYTER_PATH": path, **files}):
+            yield {"kernel_name": NAME, "config": channels(folder)}
 
 
-def kernel_manager(folder: Path) -> type["AsyncKernelManager"]:
-    """How Jupyter speaks to the kernel: by sockets in `folder`, where there can be some, and else by TCP.
+def channels(folder: Path) -> "Config":
+    """How Jupyter is to speak to a kernel: by sockets in `folder`, where there can be some, and else by TCP.
 
     Jupyter chooses TCP ports, frees them, and the kernel binds them when it has loaded. Of many kernels that start at
     once on a machine two can have chosen the same port, and one of them dies.
     """
-    from jupyter_client import AsyncKernelManager
+    from traitlets.config import Config
 
-    if not _sockets_in(folder):
-        return AsyncKernelManager
-
-    class KernelManagerOfSockets(AsyncKernelManager):
-        def __init__(self, **settings: Any):
-            super().__init__(transport="ipc", ip=str(folder / "kernel"), **settings)
-
-    return KernelManagerOfSockets
+    by = {"transport": "ipc", "ip": str(folder / "kernel")} if _sockets_in(folder) else {}
+    return Config(KernelManager=by)
 
 
 def _sockets_in(folder: Path) -> bool:
@@ -88,10 +77,16 @@ def _sockets_in(folder: Path) -> bool:
     return True
 
 
-def restore(environment: dict[str, str | None]) -> None:
-    """Put variables of the environment back; None: it had none of that name."""
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, set until the context ends."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from jupyter_client import AsyncKernelManager
 
-from lcmae_core.execute.kernels import kernel_manager
+from lcmae_core.execute.kernels import channels
 from tests.execute.toys import code, make_notebook
 from tests.started import CLI, all_forks, completed
 
@@ -29,8 +29,8 @@ def test_the_kernels_of_a_batch_listen_on_files_of_their_owner(tmp_path: Path) -
     said = [
         nbformat.read(out / name, 4).cells[-1].outputs[0].text.split() for name in os.listdir(out) if "ipynb" in name
     ]
-    assert [words[:2] for words in said] == [["ipc", "700"]] * 2
-    homes = {Path(words[2]).parent for words in said}
+    assert [(transport, mode) for transport, mode, _ in said] == [("ipc", "700")] * 2
+    homes = {Path(ip).parent for *_, ip in said}
     assert len(homes) == 2
     assert not any(home.exists() for home in homes), "left behind"
 
@@ -38,6 +38,6 @@ def test_the_kernels_of_a_batch_listen_on_files_of_their_owner(tmp_path: Path) -
 def test_ports_are_taken_where_no_socket_can_lie(tmp_path: Path) -> None:
     long = tmp_path / ("long" * 25)
     long.mkdir()
-    assert kernel_manager(long) is kernel_manager(tmp_path / "missing") is AsyncKernelManager
-    assert kernel_manager(tmp_path)(kernel_name="python3").transport == "ipc"
+    for folder, transport in ((long, "tcp"), (tmp_path / "missing", "tcp"), (tmp_path, "ipc")):
+        assert AsyncKernelManager(config=channels(folder)).transport == transport
     assert not list(long.iterdir())
